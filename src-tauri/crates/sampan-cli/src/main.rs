@@ -1,0 +1,2 @@
+//! sampan-cli
+fn main() {}

@@ -1,0 +1,126 @@
+//! What becomes of a request: one closed vocabulary for control flow, logs, counters and the UI.
+
+use serde::{Deserialize, Serialize};
+
+/// What became of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Served from the store; the upstream was not asked.
+    Hit,
+    /// Served from the store; the upstream confirmed that our copy is current.
+    Revalidated,
+    /// Fetched from the upstream, verified, stored, served.
+    Miss,
+    /// Served from a download that another request had started: no byte crossed the link for this one.
+    Joined,
+    /// The upstream could not answer; our copy was served.
+    Stale,
+    /// Fetched and served, but not kept.
+    Bypass(Bypass),
+    /// Not served, or not to the end.
+    Failed(Failure),
+}
+
+/// Why something was passed through without being kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bypass {
+    /// The disk, or the room Sampan may use of it, is full.
+    Full,
+    /// The cache cannot be written to.
+    ReadOnly,
+    /// The person paused Sampan.
+    Paused,
+    /// The answer is not one that is kept (tag lists, `/v2/`).
+    Uncacheable,
+}
+
+/// Why a request was not served, or not to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The request is not one of the specification, or names nothing valid.
+    Invalid,
+    /// The request may come from a web page, or from elsewhere than this machine.
+    Forbidden,
+    /// The client hung up before the end.
+    ClientLeft,
+    /// The upstream does not have it, or does not show it to us (then Docker asks with its own login).
+    NotFound,
+    /// The upstream cannot be reached, or does not answer in time.
+    Unreachable,
+    /// The upstream's rate limit is used up.
+    RateLimited,
+    /// The upstream answered with an error of its own.
+    Upstream,
+    /// The upstream sent something else than it promised: wrong digest, wrong length, not a manifest.
+    Mismatch,
+    /// Our own disk failed.
+    Store,
+}
+
+/// Whose fault a failure is: picks log level and tray colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The client's.
+    Client,
+    /// The upstream's, or the link's.
+    Upstream,
+    /// Ours.
+    Sampan,
+}
+
+impl Failure {
+    /// Whose fault it is.
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::Invalid | Self::Forbidden | Self::ClientLeft | Self::NotFound => Fault::Client,
+            Self::Unreachable | Self::RateLimited | Self::Upstream | Self::Mismatch => Fault::Upstream,
+            Self::Store => Fault::Sampan,
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether the body came from this machine without the link carrying it for this request.
+    pub fn is_hit(self) -> bool {
+        match self {
+            Self::Hit | Self::Revalidated | Self::Stale | Self::Joined => true,
+            Self::Miss | Self::Bypass(_) | Self::Failed(_) => false,
+        }
+    }
+
+    /// One stable word for logs and databases.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Revalidated => "revalidated",
+            Self::Miss => "miss",
+            Self::Joined => "joined",
+            Self::Stale => "stale",
+            Self::Bypass(Bypass::Full) => "bypass-full",
+            Self::Bypass(Bypass::ReadOnly) => "bypass-read-only",
+            Self::Bypass(Bypass::Paused) => "bypass-paused",
+            Self::Bypass(Bypass::Uncacheable) => "bypass-uncacheable",
+            Self::Failed(Failure::Invalid) => "failed-invalid",
+            Self::Failed(Failure::Forbidden) => "failed-forbidden",
+            Self::Failed(Failure::ClientLeft) => "failed-client-left",
+            Self::Failed(Failure::NotFound) => "failed-not-found",
+            Self::Failed(Failure::Unreachable) => "failed-unreachable",
+            Self::Failed(Failure::RateLimited) => "failed-rate-limited",
+            Self::Failed(Failure::Upstream) => "failed-upstream",
+            Self::Failed(Failure::Mismatch) => "failed-mismatch",
+            Self::Failed(Failure::Store) => "failed-store",
+        }
+    }
+}
+
+/// Where the bytes of one blob come from, as a person sees it on the layer's lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// From this machine's disk.
+    Disk,
+    /// From a download that another request started.
+    Joined,
+    /// From the upstream, for this request.
+    Upstream,
+}
