@@ -1,1 +1,35 @@
-//! sampan-app
+//! Sampan, put together: owns every task and all state, and is the one API for the tray, the window, the CLI and tests.
+//!
+//! [`App`] starts the store, the statistics, the mirror and the control socket, answers every [`api::Command`], and
+//! takes them down again in order. [`Config`] says where and how, [`Client`] reaches a running one from elsewhere.
+//! Never draws a window, never speaks `/v2/` or to a registry itself, never edits a file of Docker's itself: it asks
+//! the crates that do. Start reading at [`App::start`] and [`App::call`].
+
+pub mod api;
+mod app;
+mod client;
+mod clock;
+mod config;
+mod contract;
+mod convert;
+mod docker;
+mod doctor;
+mod flags;
+pub mod i18n;
+mod pause;
+mod port;
+mod socket;
+mod start;
+mod state;
+mod surroundings;
+
+pub use app::App;
+pub use client::{Client, ClientError, SnapshotStream};
+pub use clock::SystemClock;
+pub use config::{Config, ConfigError};
+pub use contract::typescript;
+pub use doctor::examine;
+pub use flags::Flags;
+pub use socket::SocketError;
+pub use start::StartError;
+pub use surroundings::Surroundings;

@@ -1,2 +1,94 @@
-//! sampan-cli
-fn main() {}
+//! The command `sampan`: runs the mirror without a desktop, and asks a running one.
+//!
+//! Reads its arguments and the environment, hands them to `sampan-app` and shows the answers. Never touches the cache,
+//! a registry or Docker itself. Start reading at [`arguments::Arguments`], then [`serve`] and [`ask`].
+
+mod arguments;
+mod ask;
+mod output;
+mod serve;
+mod show;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use sampan_app::{ClientError, Config, ConfigError, StartError, Surroundings};
+use tracing_subscriber::EnvFilter;
+
+use arguments::{Arguments, Command};
+
+/// Something is wrong with what Sampan was told: a flag, the file, a folder, the port.
+const WRONG_USE: u8 = 2;
+/// No Sampan runs with this state folder.
+const NOT_RUNNING: u8 = 3;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let serves = matches!(arguments.command, Command::Serve);
+    log(if serves { "info" } else { "warn" });
+    let surroundings = Surroundings::from_vars(std::env::vars_os());
+    run(arguments, &surroundings).unwrap_or_else(|error| {
+        complain(&error);
+        exit_code(&error)
+    })
+}
+
+fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<ExitCode> {
+    let runtime = match arguments.command {
+        Command::Serve => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+        Command::Status(_) | Command::Images(_) | Command::Clear(_) | Command::Doctor(_) => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()
+        }
+    };
+    let runtime = runtime.context("cannot start")?;
+    let config = Config::load(arguments.flags);
+    let ended = runtime.block_on(async {
+        match arguments.command {
+            Command::Serve => serve::serve(config?, surroundings).await,
+            Command::Status(format) => ask::status(&config?, format).await,
+            Command::Images(format) => ask::images(&config?, format).await,
+            Command::Clear(clear) => ask::clear(&config?, &clear).await,
+            Command::Doctor(format) => ask::doctor(config, surroundings, format).await,
+        }
+    });
+    // What still runs on a blocking thread, such as a slow disk, must not keep the process alive.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+/// Writes the log to standard error: what `SAMPAN_LOG`, else `RUST_LOG`, asks for.
+fn log(default: &str) {
+    #[expect(clippy::disallowed_methods, reason = "main is where the environment is read")]
+    let asked = ["SAMPAN_LOG", "RUST_LOG"]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|f| !f.is_empty());
+    let filter = EnvFilter::new(asked.as_deref().unwrap_or(default));
+    // No colours: their escapes would be indistinguishable from those that a name from outside brings.
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| output::LogLine).init();
+}
+
+/// Says what went wrong, with its causes, each once.
+fn complain(error: &anyhow::Error) {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Many texts name their cause already.
+        if !text.contains(&cause) {
+            text = format!("{}: {cause}", text.trim_end_matches('.'));
+        }
+    }
+    output::complain(&text);
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let not_running = matches!(error.downcast_ref(), Some(ClientError::NotRunning { .. }));
+    let told_wrong =
+        error.is::<ConfigError>() || error.is::<StartError>() || error.is::<arguments::NotAsked>();
+    match (not_running, told_wrong) {
+        (true, _) => ExitCode::from(NOT_RUNNING),
+        (_, true) => ExitCode::from(WRONG_USE),
+        _ => ExitCode::FAILURE,
+    }
+}

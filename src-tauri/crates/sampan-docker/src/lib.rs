@@ -1,1 +1,43 @@
-//! sampan-docker
+//! Container engines and their configuration: detect, plan, apply, prove, undo.
+//!
+//! Owns the reading and the editing of Docker's configuration files. Never touches the mirror, never writes a file
+//! that was not in a plan a person consented to, never restarts an engine where a reload is enough.
+//! Start reading at [`detect()`], then [`plan()`] (pure), then [`apply()`]. The edit itself is [`daemon_json`].
+
+mod apply;
+mod carry;
+mod client;
+pub mod context;
+pub mod daemon_json;
+mod detect;
+mod diff;
+mod elevation;
+mod engine;
+mod environment;
+mod files;
+mod hosts_toml;
+mod journal;
+mod manual;
+mod method;
+mod plan;
+mod probe;
+mod process;
+
+pub use apply::{Applied, ApplyError, apply, recover};
+pub use detect::detect;
+pub use diff::{DiffKind, DiffLine};
+#[cfg(target_os = "macos")]
+pub use elevation::OsaScript;
+#[cfg(target_os = "linux")]
+pub use elevation::Pkexec;
+#[cfg(windows)]
+pub use elevation::RunAs;
+pub use elevation::{Direct, Elevation, ElevationError, HelperReport, Verb, trusted};
+pub use engine::{Access, Engine, FileSeen, HostsSeen, ImageStore, Kind, Version, mirror_url};
+pub use environment::Environment;
+pub use files::{BACKUPS_MAX, backups, look};
+pub use hosts_toml::{port_of as hosts_toml_port, render as hosts_toml};
+pub use journal::{Change, Remembered};
+pub use method::{Method, Unsupported};
+pub use plan::{Action, ApplyMethod, DEFAULT_PORT, FileChange, Part, Plan, PlanError, plan};
+pub use probe::{ProbeError, pull_probe};

@@ -1,1 +1,31 @@
-//! sampan-mirror
+//! The mirror: the pull side of the OCI distribution specification on a local port.
+//!
+//! Owns every request from its raw path to its last byte: refuses what is not the specification's, decides (purely)
+//! whether a copy is good enough, joins all requests for one blob to one download, and tells what happened as
+//! [`Event`](sampan_oci::Event)s. Never answers 401 or sends a challenge (Docker would send the person's password),
+//! never ends a response cleanly whose bytes were not hashed, never keeps statistics, never touches Docker.
+//! Start reading at [`Mirror`], then `route`, `plan`, `manifests` and `blobs`.
+
+mod answer;
+mod blobs;
+mod body;
+mod disk;
+mod download;
+mod error;
+mod guard;
+mod handler;
+mod lists;
+mod manifests;
+mod mirror;
+mod passthrough;
+mod plan;
+mod probe;
+mod route;
+mod server;
+mod single_flight;
+mod tasks;
+mod upstream_body;
+
+pub use mirror::{EventSink, Mirror, MirrorOptions};
+pub use probe::ProbeTicket;
+pub use tasks::Tasks;

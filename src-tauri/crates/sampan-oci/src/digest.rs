@@ -100,7 +100,11 @@ impl FromStr for Digest {
             }
             _ => return Err(InvalidDigest::Algorithm),
         };
-        if lowercase { value.map(Self).map_err(|_| InvalidDigest::Encoding) } else { Err(InvalidDigest::Encoding) }
+        if lowercase {
+            value.map(Self).map_err(|_| InvalidDigest::Encoding)
+        } else {
+            Err(InvalidDigest::Encoding)
+        }
     }
 }
 
@@ -188,7 +192,12 @@ mod tests {
     fn only_the_specs_spelling_is_a_digest() {
         let hex = &EMPTY[7..];
         let refused = [
-            "", "sha256", "sha256:", ":", hex, "md5:d41d8cd98f00b204e9800998ecf8427e",
+            "",
+            "sha256",
+            "sha256:",
+            ":",
+            hex,
+            "md5:d41d8cd98f00b204e9800998ecf8427e",
             &format!("sha256:{}", &hex[1..]),
             &format!("sha256:{hex}0"),
             &format!("sha256:{}", hex.to_uppercase()),

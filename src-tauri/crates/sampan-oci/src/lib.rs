@@ -17,7 +17,9 @@ pub use clock::{Clock, Millis};
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{ErrorBody, OciCode};
 pub use event::{Answered, Event, RequestKind, TransferId};
-pub use manifest::{Descriptor, InvalidManifest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, MediaType, Platform};
+pub use manifest::{
+    Descriptor, InvalidManifest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, MediaType, Platform,
+};
 pub use name::{ImageName, InvalidName, Reference, RegistryName, RepositoryName, Tag};
 pub use outcome::{Bypass, Failure, Fault, Outcome, Source};
 pub use range::{ContentRange, RangeRequest};

@@ -187,8 +187,12 @@ impl Manifest {
         }
         let (kind, default) = match (document.manifests, document.config, document.layers) {
             (Some(manifests), None, None) => (ManifestKind::Index(manifests), MediaType::OciIndex),
-            (None, Some(config), Some(layers)) => (ManifestKind::Image { config, layers }, MediaType::OciManifest),
-            (Some(_), _, _) => return Err(InvalidManifest::Ambiguous("both `manifests` and `config` or `layers`")),
+            (None, Some(config), Some(layers)) => {
+                (ManifestKind::Image { config, layers }, MediaType::OciManifest)
+            }
+            (Some(_), _, _) => {
+                return Err(InvalidManifest::Ambiguous("both `manifests` and `config` or `layers`"));
+            }
             (None, _, _) => return Err(InvalidManifest::Ambiguous("neither an index nor an image manifest")),
         };
         let media_type = declared.or(header).unwrap_or(default);
@@ -230,11 +234,19 @@ mod tests {
     use proptest::prelude::*;
 
     fn descriptor(content: &str) -> String {
-        format!(r#"{{"mediaType":"x/y","digest":"{}","size":{}}}"#, Digest::of(content.as_bytes()), content.len())
+        format!(
+            r#"{{"mediaType":"x/y","digest":"{}","size":{}}}"#,
+            Digest::of(content.as_bytes()),
+            content.len()
+        )
     }
 
     fn image(extra: &str) -> String {
-        format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]{extra}}}"#, descriptor("c"), descriptor("layer"))
+        format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[{}]{extra}}}"#,
+            descriptor("c"),
+            descriptor("layer")
+        )
     }
 
     fn parse(text: &str, content_type: Option<&str>) -> Result<Manifest, InvalidManifest> {

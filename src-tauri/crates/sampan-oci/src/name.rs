@@ -11,10 +11,14 @@ use crate::{Digest, InvalidDigest};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// Not a registry: a DNS name or address, optionally with a port, lowercase.
-    #[error("a registry is a lowercase host name, optionally with a port, such as `docker.io` or `localhost:5000`")]
+    #[error(
+        "a registry is a lowercase host name, optionally with a port, such as `docker.io` or `localhost:5000`"
+    )]
     Registry,
     /// Not a repository (distribution-spec, "Pulling manifests", `<name>`).
-    #[error("a repository is lowercase letters and digits in parts separated by `/`, such as `library/alpine`")]
+    #[error(
+        "a repository is lowercase letters and digits in parts separated by `/`, such as `library/alpine`"
+    )]
     Repository,
     /// Not a tag (distribution-spec, "Pulling manifests", `<reference>`).
     #[error("a tag is up to 128 letters, digits, `_`, `.` and `-`, and does not start with `.` or `-`")]
@@ -101,7 +105,9 @@ impl FromStr for RegistryName {
                 && !l.ends_with('-')
         };
         let port_is_good = port.is_none_or(|p| {
-            p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|n| n > 0) && !p.starts_with('0')
+            p.bytes().all(|b| b.is_ascii_digit())
+                && p.parse::<u16>().is_ok_and(|n| n > 0)
+                && !p.starts_with('0')
         });
         if text.len() > NAME_BYTES_MAX || !host.split('.').all(label) || !port_is_good {
             return Err(InvalidName::Registry);
@@ -240,13 +246,53 @@ mod tests {
 
     #[test]
     fn repositories_follow_the_specs_grammar() {
-        for good in ["a", "library/alpine", "a/b/c/d", "my.image", "my_image", "my__image", "my--image", "my-----x", "0"] {
+        for good in [
+            "a",
+            "library/alpine",
+            "a/b/c/d",
+            "my.image",
+            "my_image",
+            "my__image",
+            "my--image",
+            "my-----x",
+            "0",
+        ] {
             assert!(good.parse::<RepositoryName>().is_ok(), "{good} is a repository");
         }
         for bad in [
-            "", "/", "a/", "/a", "a//b", "A", "Library/alpine", ".", "..", "a/..", "../a", "a/.", ".a", "a.", "a..b", "_a",
-            "a_", "a___b", "-a", "a-", "a.-b", "a%2fb", "a\\b", "a b", "a\0", "a\n", "a\r\nb", "é", "a/../../etc/passwd",
-            "a:b", "a@b", "~", "a/%2e%2e",
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "A",
+            "Library/alpine",
+            ".",
+            "..",
+            "a/..",
+            "../a",
+            "a/.",
+            ".a",
+            "a.",
+            "a..b",
+            "_a",
+            "a_",
+            "a___b",
+            "-a",
+            "a-",
+            "a.-b",
+            "a%2fb",
+            "a\\b",
+            "a b",
+            "a\0",
+            "a\n",
+            "a\r\nb",
+            "é",
+            "a/../../etc/passwd",
+            "a:b",
+            "a@b",
+            "~",
+            "a/%2e%2e",
         ] {
             assert!(bad.parse::<RepositoryName>().is_err(), "{bad:?} is no repository");
         }
@@ -272,8 +318,25 @@ mod tests {
             assert_eq!(good.parse::<RegistryName>().unwrap().as_str(), good);
         }
         for bad in [
-            "", ".", "a.", ".a", "a..b", "-a", "a-", "Docker.io", "http://a", "a/b", "a:0", "a:65536", "a:", "a:b", "a:1:2",
-            "user@host", "[::1]", "a:007", "docker.io@evil",
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "-a",
+            "a-",
+            "Docker.io",
+            "http://a",
+            "a/b",
+            "a:0",
+            "a:65536",
+            "a:",
+            "a:b",
+            "a:1:2",
+            "user@host",
+            "[::1]",
+            "a:007",
+            "docker.io@evil",
         ] {
             assert!(bad.parse::<RegistryName>().is_err(), "{bad:?} is no registry");
         }

@@ -1,1 +1,30 @@
-//! sampan-upstream
+//! Speaks to registries: tokens, redirects, ranges, rate limits. The only crate that knows reqwest.
+//!
+//! Owns what happens on the wire between Sampan and an upstream, and turns every way an upstream fails or lies into
+//! one [`UpstreamError`]. Asks anonymously, always: nothing here knows a password.
+//! Never touches the disk, never decides what is kept, never asks twice what was answered (but for one renewed token),
+//! never follows an address of an upstream's making that [`redirect`] or [`challenge`] does not allow.
+//! Start reading at [`Upstream`].
+
+mod address;
+mod body;
+pub mod challenge;
+mod client;
+mod conversation;
+mod error;
+mod health;
+mod limits;
+mod listing;
+pub mod redirect;
+mod request;
+mod token;
+mod upstream;
+
+pub use body::{BlobBody, BodyStream};
+pub use client::{Client, client};
+pub use error::UpstreamError;
+pub use health::Health;
+pub use limits::Limits;
+pub use listing::{Referrers, TagsPage};
+pub use reqwest::Url;
+pub use upstream::{FetchedManifest, Upstream, UpstreamConfig};

@@ -1,0 +1,630 @@
+//! The contract: what the window, the CLI and tests may ask, and what they get. TypeScript types are generated from here.
+//!
+//! All sizes are bytes, all times milliseconds since 1970-01-01 UTC, all rates bytes per second, unless a name says
+//! otherwise. Numbers are `f64`-safe integers: no cache holds 2^53 bytes.
+
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// One question to a running Sampan. Read-only unless its description says what it changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "call", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// The state now: answered with [`Reply::Snapshot`].
+    Snapshot,
+    /// The state now and again after each change, coalesced to at most four a second: many [`Reply::Snapshot`].
+    Watch,
+    /// Savings by day and by image over the last `days` local days, today included: [`Reply::Savings`].
+    Savings {
+        /// 1 to 366.
+        days: u32,
+    },
+    /// Past pulls, newest first: [`Reply::History`].
+    History {
+        /// 1 to 1000.
+        limit: u32,
+    },
+    /// What is in the cache: [`Reply::Images`].
+    Images,
+    /// What clearing would remove; changes nothing: [`Reply::ClearPreview`].
+    ClearPreview {
+        /// What to clear.
+        selection: ClearSelection,
+    },
+    /// Removes it: [`Reply::Cleared`].
+    Clear {
+        /// What to clear.
+        selection: ClearSelection,
+    },
+    /// Passes misses through without keeping them, until told otherwise: [`Reply::Done`].
+    Pause {
+        /// Resume by itself after this many seconds; `None`: when told.
+        seconds: Option<u32>,
+    },
+    /// Ends a pause: [`Reply::Done`].
+    Resume,
+    /// Looks for Docker and says what it finds: [`Reply::Docker`].
+    Docker,
+    /// What enabling or disabling would change; changes nothing: [`Reply::DockerPlan`].
+    DockerPlan {
+        /// Which way.
+        action: DockerAction,
+    },
+    /// Carries out a plan that was shown: refused if anything it was based on has changed: [`Reply::DockerApplied`].
+    DockerApply {
+        /// [`DockerPlan::id`] of the plan the person consented to.
+        plan: String,
+        /// The second consent: the engine may be restarted, which stops the containers the plan names.
+        restart: bool,
+    },
+    /// Has Docker pull a tiny image made by Sampan itself and watches it arrive: [`Reply::DockerProof`].
+    DockerProve,
+    /// Checks everything that can be wrong: [`Reply::Doctor`].
+    Doctor,
+    /// Changes settings a person may change while Sampan runs: [`Reply::Done`].
+    Configure {
+        /// The new values; absent ones stay.
+        change: SettingsChange,
+    },
+    /// Brings the window to the front, or opens it; an error where there is no desktop: [`Reply::Done`].
+    OpenWindow,
+}
+
+/// An answer to a [`Command`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "reply", content = "value", rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Command::Snapshot`] and [`Command::Watch`].
+    Snapshot(Box<Snapshot>),
+    /// To [`Command::Savings`].
+    Savings(Savings),
+    /// To [`Command::History`].
+    History(Vec<Pull>),
+    /// To [`Command::Images`].
+    Images(Vec<Image>),
+    /// To [`Command::ClearPreview`].
+    ClearPreview(ClearReport),
+    /// To [`Command::Clear`].
+    Cleared(ClearReport),
+    /// To [`Command::Docker`].
+    Docker(Docker),
+    /// To [`Command::DockerPlan`].
+    DockerPlan(DockerPlan),
+    /// To [`Command::DockerApply`].
+    DockerApplied(DockerApplied),
+    /// To [`Command::DockerProve`].
+    DockerProof(DockerProof),
+    /// To [`Command::Doctor`].
+    Doctor(Vec<Check>),
+    /// To commands that only change something.
+    Done,
+    /// The command failed; nothing was changed unless the message says so.
+    Error(ApiError),
+}
+
+/// Why a command failed. Programs match `code`, people read `message` and do `next_step`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct ApiError {
+    /// The closed reason.
+    pub code: Code,
+    /// What happened, one English sentence.
+    pub message: String,
+    /// What to do now, one English sentence.
+    pub next_step: Option<String>,
+}
+
+/// The closed reasons of [`ApiError`]; each has texts in `ui/i18n` under `error.<code>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The question is not one, or a value is out of its bounds.
+    InvalidRequest,
+    /// No engine was found, or it does not answer.
+    DockerNotFound,
+    /// The engine cannot be set up by Sampan; the message says why (remote, in a VM, read-only …).
+    DockerUnsupported,
+    /// A configuration file is not one Sampan will edit; line and column are in the message, the file is untouched.
+    ConfigInvalid,
+    /// Something changed since the plan was shown: look at a new plan.
+    PlanOutdated,
+    /// Administrator rights are needed and were not given; the plan's commands can be run by hand.
+    NotPermitted,
+    /// The change was applied, Docker did not take it, and the old state is back.
+    RolledBack,
+    /// The cache could not be read or written.
+    Store,
+    /// There is no desktop to open a window on.
+    NoDesktop,
+    /// A defect of Sampan.
+    Internal,
+}
+
+/// Everything the first screen shows, at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Snapshot {
+    /// Grows with each snapshot of one run.
+    #[ts(type = "number")]
+    pub sequence: u64,
+    /// When it was taken.
+    #[ts(type = "number")]
+    pub at: i64,
+    /// The mirror itself.
+    pub mirror: Mirror,
+    /// Today's numbers, local day.
+    pub today: Totals,
+    /// What is on disk.
+    pub cache: Cache,
+    /// Pulls going on now and those that ended within the last minute, newest first, at most 50.
+    pub pulls: Vec<Pull>,
+    /// When a container engine last asked for a manifest; `None`: never, as far as is recorded.
+    #[ts(type = "number | null")]
+    pub last_used: Option<i64>,
+    /// The settings that can be changed.
+    pub settings: Settings,
+}
+
+/// The mirror's own state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Mirror {
+    /// Sampan's version.
+    pub version: String,
+    /// The address engines are pointed at: `127.0.0.1:7267`.
+    pub listen: String,
+    /// When this run began.
+    #[ts(type = "number")]
+    pub started: i64,
+    /// What it is doing.
+    pub state: MirrorState,
+    /// When a pause ends by itself.
+    #[ts(type = "number | null")]
+    pub paused_until: Option<i64>,
+    /// The registries it mirrors.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// The tray's state. Each has a shape of its own, never a colour alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum MirrorState {
+    /// Ready, nothing flows.
+    Serving,
+    /// At least one pull flows.
+    Working,
+    /// Misses pass through and are not kept.
+    Paused,
+    /// An upstream is unreachable, or the cache cannot be written: something a person should look at.
+    Attention,
+}
+
+/// A registry behind the mirror.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Upstream {
+    /// Its name in image names: `docker.io`.
+    pub registry: String,
+    /// Where it is asked.
+    pub url: String,
+    /// The last contact: `true` it answered, `false` it did not, `None` it was not asked yet.
+    pub reachable: Option<bool>,
+    /// When that was.
+    #[ts(type = "number | null")]
+    pub checked: Option<i64>,
+}
+
+/// Sums over some requests. `saved = served − fetched` and may be negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, TS)]
+pub struct Totals {
+    /// Manifest and blob requests answered.
+    #[ts(type = "number")]
+    pub requests: u64,
+    /// Those answered without the body crossing the link.
+    #[ts(type = "number")]
+    pub hits: u64,
+    /// Those that failed.
+    #[ts(type = "number")]
+    pub failures: u64,
+    /// Body bytes handed to clients.
+    #[ts(type = "number")]
+    pub served_bytes: u64,
+    /// Body bytes received from upstreams.
+    #[ts(type = "number")]
+    pub fetched_bytes: u64,
+    /// Body bytes handed to clients by hits.
+    #[ts(type = "number")]
+    pub hit_bytes: u64,
+    /// `served_bytes − fetched_bytes`.
+    #[ts(type = "number")]
+    pub saved_bytes: i64,
+}
+
+/// What is on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Cache {
+    /// The cache folder.
+    pub dir: String,
+    /// Bytes of all published blobs and manifests.
+    #[ts(type = "number")]
+    pub size_bytes: u64,
+    /// Bytes of downloads not finished yet.
+    #[ts(type = "number")]
+    pub partial_bytes: u64,
+    /// Published blobs and manifests.
+    #[ts(type = "number")]
+    pub blobs: u64,
+    /// Free bytes on that disk.
+    #[ts(type = "number | null")]
+    pub free_bytes: Option<u64>,
+    /// Why new blobs are not kept at present, if so.
+    pub not_keeping: Option<NotKeeping>,
+}
+
+/// Why new blobs are not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum NotKeeping {
+    /// The disk is full, or below the free space Sampan leaves.
+    DiskFull,
+    /// The folder cannot be written to.
+    ReadOnly,
+    /// A person paused Sampan.
+    Paused,
+}
+
+/// One pull of one image: several requests, possibly by several clients, that belong together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Pull {
+    /// Unique and growing, across runs.
+    #[ts(type = "number")]
+    pub id: u64,
+    /// `docker.io/library/nginx`.
+    pub image: String,
+    /// What was asked for: a tag, or a digest.
+    pub reference: String,
+    /// When it began.
+    #[ts(type = "number")]
+    pub started: i64,
+    /// When its last byte left; `None` while it goes on.
+    #[ts(type = "number | null")]
+    pub ended: Option<i64>,
+    /// How it goes, or went.
+    pub state: PullState,
+    /// Whether the tag was served from the cache because the upstream could not be asked.
+    pub stale: bool,
+    /// Bytes of all layers and the configuration; `None` until the manifest is known. Shown as "≥" until then.
+    #[ts(type = "number | null")]
+    pub size_bytes: Option<u64>,
+    /// Bytes of them delivered to the client (layers the client already had are not asked for and not in here).
+    #[ts(type = "number")]
+    pub done_bytes: u64,
+    /// Body bytes that crossed the link for this pull.
+    #[ts(type = "number")]
+    pub fetched_bytes: u64,
+    /// Speed towards the client over the last 20 s, while it goes on.
+    #[ts(type = "number | null")]
+    pub rate: Option<u64>,
+    /// Seconds left at that speed; only once the size is known.
+    #[ts(type = "number | null")]
+    pub eta_seconds: Option<u64>,
+    /// The parts, configuration first, then layers in manifest order. Those not asked for yet are `waiting`.
+    pub layers: Vec<Layer>,
+    /// The client, from its User-Agent: `docker`, `buildkit`, `containerd`, `podman`, `skopeo`, or its first word.
+    pub client: String,
+}
+
+/// How a pull goes, or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum PullState {
+    /// Bytes flow, or flowed within the last three seconds.
+    Active,
+    /// Every part the client asked for was delivered to its end.
+    Complete,
+    /// The client left before the end of a part and did not come back for it.
+    Interrupted,
+    /// A part could not be delivered.
+    Failed,
+}
+
+/// One part of an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Layer {
+    /// Its digest.
+    pub digest: String,
+    /// Its size.
+    #[ts(type = "number")]
+    pub size_bytes: u64,
+    /// Bytes of it delivered.
+    #[ts(type = "number")]
+    pub done_bytes: u64,
+    /// Where its bytes come from.
+    pub source: LayerSource,
+}
+
+/// Where a layer's bytes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerSource {
+    /// Not asked for (yet): the client may have it already.
+    Waiting,
+    /// This machine's disk.
+    Disk,
+    /// A download that another request started.
+    Joined,
+    /// The upstream.
+    Upstream,
+}
+
+/// Savings over some days.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Savings {
+    /// The sums over all of `days`.
+    pub total: Totals,
+    /// One entry a local day, oldest first, days without requests included.
+    pub days: Vec<DayTotals>,
+    /// One entry an image, most saved first.
+    pub images: Vec<ImageTotals>,
+}
+
+/// The numbers of one local day.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DayTotals {
+    /// `2026-11-20`.
+    pub day: String,
+    /// The numbers.
+    pub totals: Totals,
+}
+
+/// The numbers of one image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct ImageTotals {
+    /// `docker.io/library/nginx`.
+    pub image: String,
+    /// The numbers.
+    pub totals: Totals,
+}
+
+/// An image in the cache: one tag, or a manifest held without a tag.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Image {
+    /// `docker.io/library/nginx`.
+    pub image: String,
+    /// The tag; `None`: only pulled by digest.
+    pub tag: Option<String>,
+    /// What the tag points at.
+    pub digest: String,
+    /// Platforms whose image manifest is held: `linux/amd64`.
+    pub platforms: Vec<String>,
+    /// Bytes of everything of it that is held, each blob once.
+    #[ts(type = "number")]
+    pub size_bytes: u64,
+    /// Bytes of those that nothing else in the cache uses: what deleting it frees.
+    #[ts(type = "number")]
+    pub own_bytes: u64,
+    /// When it was first held.
+    #[ts(type = "number")]
+    pub created: i64,
+    /// When it was last asked for.
+    #[ts(type = "number")]
+    pub last_used: i64,
+}
+
+/// What to clear.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ClearSelection {
+    /// Everything, unfinished downloads included.
+    All,
+    /// These images, as [`Image::image`] with `:tag` or `@digest`, or without either for every tag of it.
+    Images {
+        /// The images.
+        names: Vec<String>,
+    },
+    /// Images not asked for in the last `days` days.
+    UnusedFor {
+        /// At least 1.
+        days: u32,
+    },
+}
+
+/// What clearing removes, or removed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct ClearReport {
+    /// The images.
+    pub images: Vec<Image>,
+    /// Blobs and manifests that go with them (those other images use stay).
+    #[ts(type = "number")]
+    pub blobs: u64,
+    /// Bytes really freed.
+    #[ts(type = "number")]
+    pub freed_bytes: u64,
+}
+
+/// Which way to change Docker's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum DockerAction {
+    /// Point Docker at Sampan.
+    Enable,
+    /// Take that back.
+    Disable,
+}
+
+/// The engine the current Docker context means, and whether it uses Sampan. From evidence, which is shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Docker {
+    /// Whether an engine answered.
+    pub found: bool,
+    /// `Docker Engine`, `Docker Desktop`, `Docker Engine (rootless)` …
+    pub engine: String,
+    /// The engine's version.
+    pub version: Option<String>,
+    /// Where it was reached: `unix:///var/run/docker.sock`.
+    pub endpoint: String,
+    /// `classic` or `containerd`.
+    pub image_store: Option<String>,
+    /// The configuration file the engine reads.
+    pub config_file: Option<String>,
+    /// The mirrors the engine itself lists.
+    pub mirrors: Vec<String>,
+    /// Whether Sampan is among them (or its hosts.toml is in place).
+    pub enabled: bool,
+    /// Names of the running containers.
+    pub containers: Vec<String>,
+    /// Whether Sampan can set this engine up.
+    pub supported: bool,
+    /// Why not, or what to know; English sentences.
+    pub notes: Vec<String>,
+    /// What was looked at and seen, one line each: `socket /var/run/docker.sock answers as dockerd 28.5.2`.
+    pub evidence: Vec<String>,
+    /// When a container engine last asked Sampan for a manifest.
+    #[ts(type = "number | null")]
+    pub last_used: Option<i64>,
+}
+
+/// Exactly what will be changed, before it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DockerPlan {
+    /// Names this plan; apply takes it. A hash of everything the plan was based on.
+    pub id: String,
+    /// Which way.
+    pub action: DockerAction,
+    /// The files, in the order they are written. Empty: nothing to do.
+    pub files: Vec<FileChange>,
+    /// How the engine is told.
+    pub apply: ApplyMethod,
+    /// Containers that a restart would stop; empty where nothing restarts.
+    pub stops: Vec<String>,
+    /// Whether an administrator prompt will appear.
+    pub needs_elevation: bool,
+    /// The same by hand, one shell command a line.
+    pub commands: Vec<String>,
+    /// What else happens, and what does not: English sentences.
+    pub notes: Vec<String>,
+}
+
+/// One file of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct FileChange {
+    /// Its path.
+    pub path: String,
+    /// Whether it does not exist yet.
+    pub created: bool,
+    /// Whether it is removed.
+    pub removed: bool,
+    /// The difference, lines for showing.
+    pub diff: Vec<DiffLine>,
+}
+
+/// One line of a difference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DiffLine {
+    /// Whether it stays, is added or removed.
+    pub kind: DiffKind,
+    /// The line without its newline.
+    pub text: String,
+}
+
+/// What happens to a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum DiffKind {
+    /// It stays.
+    Same,
+    /// It is added.
+    Added,
+    /// It is removed.
+    Removed,
+}
+
+/// How an engine is told of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum ApplyMethod {
+    /// It reads the file at each pull.
+    Nothing,
+    /// It is asked to read its configuration again; no container stops.
+    Reload,
+    /// It must be restarted; needs its own consent.
+    Restart,
+}
+
+/// What applying did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DockerApplied {
+    /// What was done, in order, one English sentence each.
+    pub steps: Vec<String>,
+    /// The engine afterwards.
+    pub docker: Docker,
+    /// After enabling: the proof.
+    pub proof: Option<DockerProof>,
+}
+
+/// Whether Docker really asks Sampan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DockerProof {
+    /// Whether a manifest request of the probe pull arrived at Sampan.
+    pub arrived: bool,
+    /// Milliseconds from asking the engine to the request's arrival.
+    #[ts(type = "number | null")]
+    pub millis: Option<u64>,
+    /// One English sentence.
+    pub detail: String,
+}
+
+/// One thing `doctor` looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Check {
+    /// What was looked at: `port`, `cache folder`, `upstream docker.io`, `docker`.
+    pub name: String,
+    /// How it is.
+    pub status: CheckStatus,
+    /// What was seen.
+    pub detail: String,
+    /// What to do, where something is wrong.
+    pub next_step: Option<String>,
+}
+
+/// How a checked thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckStatus {
+    /// As it should be.
+    Good,
+    /// Works, but worth knowing.
+    Warning,
+    /// Does not work.
+    Bad,
+}
+
+/// The settings a person may change while Sampan runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Settings {
+    /// `en`, `vi`, or `None`: as the system.
+    pub language: Option<String>,
+    /// The look.
+    pub theme: Theme,
+}
+
+/// The look of the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum Theme {
+    /// As the system.
+    #[default]
+    System,
+    /// Light.
+    Light,
+    /// Dark.
+    Dark,
+}
+
+/// New values for [`Settings`]; `None` leaves one as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsChange {
+    /// `en`, `vi`, or `system`.
+    #[serde(default)]
+    pub language: Option<String>,
+    /// The look.
+    #[serde(default)]
+    pub theme: Option<Theme>,
+}

@@ -1,0 +1,416 @@
+//! The running Sampan.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sampan_mirror::{EventSink, Mirror, MirrorOptions, Tasks};
+use sampan_oci::{Clock, Event, Millis};
+use sampan_stats::Stats;
+use sampan_store::{Store, StoreOptions};
+use sampan_upstream::{Upstream, UpstreamConfig};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, ApiError, Cache, Code, Command, Reply, Settings, SettingsChange, Snapshot};
+use crate::pause::Pause;
+use crate::socket::{ControlSocket, Handler};
+use crate::start::{StartError, listen, make_private};
+use crate::state::{Keeping, engine_asked, mirror_state, same};
+use crate::{Config, Surroundings, SystemClock, convert, docker, doctor};
+
+/// How often the state is looked at for something new to show.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often it is looked at all the same: free disk space changes without an event.
+const LOOK_ANYWAY_EVERY: u32 = 120;
+/// How long tasks may take to end.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
+/// A running Sampan. Cheap to clone; [`shutdown`](Self::shutdown) ends it for all clones.
+#[derive(Clone)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Store,
+    pub(crate) stats: Stats,
+    pub(crate) mirror: Mirror,
+    pub(crate) environment: sampan_docker::Environment,
+    /// One change of Docker's configuration at a time.
+    pub(crate) changing_docker: tokio::sync::Mutex<()>,
+    pub(crate) last_used: AtomicI64,
+    tasks: Tasks,
+    stop: CancellationToken,
+    /// Cancelled once the mirror has let its connections end.
+    drained: CancellationToken,
+    keeping: Keeping,
+    started: Millis,
+    sequence: AtomicU64,
+    settings: Mutex<Settings>,
+    pause: Mutex<Pause>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    open_window: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl App {
+    /// Takes the port, the cache and the control socket, then starts to serve.
+    /// # Errors
+    /// [`StartError`]: nothing runs and nothing was changed but folders made.
+    pub async fn start(config: Config, surroundings: &Surroundings) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        make_private(&config.state_dir)?;
+        // The control socket first: a second start with the same folders should hear "already runs", not "port taken".
+        let socket = ControlSocket::open(&config.state_dir)?;
+        let listener = listen(config.listen).await?;
+        let store = Store::open(StoreOptions {
+            dir: config.cache_dir.clone(),
+            clock: clock.clone(),
+            free_space_floor_bytes: config.free_space_floor_bytes,
+        })?;
+        let stats =
+            Stats::open(&config.state_dir.join("stats.db"), clock.clone(), jiff::tz::TimeZone::system())?;
+        let client = sampan_upstream::client()?;
+        let upstreams = config.upstreams.iter().map(|(registry, url)| {
+            Upstream::new(UpstreamConfig { registry: registry.clone(), url: url.clone() }, client.clone())
+        });
+        let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+        let upstreams = upstreams.collect();
+        // With port 0 the system chose: everything after this must name the real one.
+        let mut config = config;
+        config.listen =
+            listener.local_addr().map_err(|source| StartError::Listen { listen: config.listen, source })?;
+        let inner = Arc::new_cyclic(|inner: &std::sync::Weak<Inner>| {
+            let theirs = inner.clone();
+            let sink = EventSink::new(move |event| {
+                if let Some(inner) = theirs.upgrade() {
+                    inner.take(event);
+                }
+            });
+            let mirror = Mirror::new(MirrorOptions {
+                store: store.clone(),
+                upstreams,
+                clock: clock.clone(),
+                sink,
+                tasks: tasks.clone(),
+                revalidate_timeout: config.revalidate_timeout,
+            });
+            let started = clock.now();
+            let snapshot = Arc::new(convert::empty_snapshot(&config, started));
+            Inner {
+                environment: surroundings.docker(&config),
+                changing_docker: tokio::sync::Mutex::new(()),
+                last_used: AtomicI64::new(stats.last_used().map_or(i64::MIN, |at| at.0)),
+                settings: Mutex::new(config.settings.clone()),
+                keeping: Keeping::default(),
+                sequence: AtomicU64::new(1),
+                pause: Mutex::default(),
+                snapshots: watch::Sender::new(snapshot),
+                open_window: Mutex::default(),
+                config,
+                clock,
+                store,
+                stats,
+                mirror,
+                tasks,
+                stop,
+                drained: CancellationToken::new(),
+                started,
+            }
+        });
+        let app = Self { inner };
+        app.inner.refresh().await;
+        app.run(listener, socket);
+        Ok(app)
+    }
+
+    fn run(&self, listener: tokio::net::TcpListener, socket: ControlSocket) {
+        let inner = self.inner.clone();
+        self.inner.tasks.spawn("mirror", |_| async move {
+            inner.mirror.serve(listener, inner.stop.clone()).await;
+            inner.drained.cancel();
+        });
+        let (handler, stop) = (Arc::new(self.clone()), self.inner.stop.clone());
+        self.inner.tasks.spawn("socket", |_| socket.serve(handler, stop));
+        let inner = self.inner.clone();
+        self.inner.tasks.spawn("recover", |_| async move { docker::recover(&inner).await });
+        let inner = self.inner.clone();
+        self.inner.tasks.spawn("state", |token| async move { inner.look(token).await });
+    }
+
+    /// Carries out a command. [`Command::Watch`] is answered with one snapshot here; see [`snapshots`](Self::snapshots).
+    pub async fn call(&self, command: Command) -> Reply {
+        self.inner.clone().answer(command).await.unwrap_or_else(Reply::Error)
+    }
+
+    /// The state now, and again after each change.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.inner.snapshots.subscribe()
+    }
+
+    /// Says how a window is opened. Without it [`Command::OpenWindow`] answers [`Code::NoDesktop`].
+    pub fn on_open_window(&self, open: impl Fn() + Send + Sync + 'static) {
+        *locked(&self.inner.open_window) = Some(Arc::new(open));
+    }
+
+    /// The address engines are pointed at.
+    pub fn listen(&self) -> std::net::SocketAddr {
+        self.inner.config.listen
+    }
+
+    /// The configuration in use.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Stops taking requests, lets answers end for a moment, writes the numbers down.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        // Answers end first; downloads are cancelled only with the rest.
+        let _ = tokio::time::timeout(END_WITHIN, self.inner.drained.cancelled()).await;
+        let left = self.inner.tasks.shutdown(END_WITHIN).await;
+        if left > 0 {
+            tracing::warn!(left, "tasks did not end in time");
+        }
+        if let Err(error) = self.inner.store.flush().await {
+            tracing::error!(%error, "the last uses could not be written");
+        }
+        let stats = self.inner.stats.clone();
+        match tokio::task::spawn_blocking(move || stats.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the last numbers could not be written"),
+            Err(error) => tracing::error!(%error, "the last numbers could not be written"),
+        }
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("listen", &self.inner.config.listen).finish_non_exhaustive()
+    }
+}
+
+impl Handler for App {
+    fn call(&self, command: Command) -> BoxFuture<'_, Reply> {
+        Box::pin(Self::call(self, command))
+    }
+
+    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        Self::snapshots(self)
+    }
+}
+
+impl Inner {
+    fn take(&self, event: &Event) {
+        self.stats.record(event);
+        self.keeping.learn(event);
+        if let Some(at) = engine_asked(event) {
+            self.last_used.fetch_max(at.0, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn last_used(&self) -> Option<i64> {
+        Some(self.last_used.load(Ordering::Relaxed)).filter(|at| *at > i64::MIN)
+    }
+
+    /// Looks for something new to show, until the end.
+    async fn look(&self, token: CancellationToken) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut idle = 0;
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let pause_ended = self.settle_pause();
+            idle += 1;
+            if self.stats.tick() || pause_ended || idle >= LOOK_ANYWAY_EVERY {
+                idle = 0;
+                self.refresh().await;
+            }
+        }
+    }
+
+    /// Ends a pause whose time has come; says whether it did.
+    fn settle_pause(&self) -> bool {
+        let mut pause = locked(&self.pause);
+        let now = pause.at(self.clock.now());
+        let ended = now != *pause;
+        *pause = now;
+        if ended {
+            self.mirror.set_paused(false);
+        }
+        ended
+    }
+
+    fn set_pause(&self, pause: Pause) {
+        *locked(&self.pause) = pause;
+        self.mirror.set_paused(pause != Pause::Off);
+    }
+
+    /// Takes a snapshot and tells it if it shows something new.
+    pub(crate) async fn refresh(&self) {
+        let snapshot = self.snapshot().await;
+        self.snapshots.send_if_modified(|current| {
+            let new = current.sequence == 0 || !same(current, &snapshot);
+            if new {
+                *current = Arc::new(snapshot);
+            }
+            new
+        });
+    }
+
+    async fn snapshot(&self) -> Snapshot {
+        let now = self.clock.now();
+        let pause = locked(&self.pause).at(now);
+        let paused = pause != Pause::Off;
+        let not_keeping = self.keeping.not_keeping(paused);
+        let usage = self.store.usage().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the cache cannot be measured");
+            sampan_store::Usage::default()
+        });
+        let pulls: Vec<api::Pull> = self.stats.live().into_iter().map(convert::pull).collect();
+        let upstreams: Vec<_> =
+            self.mirror.upstreams().map(|upstream| convert::upstream(upstream, now)).collect();
+        let full = matches!(not_keeping, Some(api::NotKeeping::DiskFull | api::NotKeeping::ReadOnly));
+        let troubled = full || upstreams.iter().any(|upstream| upstream.reachable == Some(false));
+        Snapshot {
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
+            at: now.0,
+            mirror: api::Mirror {
+                version: env!("CARGO_PKG_VERSION").into(),
+                listen: self.config.listen.to_string(),
+                started: self.started.0,
+                state: mirror_state(paused, troubled, &pulls),
+                paused_until: pause.until().map(|at| at.0),
+                upstreams,
+            },
+            today: convert::totals(&self.stats.today()),
+            cache: Cache {
+                dir: self.config.cache_dir.display().to_string(),
+                size_bytes: usage.size_bytes,
+                partial_bytes: usage.partial_bytes,
+                blobs: usage.blobs,
+                free_bytes: usage.free_bytes,
+                not_keeping,
+            },
+            pulls,
+            last_used: self.last_used(),
+            settings: locked(&self.settings).clone(),
+        }
+    }
+
+    async fn answer(self: Arc<Self>, command: Command) -> Result<Reply, ApiError> {
+        match command {
+            Command::Snapshot | Command::Watch => Ok(Reply::Snapshot(Box::new(self.snapshot().await))),
+            Command::Savings { days } => {
+                let days = within(days, 1, 366, "days")?;
+                Ok(Reply::Savings(convert::savings(
+                    &self.stats.savings(days).map_err(|error| convert::stats_failed(&error))?,
+                )))
+            }
+            Command::History { limit } => {
+                let limit = within(limit, 1, 1000, "limit")?;
+                let pulls = self.read_stats(move |stats| stats.history(limit)).await?;
+                Ok(Reply::History(pulls.into_iter().map(convert::pull).collect()))
+            }
+            Command::Images => {
+                let images = self.store.images().await.map_err(|error| convert::store_failed(&error))?;
+                Ok(Reply::Images(images.into_iter().map(convert::image).collect()))
+            }
+            Command::ClearPreview { selection } => {
+                let selection = convert::selection(&selection, self.clock.now())?;
+                let cleared =
+                    self.store.plan_clear(&selection).await.map_err(|error| convert::store_failed(&error))?;
+                Ok(Reply::ClearPreview(convert::cleared(cleared)))
+            }
+            Command::Clear { selection } => {
+                let selection = convert::selection(&selection, self.clock.now())?;
+                let cleared =
+                    self.store.clear(&selection).await.map_err(|error| convert::store_failed(&error))?;
+                self.refresh().await;
+                Ok(Reply::Cleared(convert::cleared(cleared)))
+            }
+            Command::Pause { seconds } => {
+                self.set_pause(Pause::begin(self.clock.now(), seconds));
+                self.refresh().await;
+                Ok(Reply::Done)
+            }
+            Command::Resume => {
+                self.set_pause(Pause::Off);
+                self.refresh().await;
+                Ok(Reply::Done)
+            }
+            Command::Docker => Ok(Reply::Docker(docker::look(&self).await)),
+            Command::DockerPlan { action } => docker::plan(&self, action).await.map(Reply::DockerPlan),
+            Command::DockerApply { plan, restart } => {
+                docker::apply(&self, &plan, restart).await.map(Reply::DockerApplied)
+            }
+            Command::DockerProve => docker::prove(&self).await.map(Reply::DockerProof),
+            Command::Doctor => Ok(Reply::Doctor(doctor::of_running(&self).await)),
+            Command::Configure { change } => self.configure(&change).await.map(|()| Reply::Done),
+            Command::OpenWindow => {
+                let open = locked(&self.open_window).clone();
+                let no_desktop = || ApiError {
+                    code: Code::NoDesktop,
+                    message: "this Sampan runs without a desktop".into(),
+                    next_step: Some("Use the commands `sampan status` and `sampan images`.".into()),
+                };
+                open.ok_or_else(no_desktop)?();
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    /// Reads from the statistics' file, off the threads that serve.
+    async fn read_stats<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Stats) -> Result<T, sampan_stats::StatsError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let stats = self.stats.clone();
+        match tokio::task::spawn_blocking(move || read(&stats)).await {
+            Ok(read) => read.map_err(|error| convert::stats_failed(&error)),
+            Err(error) => Err(ApiError { code: Code::Internal, message: error.to_string(), next_step: None }),
+        }
+    }
+
+    async fn configure(&self, change: &SettingsChange) -> Result<(), ApiError> {
+        let mut settings = locked(&self.settings).clone();
+        match change.language.as_deref() {
+            None => {}
+            Some("system") => settings.language = None,
+            Some(language @ ("en" | "vi")) => settings.language = Some(language.into()),
+            Some(_) => return Err(invalid("the language is `en`, `vi` or `system`")),
+        }
+        settings.theme = change.theme.unwrap_or(settings.theme);
+        let (config, saved) = (self.config.clone(), settings.clone());
+        let written = tokio::task::spawn_blocking(move || config.save_settings(&saved)).await;
+        if let Ok(Err(error)) = written {
+            return Err(ApiError { code: Code::Store, message: error.to_string(), next_step: None });
+        }
+        *locked(&self.settings) = settings;
+        self.refresh().await;
+        Ok(())
+    }
+}
+
+/// A bad value, with what a good one is.
+pub(crate) fn invalid(message: impl Into<String>) -> ApiError {
+    ApiError { code: Code::InvalidRequest, message: message.into(), next_step: None }
+}
+
+fn within(value: u32, least: u32, most: u32, name: &str) -> Result<u32, ApiError> {
+    if (least..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(invalid(format!("`{name}` is {least} to {most}")))
+    }
+}

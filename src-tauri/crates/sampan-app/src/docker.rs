@@ -1,0 +1,300 @@
+//! Setting Docker up: looks, plans, applies after consent, proves, and takes back what could not be proved.
+
+use std::time::{Duration, Instant};
+
+use sampan_docker::{Action, ApplyError, Elevation, Engine, Plan, PlanError};
+
+use crate::api::{
+    ApiError, ApplyMethod, Code, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerPlan,
+    DockerProof, FileChange,
+};
+use crate::app::Inner;
+
+/// How long an engine may take to ask for the probe. A dead DNS alone can cost it ten seconds (it resolves docker.io
+/// before it asks its mirror).
+const PROOF_WITHIN: Duration = Duration::from_secs(30);
+
+/// The engine the current context means.
+pub(crate) async fn look(app: &Inner) -> Docker {
+    let engine = sampan_docker::detect(&app.environment).await;
+    shown(app, &engine)
+}
+
+/// What enabling or disabling would change.
+pub(crate) async fn plan(app: &Inner, action: DockerAction) -> Result<DockerPlan, ApiError> {
+    let engine = sampan_docker::detect(&app.environment).await;
+    let plan = planned(app, &engine, action)?;
+    Ok(shown_plan(action, plan))
+}
+
+/// Applies the plan a person consented to; after enabling, proves it or takes it back.
+pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<DockerApplied, ApiError> {
+    let _one_at_a_time = app.changing_docker.lock().await;
+    let engine = sampan_docker::detect(&app.environment).await;
+    // The id is a hash of everything a plan rests on: the plan made now is the one that was shown, or it is outdated.
+    let candidates = [DockerAction::Enable, DockerAction::Disable];
+    let found = candidates.into_iter().find_map(|action| {
+        let plan = planned(app, &engine, action).ok()?;
+        (plan.id == id).then_some((action, plan))
+    });
+    let (action, plan) = found.ok_or_else(|| ApiError {
+        code: Code::PlanOutdated,
+        message: "something changed since the plan was shown".into(),
+        next_step: Some("Look at the new plan and decide again. Nothing was changed.".into()),
+    })?;
+    let mut steps = applied(app, &engine, &plan, restart).await?;
+    let proof = match action {
+        DockerAction::Disable => None,
+        DockerAction::Enable => {
+            let engine = sampan_docker::detect(&app.environment).await;
+            let proof = ask(app, &engine).await?;
+            if !proof.arrived {
+                return Err(taken_back(app, &engine, &proof, &mut steps).await);
+            }
+            steps.push(proof.detail.clone());
+            Some(proof)
+        }
+    };
+    app.refresh().await;
+    Ok(DockerApplied { steps, docker: look(app).await, proof })
+}
+
+/// Has the engine pull a probe and watches it arrive.
+pub(crate) async fn prove(app: &Inner) -> Result<DockerProof, ApiError> {
+    let _one_at_a_time = app.changing_docker.lock().await;
+    let engine = sampan_docker::detect(&app.environment).await;
+    if !engine.found {
+        return Err(not_found(&engine));
+    }
+    ask(app, &engine).await
+}
+
+async fn ask(app: &Inner, engine: &Engine) -> Result<DockerProof, ApiError> {
+    let ticket = app.mirror.arm_probe();
+    let asked = Instant::now();
+    let pulled = sampan_docker::pull_probe(engine, &ticket.reference);
+    let watched = async {
+        let mut pulled = std::pin::pin!(pulled);
+        let mut arrived = ticket.arrived;
+        let mut seen = None;
+        let ended = loop {
+            tokio::select! {
+                at = &mut arrived, if seen.is_none() => seen = at.ok().map(|_| asked.elapsed()),
+                ended = &mut pulled => break ended,
+            }
+        };
+        (seen.or_else(|| arrived.try_recv().ok().map(|_| asked.elapsed())), ended)
+    };
+    let watched = tokio::time::timeout(PROOF_WITHIN, watched).await;
+    app.mirror.disarm_probe();
+    let millis = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    Ok(match watched {
+        Ok((Some(took), Ok(()))) => DockerProof {
+            arrived: true,
+            millis: Some(millis(took)),
+            detail: format!("Docker asked Sampan after {} ms and pulled the probe image.", millis(took)),
+        },
+        Ok((Some(took), Err(error))) => DockerProof {
+            arrived: true,
+            millis: Some(millis(took)),
+            detail: format!(
+                "Docker asked Sampan after {} ms, but the probe pull failed: {error}.",
+                millis(took)
+            ),
+        },
+        Ok((None, ended)) => {
+            let why = ended.err().map(|error| format!(" ({error})")).unwrap_or_default();
+            DockerProof {
+                arrived: false,
+                millis: None,
+                detail: format!("Docker pulled without asking Sampan{why}."),
+            }
+        }
+        Err(_) => DockerProof {
+            arrived: false,
+            millis: None,
+            detail: format!("Docker did not ask Sampan within {} s.", PROOF_WITHIN.as_secs()),
+        },
+    })
+}
+
+/// Undoes what could not be proved, and says so.
+async fn taken_back(app: &Inner, engine: &Engine, proof: &DockerProof, steps: &mut Vec<String>) -> ApiError {
+    let undone = match planned(app, engine, DockerAction::Disable) {
+        Ok(plan) => applied(app, engine, &plan, false).await,
+        Err(error) => Err(error),
+    };
+    match undone {
+        Ok(undo) => {
+            steps.extend(undo);
+            ApiError {
+                code: Code::RolledBack,
+                message: format!("{} Docker's configuration is as it was before.", proof.detail),
+                next_step: Some(
+                    "Run `sampan doctor`, which names what may be in the way, and try again.".into(),
+                ),
+            }
+        }
+        Err(error) => ApiError {
+            code: error.code,
+            message: format!("{} Taking the change back failed too: {}", proof.detail, error.message),
+            next_step: error.next_step,
+        },
+    }
+}
+
+fn planned(app: &Inner, engine: &Engine, action: DockerAction) -> Result<Plan, ApiError> {
+    if !engine.found {
+        return Err(not_found(engine));
+    }
+    let action = match action {
+        DockerAction::Enable => Action::Enable,
+        DockerAction::Disable => Action::Disable,
+    };
+    sampan_docker::plan(engine, action, app.config.listen.port()).map_err(|error| refused(&error))
+}
+
+async fn applied(app: &Inner, engine: &Engine, plan: &Plan, restart: bool) -> Result<Vec<String>, ApiError> {
+    let elevation = elevation();
+    match sampan_docker::apply(&app.environment, engine, plan, restart, &*elevation).await {
+        Ok(applied) => Ok(applied.steps),
+        Err(error) => Err(failed(&error, plan)),
+    }
+}
+
+/// How this system asks a person for administrator rights.
+fn elevation() -> Box<dyn Elevation> {
+    #[cfg(target_os = "linux")]
+    return Box::new(sampan_docker::Pkexec::default());
+    #[cfg(target_os = "macos")]
+    return Box::new(sampan_docker::OsaScript);
+    #[cfg(windows)]
+    return Box::new(sampan_docker::RunAs);
+    #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
+    return Box::new(sampan_docker::Direct);
+}
+
+/// Finishes or takes back what an earlier run of Sampan left half done.
+pub(crate) async fn recover(app: &Inner) {
+    let _one_at_a_time = app.changing_docker.lock().await;
+    let engine = sampan_docker::detect(&app.environment).await;
+    match sampan_docker::recover(&app.environment, &engine).await {
+        Ok(steps) => steps.iter().for_each(|step| tracing::info!("docker set-up: {step}")),
+        Err(error) => {
+            tracing::error!(%error, "an unfinished change of Docker's configuration could not be settled");
+        }
+    }
+}
+
+fn not_found(engine: &Engine) -> ApiError {
+    ApiError {
+        code: Code::DockerNotFound,
+        message: format!("no container engine answers at {}", engine.endpoint),
+        next_step: Some(
+            "Start Docker, or choose its context with `docker context use`, and look again.".into(),
+        ),
+    }
+}
+
+fn refused(error: &PlanError) -> ApiError {
+    let (code, next_step) = match error {
+        PlanError::Unsupported(unsupported) => (Code::DockerUnsupported, Some(unsupported.advice.clone())),
+        PlanError::Refused { refusal, .. } => (Code::ConfigInvalid, Some(refusal.advice.clone())),
+        PlanError::Foreign(_) => (
+            Code::ConfigInvalid,
+            Some("Add Sampan to that file by hand, or move it away and look again.".into()),
+        ),
+        PlanError::FlagConflict(_) => (
+            Code::DockerUnsupported,
+            Some(
+                "Take --registry-mirror out of the daemon's command line, restart it, and look again.".into(),
+            ),
+        ),
+        PlanError::Unsafe(_) => {
+            (Code::DockerUnsupported, Some("Correct the rights of that file, and look again.".into()))
+        }
+        PlanError::ReadOnly(_) => (
+            Code::DockerUnsupported,
+            Some(
+                "The file is managed elsewhere (an image, a read-only system): add the mirror there.".into(),
+            ),
+        ),
+    };
+    ApiError { code, message: error.to_string(), next_step }
+}
+
+fn failed(error: &ApplyError, plan: &Plan) -> ApiError {
+    let by_hand =
+        || (!plan.commands.is_empty()).then(|| "Run the plan's commands by hand instead.".to_owned());
+    let (code, next_step) = match error {
+        ApplyError::Outdated(_) => (
+            Code::PlanOutdated,
+            Some("Look at the new plan and decide again. Nothing was changed.".to_owned()),
+        ),
+        ApplyError::RestartNotConsented => {
+            (Code::InvalidRequest, Some("Agree to the restart too, or leave everything as it is.".into()))
+        }
+        ApplyError::Invalid(_) => (Code::ConfigInvalid, by_hand()),
+        ApplyError::NotPermitted(_) | ApplyError::Io { .. } => (Code::NotPermitted, by_hand()),
+        ApplyError::RolledBack { .. } => (Code::RolledBack, by_hand()),
+        ApplyError::RollbackFailed { commands, .. } => {
+            (Code::Internal, Some(format!("Finish by hand: {}", commands.join(" && "))))
+        }
+        ApplyError::Helper(_) => (Code::Internal, by_hand()),
+    };
+    ApiError { code, message: error.to_string(), next_step }
+}
+
+fn shown(app: &Inner, engine: &Engine) -> Docker {
+    let mut notes = engine.notes.clone();
+    if let Err(unsupported) = engine.method() {
+        notes.push(unsupported.reason);
+        notes.push(unsupported.advice);
+    }
+    Docker {
+        found: engine.found,
+        engine: engine.kind.to_string(),
+        version: engine.version.clone(),
+        endpoint: engine.endpoint.clone(),
+        image_store: engine.image_store.map(|store| store.as_str().to_owned()),
+        config_file: engine.config.as_ref().map(|file| file.path.display().to_string()),
+        mirrors: engine.mirrors.clone(),
+        enabled: engine.enabled(app.config.listen.port()),
+        containers: engine.containers.clone(),
+        supported: engine.supported(),
+        notes,
+        evidence: engine.evidence.clone(),
+        last_used: app.last_used(),
+    }
+}
+
+fn shown_plan(action: DockerAction, plan: Plan) -> DockerPlan {
+    let line = |line: sampan_docker::DiffLine| DiffLine {
+        kind: match line.kind {
+            sampan_docker::DiffKind::Same => DiffKind::Same,
+            sampan_docker::DiffKind::Added => DiffKind::Added,
+            sampan_docker::DiffKind::Removed => DiffKind::Removed,
+        },
+        text: line.text,
+    };
+    let file = |file: sampan_docker::FileChange| FileChange {
+        path: file.path.display().to_string(),
+        created: file.created,
+        removed: file.removed,
+        diff: file.diff.into_iter().map(line).collect(),
+    };
+    DockerPlan {
+        id: plan.id,
+        action,
+        files: plan.files.into_iter().map(file).collect(),
+        apply: match plan.apply {
+            sampan_docker::ApplyMethod::Nothing => ApplyMethod::Nothing,
+            sampan_docker::ApplyMethod::Reload => ApplyMethod::Reload,
+            sampan_docker::ApplyMethod::Restart => ApplyMethod::Restart,
+        },
+        stops: plan.stops,
+        needs_elevation: plan.needs_elevation,
+        commands: plan.commands,
+        notes: plan.notes,
+    }
+}

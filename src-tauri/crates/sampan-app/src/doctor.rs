@@ -1,0 +1,107 @@
+//! Looks at everything that can be wrong, and says what to do about it.
+
+use crate::api::{Check, CheckStatus};
+use crate::app::Inner;
+use crate::{Config, Surroundings, docker, port};
+
+/// Looks from inside a running Sampan.
+pub(crate) async fn of_running(app: &Inner) -> Vec<Check> {
+    let mut checks = vec![good("mirror", format!("answers at {}", app.config.listen))];
+    checks.extend(app.config.warnings().into_iter().map(|warning| Check {
+        name: "configuration".into(),
+        status: CheckStatus::Warning,
+        detail: warning,
+        next_step: None,
+    }));
+    checks.push(cache(&app.config));
+    for upstream in app.mirror.upstreams() {
+        let name = format!("upstream {}", upstream.registry());
+        checks.push(match upstream.ping().await {
+            Ok(()) => good(name, format!("answers at {}", upstream.url())),
+            Err(error) => bad(
+                name,
+                format!("{} does not answer: {error}", upstream.url()),
+                "Check the connection. What is in the cache is served meanwhile.",
+            ),
+        });
+    }
+    checks.push(docker_check(&docker::look(app).await));
+    checks
+}
+
+/// Looks as far as one can while no Sampan runs with these folders.
+pub async fn examine(config: &Config, surroundings: &Surroundings) -> Vec<Check> {
+    let next = "Start it: `sampan serve`, or the desktop app.";
+    let mut checks = vec![bad("mirror", format!("no Sampan runs with {}", config.state_dir.display()), next)];
+    let free = tokio::net::TcpListener::bind(config.listen).await;
+    checks.push(match free {
+        Ok(_) => good("port", format!("{} is free", config.listen)),
+        Err(error) => {
+            let holder =
+                port::holder(config.listen).map(|holder| format!(" by {holder}")).unwrap_or_default();
+            let next = "End that program, or choose another address with --listen 127.0.0.1:PORT.";
+            bad("port", format!("{} is taken{holder} ({error})", config.listen), next)
+        }
+    });
+    checks.push(cache(config));
+    let engine = sampan_docker::detect(&surroundings.docker(config)).await;
+    let detail = if engine.found {
+        good(
+            "docker",
+            format!("{} {}", engine.kind, engine.version.as_deref().unwrap_or("of unknown version")),
+        )
+    } else {
+        bad(
+            "docker",
+            format!("no engine answers at {}", engine.endpoint),
+            "Start Docker, or choose its context.",
+        )
+    };
+    checks.push(detail);
+    checks
+}
+
+fn docker_check(docker: &crate::api::Docker) -> Check {
+    let engine = format!("{} {}", docker.engine, docker.version.as_deref().unwrap_or_default());
+    if !docker.found {
+        return bad(
+            "docker",
+            format!("no engine answers at {}", docker.endpoint),
+            "Start Docker, or choose its context.",
+        );
+    }
+    if docker.enabled {
+        return good("docker", format!("{} asks Sampan first", engine.trim()));
+    }
+    Check {
+        name: "docker".into(),
+        status: CheckStatus::Warning,
+        detail: format!("{} does not ask Sampan", engine.trim()),
+        next_step: Some("Open the desktop app's Set-up page.".into()),
+    }
+}
+
+/// Whether the cache folder can be written to.
+fn cache(config: &Config) -> Check {
+    let dir = &config.cache_dir;
+    let name = "cache folder";
+    if !dir.exists() {
+        return good(name, format!("{} will be made at the first start", dir.display()));
+    }
+    match tempfile::Builder::new().prefix(".sampan-doctor-").tempfile_in(dir) {
+        Ok(_) => good(name, format!("{} can be written to", dir.display())),
+        Err(error) => bad(
+            name,
+            format!("{} cannot be written to: {error}", dir.display()),
+            "Correct its rights or free some space; until then nothing new is kept.",
+        ),
+    }
+}
+
+fn good(name: impl Into<String>, detail: String) -> Check {
+    Check { name: name.into(), status: CheckStatus::Good, detail, next_step: None }
+}
+
+fn bad(name: impl Into<String>, detail: String, next_step: &str) -> Check {
+    Check { name: name.into(), status: CheckStatus::Bad, detail, next_step: Some(next_step.into()) }
+}

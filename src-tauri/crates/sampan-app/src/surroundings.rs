@@ -1,0 +1,65 @@
+//! What Sampan takes from the process it runs in. Read once, in `main`.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sampan_docker::Environment;
+
+use crate::{Config, SystemClock};
+
+/// The environment variables of this process.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings(HashMap<OsString, OsString>);
+
+impl Surroundings {
+    /// Takes `std::env::vars_os()`.
+    pub fn from_vars(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        Self(vars.into_iter().collect())
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.0
+            .get(&OsString::from(name))
+            .and_then(|value| value.to_str())
+            .filter(|v| !v.is_empty())
+            .map(Into::into)
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.0.get(&OsString::from(name)).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    /// The system's language, as the first of the usual variables gives it: `vi_VN.UTF-8`.
+    pub fn language(&self) -> Option<String> {
+        ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(|name| self.text(name))
+    }
+
+    /// What decides which container engine is meant.
+    pub fn docker(&self, config: &Config) -> Environment {
+        let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
+        Environment {
+            docker_host: self.text("DOCKER_HOST"),
+            docker_context: self.text("DOCKER_CONTEXT"),
+            docker_config_dir: self.path("DOCKER_CONFIG"),
+            home: home.unwrap_or_else(|| PathBuf::from("/")),
+            xdg_config_home: self.path("XDG_CONFIG_HOME"),
+            uid: uid(),
+            state_dir: config.state_dir.clone(),
+            system_state_dir: PathBuf::from(Environment::SYSTEM_STATE_DIR),
+            registries: config.upstreams.iter().map(|(registry, _)| registry.clone()).collect(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+#[cfg(not(unix))]
+fn uid() -> u32 {
+    0
+}

@@ -1,0 +1,129 @@
+//! The commands that ask a running Sampan.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use anyhow::{anyhow, bail};
+use jiff::tz::TimeZone;
+use sampan_app::api::{ApiError, Check, CheckStatus, ClearReport, ClearSelection, Command, Reply};
+use sampan_app::{Client, ClientError, Config, ConfigError, Surroundings};
+use serde::Serialize;
+
+use crate::arguments::{Clear, Format, NotAsked};
+use crate::{output, show};
+
+/// `sampan status`.
+pub(crate) async fn status(config: &Config, format: Format) -> anyhow::Result<ExitCode> {
+    let Reply::Snapshot(snapshot) = ask(&mut connect(config).await?, Command::Snapshot).await? else {
+        bail!(unexpected());
+    };
+    answer(&snapshot, format, || show::status(&snapshot, &TimeZone::system()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `sampan images`.
+pub(crate) async fn images(config: &Config, format: Format) -> anyhow::Result<ExitCode> {
+    let Reply::Images(images) = ask(&mut connect(config).await?, Command::Images).await? else {
+        bail!(unexpected());
+    };
+    answer(&images, format, || show::images(&images, &TimeZone::system()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `sampan clear`: shows what would go, asks unless told not to, removes it.
+pub(crate) async fn clear(config: &Config, clear: &Clear) -> anyhow::Result<ExitCode> {
+    let asks = !clear.yes && !clear.dry_run;
+    if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        bail!(NotAsked);
+    }
+    let zone = TimeZone::system();
+    let mut client = connect(config).await?;
+    let selection = clear.selection();
+    let Reply::ClearPreview(preview) =
+        ask(&mut client, Command::ClearPreview { selection: selection.clone() }).await?
+    else {
+        bail!(unexpected());
+    };
+    if let (ClearSelection::Images { names }, true) = (&selection, preview.images.is_empty()) {
+        bail!("no image in the cache is named {}. See `sampan images`.", show::plain(&names.join(" or ")));
+    }
+    if clear.dry_run {
+        answer(&preview, clear.format, || show::clear(&preview, true, &zone))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if asks && !consents(&preview, &zone)? {
+        output::complain("nothing was cleared.");
+        return Ok(ExitCode::FAILURE);
+    }
+    let Reply::Cleared(report) = ask(&mut client, Command::Clear { selection }).await? else {
+        bail!(unexpected())
+    };
+    answer(&report, clear.format, || show::clear(&report, false, &zone))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `sampan doctor`: asks the running Sampan, or looks itself as far as it can. Fails where a check does.
+pub(crate) async fn doctor(
+    config: Result<Config, ConfigError>,
+    surroundings: &Surroundings,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    let checks = match config {
+        Ok(config) => diagnose(&config, surroundings).await?,
+        Err(error) => vec![Check {
+            name: "configuration".into(),
+            status: CheckStatus::Bad,
+            detail: error.to_string(),
+            next_step: Some("Mend it, then run `sampan doctor` again for the rest.".into()),
+        }],
+    };
+    answer(&checks, format, || show::checks(&checks))?;
+    let bad = checks.iter().any(|check| check.status == CheckStatus::Bad);
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn diagnose(config: &Config, surroundings: &Surroundings) -> anyhow::Result<Vec<Check>> {
+    match Client::connect(&config.state_dir).await {
+        Ok(mut client) => {
+            let Reply::Doctor(checks) = ask(&mut client, Command::Doctor).await? else { bail!(unexpected()) };
+            Ok(checks)
+        }
+        Err(ClientError::NotRunning { .. }) => Ok(sampan_app::examine(config, surroundings).await),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn connect(config: &Config) -> Result<Client, ClientError> {
+    Client::connect(&config.state_dir).await
+}
+
+/// Asks; an answer that the command failed becomes an error with its next step.
+async fn ask(client: &mut Client, command: Command) -> anyhow::Result<Reply> {
+    let reply = client.call(command).await?;
+    if let Reply::Error(ApiError { message, next_step, .. }) = reply {
+        let message = message.trim_end_matches('.');
+        return Err(match next_step {
+            Some(step) => anyhow!("{message}. {step}"),
+            None => anyhow!("{message}."),
+        });
+    }
+    Ok(reply)
+}
+
+fn unexpected() -> anyhow::Error {
+    ClientError::Protocol("the answer is to another question".into()).into()
+}
+
+/// Prints the answer's value: as one JSON document, or as text.
+fn answer(value: &impl Serialize, format: Format, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let text = if format.json { serde_json::to_string_pretty(value)? + "\n" } else { text() };
+    Ok(output::print(&text)?)
+}
+
+/// Shows what would go, and asks. Only a clear yes is one.
+fn consents(preview: &ClearReport, zone: &TimeZone) -> io::Result<bool> {
+    output::ask(&format!("{}Clear? [y/N] ", show::clear(preview, true, zone)));
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
+}

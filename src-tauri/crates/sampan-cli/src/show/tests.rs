@@ -1,0 +1,152 @@
+//! What people read.
+
+use super::*;
+use sampan_app::api::{Cache, LayerSource, Mirror, Settings};
+
+const DAY: i64 = 1_795_132_800_000; // 2026-11-20T00:00:00Z
+
+fn image(tag: Option<&str>, size_bytes: u64) -> Image {
+    Image {
+        image: "docker.io/library/nginx".into(),
+        tag: tag.map(Into::into),
+        digest: format!("sha256:{}", "ab".repeat(32)),
+        platforms: vec!["linux/amd64".into()],
+        size_bytes,
+        own_bytes: size_bytes / 2,
+        created: DAY,
+        last_used: DAY,
+    }
+}
+
+fn pull() -> Pull {
+    let layer = |source, size_bytes| Layer { digest: String::new(), size_bytes, done_bytes: 0, source };
+    Pull {
+        id: 1,
+        image: "docker.io/library/nginx".into(),
+        reference: "1.27".into(),
+        started: DAY,
+        ended: None,
+        state: PullState::Active,
+        stale: true,
+        size_bytes: Some(90_000_000),
+        done_bytes: 10_000_000,
+        fetched_bytes: 10_000_000,
+        rate: Some(1_000_000),
+        eta_seconds: Some(61),
+        layers: vec![layer(LayerSource::Waiting, 50_000_000), layer(LayerSource::Upstream, 40_000_000)],
+        client: "docker".into(),
+    }
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        sequence: 1,
+        at: DAY,
+        mirror: Mirror {
+            version: "0.1.0".into(),
+            listen: "127.0.0.1:7267".into(),
+            started: DAY,
+            state: MirrorState::Working,
+            paused_until: None,
+            upstreams: vec![Upstream {
+                registry: "docker.io".into(),
+                url: "https://registry-1.docker.io/".into(),
+                reachable: Some(false),
+                checked: Some(DAY),
+            }],
+        },
+        today: Totals {
+            requests: 20,
+            hits: 12,
+            failures: 1,
+            served_bytes: 1_200_000_000,
+            fetched_bytes: 1_500_000_000,
+            hit_bytes: 900_000_000,
+            saved_bytes: -300_000_000,
+        },
+        cache: Cache {
+            dir: "/cache".into(),
+            size_bytes: 12_400_000_000,
+            partial_bytes: 0,
+            blobs: 120,
+            free_bytes: Some(38_200_000_000),
+            not_keeping: None,
+        },
+        pulls: vec![pull()],
+        last_used: None,
+        settings: Settings::default(),
+    }
+}
+
+#[test]
+fn status_says_what_happens_in_whole_sentences() {
+    let text = status(&snapshot(), &TimeZone::UTC);
+    let expected = "\
+Sampan 0.1.0 is serving pulls
+
+Address        http://127.0.0.1:7267
+Running since  2026-11-20 00:00:00
+Cache          /cache
+               12.4 GB in 120 blobs, 38.2 GB free on the disk
+Mirrors        docker.io from https://registry-1.docker.io (did not answer at 2026-11-20 00:00:00)
+Today          served 1.2 GB, fetched 1.5 GB, saved -300.0 MB; 75 % of the bytes from the cache
+               20 requests, 12 from the cache, 1 failed
+Last asked     never, as far as is recorded
+
+Pulls
+  docker.io/library/nginx:1.27  pulling, copy at hand (the registry could not be asked)  10.0 MB of 40.0 MB  1.0 MB/s  2 min left
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn times_are_those_of_the_persons_own_clock() {
+    let vietnam = TimeZone::get("Asia/Ho_Chi_Minh").unwrap();
+    assert_eq!(time(DAY, &vietnam), "2026-11-20 07:00:00");
+    assert_eq!(time(i64::MAX, &vietnam), "at an unknown time", "a damaged time is no panic");
+}
+
+#[test]
+fn images_are_a_table() {
+    let text = images(&[image(Some("1.27"), 187_200_000), image(None, 1_000)], &TimeZone::UTC);
+    let expected = "\
+IMAGE                                        PLATFORMS    SIZE      FREES    LAST ASKED
+docker.io/library/nginx:1.27                 linux/amd64  187.2 MB  93.6 MB  2026-11-20 00:00:00
+docker.io/library/nginx@sha256:abababababab  linux/amd64  1.0 kB    500 B    2026-11-20 00:00:00
+";
+    assert_eq!(text, expected);
+    assert_eq!(images(&[], &TimeZone::UTC), "No images are in the cache yet.\n");
+}
+
+#[test]
+fn a_preview_and_a_report_differ_in_one_word() {
+    let report = ClearReport { images: vec![image(Some("1"), 10)], blobs: 3, freed_bytes: 5_000_000 };
+    assert!(
+        clear(&report, true, &TimeZone::UTC).ends_with("Clearing 1 image (3 blobs) would free 5.0 MB.\n")
+    );
+    assert!(clear(&report, false, &TimeZone::UTC).ends_with("Clearing 1 image (3 blobs) freed 5.0 MB.\n"));
+}
+
+#[test]
+fn each_check_is_a_line_and_its_advice_the_next() {
+    let check = |name: &str, status, next_step: Option<&str>| Check {
+        name: name.into(),
+        status,
+        detail: "seen".into(),
+        next_step: next_step.map(Into::into),
+    };
+    let text = checks(&[
+        check("port", CheckStatus::Bad, Some("Choose another.")),
+        check("cache folder", CheckStatus::Good, None),
+    ]);
+    assert_eq!(text, "BAD   port          seen\n         → Choose another.\ngood  cache folder  seen\n");
+}
+
+#[test]
+fn nothing_shown_can_steer_the_terminal() {
+    let mut hostile = image(Some("1"), 1);
+    hostile.image = "a\u{1b}[2J\nb\u{9b}31m".into();
+    let text = images(&[hostile], &TimeZone::UTC);
+    assert!(!text.replace('\n', "").contains(|c: char| c.is_control()), "{text:?}");
+    assert_eq!(text.lines().count(), 2, "a name cannot make a line of its own");
+}

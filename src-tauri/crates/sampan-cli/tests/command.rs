@@ -1,0 +1,313 @@
+//! The real program `sampan`, as a person or a script uses it.
+//!
+//! Unix only: it sends signals and speaks to the control socket.
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A place with a cache and a state folder of its own, and an upstream that nobody serves.
+struct Place {
+    dir: TempDir,
+}
+
+/// `sampan serve`, ready; killed when the test ends.
+struct Serving {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    ready: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn sampan(&self) -> Command {
+        let mut command = bare();
+        command.env("SAMPAN_STATE_DIR", self.path("state")).env("SAMPAN_CACHE_DIR", self.path("cache"));
+        command.env("SAMPAN_UPSTREAM", "docker.io=http://127.0.0.1:9").env("SAMPAN_LISTEN", "127.0.0.1:0");
+        command.env("HOME", self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.sampan().args(arguments).output().unwrap()
+    }
+
+    fn serve(&self, arguments: &[&str]) -> Serving {
+        let mut child = self.sampan().arg("serve").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        out.read_line(&mut ready).unwrap();
+        assert!(ready.starts_with("Sampan serves "), "the ready line: {ready:?}");
+        Serving { child, out, ready }
+    }
+}
+
+impl Serving {
+    fn address(&self) -> String {
+        self.ready.split("http://").nth(1).unwrap().split(' ').next().unwrap().to_owned()
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program without the environment of whoever runs the tests.
+fn bare() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sampan"));
+    for name in ["CONFIG", "LISTEN", "CACHE_DIR", "STATE_DIR", "UPSTREAM", "LOG"] {
+        command.env_remove(format!("SAMPAN_{name}"));
+    }
+    command.env_remove("RUST_LOG");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn the_help_names_every_command_flag_and_exit_code() {
+    let help = text(&bare().arg("--help").output().unwrap().stdout);
+    for word in [
+        "serve",
+        "status",
+        "images",
+        "clear",
+        "doctor",
+        "--config <FILE>",
+        "--listen <ADDR:PORT>",
+        "--cache-dir <DIR>",
+        "--state-dir <DIR>",
+        "--upstream <REGISTRY=URL>",
+        "SAMPAN_STATE_DIR",
+        "127.0.0.1:7267",
+        "3 Sampan is not running",
+    ] {
+        assert!(help.contains(word), "{word:?} is missing in:\n{help}");
+    }
+}
+
+#[test]
+fn asking_when_nothing_runs_ends_with_3_and_advice() {
+    let place = Place::new();
+    for arguments in [&["status"][..], &["images"], &["images", "--json"], &["clear", "--all", "--yes"]] {
+        let asked = place.run(arguments);
+        assert_eq!(asked.status.code(), Some(3), "{arguments:?}: {}", text(&asked.stderr));
+        assert!(text(&asked.stderr).contains("sampan serve"), "what to do: {}", text(&asked.stderr));
+        assert!(asked.stdout.is_empty(), "no answer is no document");
+    }
+    assert!(!Path::new(&place.path("state")).exists(), "asking leaves nothing behind");
+}
+
+#[test]
+fn wrong_use_ends_with_2() {
+    let place = Place::new();
+    let config = place.path("config.toml");
+    std::fs::write(&config, "lisen = \"127.0.0.1:1\"\n").unwrap();
+    let table: [(&[&str], &str); 6] = [
+        (&["dance"], "unrecognized"),
+        (&["clear"], "IMAGE"),
+        (&["serve", "--listen", "here"], "127.0.0.1:7267"),
+        (
+            &["serve", "--config", &config],
+            "config.toml:1:1: `lisen` is not a setting. Did you mean `listen`?",
+        ),
+        (&["status", "--config", "/nonexistent.toml"], "--config"),
+        (&["clear", "--all"], "--yes"),
+    ];
+    for (arguments, advice) in table {
+        let refused = place.run(arguments);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains(advice), "{arguments:?}: {}", text(&refused.stderr));
+    }
+}
+
+#[test]
+fn flags_win_over_variables_and_variables_over_the_file() {
+    let place = Place::new();
+    let config = place.path("config.toml");
+    std::fs::write(&config, "listen = \"127.0.0.1:1\"\n[upstreams]\n\"quay.io\" = \"https://quay.io\"\n")
+        .unwrap();
+    let from_variable = place.serve(&["--config", &config]);
+    assert!(
+        !from_variable.address().ends_with(":1"),
+        "SAMPAN_LISTEN wins over the file: {}",
+        from_variable.ready
+    );
+    assert!(from_variable.ready.contains("docker.io, quay.io"), "the file adds: {}", from_variable.ready);
+    drop(from_variable);
+    let from_flag = place.serve(&["--listen", "127.0.0.2:0"]);
+    assert!(from_flag.address().starts_with("127.0.0.2:"), "the flag wins: {}", from_flag.ready);
+}
+
+#[test]
+fn serve_says_one_line_and_ends_cleanly_when_told() {
+    for signal in ["TERM", "INT"] {
+        let place = Place::new();
+        let mut serving = place.serve(&[]);
+        let expected = format!(
+            "Sampan serves docker.io at http://{} (cache {})\n",
+            serving.address(),
+            place.path("cache")
+        );
+        assert_eq!(serving.ready, expected);
+        let mode = |name: &str| std::fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("state"), mode("state/sampan.sock")), (0o700, 0o600), "for this person alone");
+        serving.signal(signal);
+        assert_eq!(serving.child.wait().unwrap().code(), Some(0), "SIG{signal} is a request, not a failure");
+        let mut rest = String::new();
+        serving.out.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "nothing else on standard output");
+        assert!(!Path::new(&place.path("state/sampan.sock")).exists(), "the socket is gone");
+    }
+}
+
+#[test]
+fn what_runs_can_be_asked() {
+    let place = Place::new();
+    let serving = place.serve(&[]);
+
+    let status = place.run(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{}", text(&status.stderr));
+    assert!(text(&status.stdout).contains(&serving.address()), "{}", text(&status.stdout));
+    let json: serde_json::Value = serde_json::from_slice(&place.run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(json["mirror"]["listen"], serving.address());
+    assert_eq!(json["cache"]["dir"], place.path("cache"));
+    assert_eq!(json["today"]["served_bytes"], 0);
+
+    assert_eq!(text(&place.run(&["images"]).stdout), "No images are in the cache yet.\n");
+    let json: serde_json::Value = serde_json::from_slice(&place.run(&["images", "--json"]).stdout).unwrap();
+    assert_eq!(json, serde_json::json!([]));
+
+    let json: serde_json::Value =
+        serde_json::from_slice(&place.run(&["clear", "--all", "--dry-run", "--json"]).stdout).unwrap();
+    assert_eq!(json, serde_json::json!({"images": [], "blobs": 0, "freed_bytes": 0}));
+    let cleared = place.run(&["clear", "--all", "--yes"]);
+    assert_eq!(cleared.status.code(), Some(0), "{}", text(&cleared.stderr));
+    let missing = place.run(&["clear", "nginx", "--yes"]);
+    assert_eq!(missing.status.code(), Some(1), "a name that is not there is a slip of the fingers");
+    assert!(text(&missing.stderr).contains("sampan images"), "{}", text(&missing.stderr));
+    let nonsense = place.run(&["clear", "UPPER CASE", "--yes"]);
+    assert_eq!(nonsense.status.code(), Some(1), "{}", text(&nonsense.stderr));
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_holder_and_a_way_out() {
+    let place = Place::new();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let refused = place.run(&["serve", "--listen", &address]);
+    assert_eq!(refused.status.code(), Some(2));
+    let told = text(&refused.stderr);
+    assert!(told.contains(&address) && told.contains("--listen"), "{told}");
+    if cfg!(target_os = "linux") {
+        assert!(told.contains(&format!("pid {}", std::process::id())), "who holds it: {told}");
+    }
+    assert!(refused.stdout.is_empty(), "not ready, so no ready line");
+}
+
+#[test]
+fn a_second_serve_with_the_same_folders_is_refused_and_others_run_side_by_side() {
+    let (one, other) = (Place::new(), Place::new());
+    let first = one.serve(&[]);
+    let second = one.run(&["serve"]);
+    assert_eq!(second.status.code(), Some(2));
+    assert!(text(&second.stderr).contains("already"), "{}", text(&second.stderr));
+    let beside = other.serve(&[]);
+    assert_ne!(first.address(), beside.address());
+    assert_eq!(one.run(&["status"]).status.code(), Some(0), "the first goes on");
+}
+
+#[test]
+fn a_killed_serve_leaves_nothing_that_stops_the_next() {
+    let place = Place::new();
+    let mut first = place.serve(&[]);
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    assert!(Path::new(&place.path("state/sampan.sock")).exists(), "a killed process cannot clean up");
+    assert_eq!(place.run(&["status"]).status.code(), Some(3), "its socket alone is not a Sampan");
+    place.serve(&[]);
+}
+
+#[test]
+fn doctor_looks_as_far_as_it_can_without_a_running_sampan() {
+    let place = Place::new();
+    let looked = place.run(&["doctor", "--json"]);
+    let checks: Vec<serde_json::Value> = serde_json::from_slice(&looked.stdout).unwrap();
+    assert!(checks.iter().any(|check| check["name"] == "port"), "{checks:?}");
+    assert_eq!(looked.status.code(), Some(1), "not running is not good");
+
+    let config = place.path("config.toml");
+    std::fs::write(&config, "nonsense").unwrap();
+    let looked = place.run(&["doctor", "--config", &config]);
+    assert_eq!(looked.status.code(), Some(1));
+    assert!(text(&looked.stdout).contains("config.toml:1:"), "{}", text(&looked.stdout));
+}
+
+#[test]
+fn doctor_asks_the_running_sampan() {
+    let place = Place::new();
+    let _serving = place.serve(&[]);
+    let looked = place.run(&["doctor", "--json"]);
+    let checks: Vec<serde_json::Value> = serde_json::from_slice(&looked.stdout).unwrap();
+    assert!(!checks.is_empty(), "{}", text(&looked.stderr));
+    let bad = checks.iter().any(|check| check["status"] == "bad");
+    assert_eq!(
+        looked.status.code(),
+        Some(i32::from(bad)),
+        "the exit code says what the checks say: {checks:?}"
+    );
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let place = Place::new();
+    let _serving = place.serve(&[]);
+    let mut child = place
+        .sampan()
+        .args(["status", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut told = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{told}");
+    assert_eq!(told, "", "and nothing panics");
+}
+
+#[test]
+fn the_log_is_on_standard_error_and_cannot_steer_a_terminal() {
+    let place = Place::new();
+    let state = place.path("state\u{1b}[31m\nforged");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::write(Path::new(&state).join("settings.toml"), "damaged").unwrap();
+    let asked = place.sampan().env("SAMPAN_STATE_DIR", &state).arg("status").output().unwrap();
+    let told = text(&asked.stderr);
+    assert!(told.contains("settings file is damaged"), "{told}");
+    assert!(!told.replace('\n', "").contains(|c: char| c.is_control()), "{told:?}");
+    assert!(!told.lines().any(|line| line.starts_with("forged")), "a path cannot forge a line: {told:?}");
+}

@@ -1,0 +1,183 @@
+//! The privileged step, run as root by polkit: `sampan-helper enable|disable <port>`, nothing else.
+//!
+//! Takes no path, no address and no content from whoever calls it: it looks for the system's Docker itself, makes
+//! its own plan by the same pure code, carries it out with the same backups, journal and rollback, and prints one
+//! line of JSON. It starts itself again with an empty environment before it does anything.
+
+use std::process::ExitCode;
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    linux::main()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    ExitCode::from(2)
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::ffi::OsString;
+    use std::io::Write as _;
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Command, ExitCode};
+    use std::sync::Arc;
+
+    use sampan_docker::{
+        Action, ApplyError, Direct, Environment, HelperReport, Kind, apply, detect, plan, recover, trusted,
+    };
+    use sampan_oci::{Clock, Millis, RegistryName};
+
+    /// The only socket the helper speaks to: the system's.
+    const ENDPOINT: &str = "unix:///var/run/docker.sock";
+
+    #[derive(Debug)]
+    struct SystemClock;
+
+    impl Clock for SystemClock {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a program of its own: this is where its clock is made"
+        )]
+        fn now(&self) -> Millis {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            Millis(since.ok().and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(0))
+        }
+    }
+
+    pub(super) fn main() -> ExitCode {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        let Some((action, port)) = wanted(&arguments) else {
+            let _ = writeln!(std::io::stderr(), "usage: sampan-helper enable|disable PORT");
+            return ExitCode::from(2);
+        };
+        let report = prepared(&arguments).map_or_else(failed, |()| run(action, port));
+        let line = serde_json::to_string(&report).unwrap_or_default();
+        if writeln!(std::io::stdout(), "{line}").is_err() {
+            return ExitCode::FAILURE;
+        }
+        if report.done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// One verb and one port, in the one spelling there is of each.
+    fn wanted(arguments: &[OsString]) -> Option<(Action, u16)> {
+        let [_, verb, port] = arguments else { return None };
+        let action = match verb.to_str()? {
+            "enable" => Action::Enable,
+            "disable" => Action::Disable,
+            _ => return None,
+        };
+        let port: u16 = port
+            .to_str()
+            .filter(|text| text.parse::<u16>().is_ok_and(|n| n.to_string() == **text))?
+            .parse()
+            .ok()?;
+        (port >= 1024).then_some((action, port))
+    }
+
+    /// Root, from a place only root can write, with nothing inherited.
+    fn prepared(arguments: &[OsString]) -> Result<(), String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("The privileged helper must run as root.".into());
+        }
+        let program =
+            std::env::current_exe().map_err(|error| format!("The helper cannot find itself: {error}."))?;
+        trusted(&program)?;
+        if std::env::vars_os().next().is_some() {
+            let error =
+                Command::new(&program).args(arguments.get(1..).unwrap_or_default()).env_clear().exec();
+            return Err(format!("The helper cannot start itself again: {error}."));
+        }
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        std::env::set_current_dir("/").map_err(|error| format!("The folder / cannot be entered: {error}."))
+    }
+
+    fn run(action: Action, port: u16) -> HelperReport {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(change(action, port)),
+            Err(error) => failed(format!("The helper cannot start: {error}.")),
+        }
+    }
+
+    async fn change(action: Action, port: u16) -> HelperReport {
+        let env = Environment {
+            docker_host: Some(ENDPOINT.into()),
+            docker_context: None,
+            docker_config_dir: None,
+            home: "/root".into(),
+            xdg_config_home: None,
+            uid: 0,
+            state_dir: Environment::SYSTEM_STATE_DIR.into(),
+            system_state_dir: Environment::SYSTEM_STATE_DIR.into(),
+            registries: vec![RegistryName::docker_hub()],
+            clock: Arc::new(SystemClock),
+        };
+        let engine = detect(&env).await;
+        let mut steps = match recover(&env, &engine).await {
+            Ok(steps) => steps,
+            Err(error) => return failed(error.to_string()),
+        };
+        let engine = if steps.is_empty() { engine } else { detect(&env).await };
+        if !matches!(engine.kind, Kind::Linux | Kind::Snap) {
+            return failed(format!("{ENDPOINT} is {}, which needs no administrator rights.", engine.kind));
+        }
+        let plan = match plan(&engine, action, port) {
+            Ok(plan) => plan,
+            Err(error) => return failed(format!("{error}.")),
+        };
+        match apply(&env, &engine, &plan, false, &Direct).await {
+            Ok(applied) => {
+                steps.extend(applied.steps);
+                HelperReport { done: true, rolled_back: false, steps, error: None }
+            }
+            Err(ApplyError::RolledBack { reason, steps: done }) => {
+                steps.extend(done);
+                HelperReport { done: false, rolled_back: true, steps, error: Some(reason) }
+            }
+            Err(error) => failed(error.to_string()),
+        }
+    }
+
+    fn failed(error: String) -> HelperReport {
+        HelperReport { done: false, rolled_back: false, steps: Vec::new(), error: Some(error) }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        fn parsed(line: &str) -> Option<(Action, u16)> {
+            let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            wanted(&arguments)
+        }
+
+        #[test]
+        fn the_helper_takes_a_verb_and_a_port_and_nothing_else() {
+            assert_eq!(parsed("helper enable 7267"), Some((Action::Enable, 7267)), "the one way to enable");
+            assert_eq!(
+                parsed("helper disable 7267"),
+                Some((Action::Disable, 7267)),
+                "the one way to disable"
+            );
+            for (line, why) in [
+                ("helper", "no verb"),
+                ("helper enable", "no port"),
+                ("helper enable 7267 /etc/passwd", "no third argument, ever"),
+                ("helper Enable 7267", "one spelling"),
+                ("helper restart 7267", "not a verb"),
+                ("helper enable 0", "not a port"),
+                ("helper enable 80", "a port of the system's"),
+                ("helper enable 65536", "not a port"),
+                ("helper enable +7267", "one spelling"),
+                ("helper enable 07267", "one spelling"),
+                ("helper enable 7267\n", "one spelling"),
+                ("helper enable http://evil/", "no address"),
+                ("helper --enable 7267", "no flags"),
+            ] {
+                assert_eq!(parsed(line), None, "{why}: {line}");
+            }
+            assert_eq!(wanted(&[]), None, "no arguments at all, not even a name");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The steps of a change, forwards and back: one file written, the engine told and heard.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::client;
+use crate::daemon_json;
+use crate::engine::{Engine, mirror_url};
+use crate::environment::Environment;
+use crate::files::{self, ReplaceError};
+use crate::journal::Journal;
+use crate::manual;
+use crate::plan::{ApplyMethod, DEFAULT_PORT, FileChange, Part, same_list};
+
+/// How long a reload may take until the engine lists what it was told: it takes milliseconds.
+const RELOADED: Duration = Duration::from_secs(10);
+/// How long Docker Desktop may take to be back.
+const RESTARTED: Duration = Duration::from_mins(3);
+/// How often the engine is asked meanwhile.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// What went wrong on the way.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    /// Somebody else changed the file.
+    #[error("{0} was changed by somebody else in the meantime.")]
+    Changed(PathBuf),
+    /// The file system said no.
+    #[error("{path}: {source}.")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The engine could not be told, or did not take it.
+    #[error("{0}")]
+    Engine(String),
+}
+
+/// A change under way.
+pub(crate) struct Carrier<'a> {
+    pub(crate) env: &'a Environment,
+    pub(crate) engine: &'a Engine,
+    pub(crate) journal: Journal,
+    pub(crate) steps: Vec<String>,
+    /// What the engine listed before the change; `None` after an interrupted run.
+    known: Option<Vec<String>>,
+    /// Whether any file was written.
+    pub(crate) touched: bool,
+    /// What each file holds now, of those that were written, in order.
+    written: Vec<(PathBuf, Option<Vec<u8>>)>,
+}
+
+impl<'a> Carrier<'a> {
+    pub(crate) fn new(
+        env: &'a Environment,
+        engine: &'a Engine,
+        journal: Journal,
+        steps: Vec<String>,
+    ) -> Self {
+        let known = Some(engine.mirrors.clone());
+        Self { env, engine, journal, steps, known, touched: false, written: Vec::new() }
+    }
+
+    /// Takes over files that an interrupted run wrote.
+    pub(crate) fn resume(&mut self, files: &[FileChange]) {
+        self.known = None;
+        self.written = files.iter().map(|file| (file.target.clone(), file.after.clone())).collect();
+    }
+
+    /// Backs up a file and makes its folder, and writes both into the journal before the file itself is touched.
+    pub(crate) fn prepare(&mut self, file: &FileChange) -> Result<(), Failed> {
+        let io = |source| Failed::Io { path: file.target.clone(), source };
+        let made =
+            if file.before.is_none() { files::make_folders(&file.target).map_err(io)? } else { Vec::new() };
+        let mut backup = None;
+        if let Some(before) = &file.before {
+            let keep = self.journal.backup_of(&file.target);
+            let path = files::back_up(&file.target, before, self.env.clock.now(), keep).map_err(io)?;
+            self.steps.push(format!("Backed up {} as {}.", file.path.display(), path.display()));
+            backup = Some(path);
+        }
+        if let Some(change) = self.journal.pending.iter_mut().find(|change| change.target == file.target) {
+            change.backup = backup;
+            change.made_folders = made;
+        }
+        self.journal.save(&self.env.state_dir).map_err(io)
+    }
+
+    /// Makes `bytes` the content of the file; `None` removes it.
+    pub(crate) fn write(&mut self, file: &FileChange, bytes: Option<&[u8]>) -> Result<(), Failed> {
+        let known = self.written.iter().position(|(target, _)| *target == file.target);
+        let shown = known.map_or_else(|| file.before.clone(), |index| self.written[index].1.clone());
+        if shown.as_deref() == bytes {
+            return Ok(());
+        }
+        let result = match (shown.as_deref(), bytes) {
+            (shown, Some(bytes)) => files::replace(&file.target, shown, bytes),
+            (Some(shown), None) => files::remove(&file.target, shown),
+            (None, None) => Ok(()),
+        };
+        result.map_err(|error| match error {
+            ReplaceError::Changed => Failed::Changed(file.path.clone()),
+            ReplaceError::Unreadable(why) => {
+                Failed::Io { path: file.path.clone(), source: io::Error::other(why) }
+            }
+            ReplaceError::Io(source) => Failed::Io { path: file.path.clone(), source },
+        })?;
+        self.touched = true;
+        let now = bytes.map(<[u8]>::to_vec);
+        match known {
+            Some(index) => self.written[index].1 = now,
+            None => self.written.push((file.target.clone(), now)),
+        }
+        let did = if bytes.is_some() { "Wrote" } else { "Removed" };
+        self.steps.push(format!("{did} {}.", file.path.display()));
+        Ok(())
+    }
+
+    /// Tells the engine to read its configuration and waits until it lists one of `accepted`.
+    pub(crate) async fn tell(&mut self, apply: ApplyMethod, accepted: &[Vec<String>]) -> Result<(), Failed> {
+        let limit = match apply {
+            ApplyMethod::Nothing => return Ok(()),
+            ApplyMethod::Reload => {
+                self.reload().await?;
+                RELOADED
+            }
+            ApplyMethod::Restart => {
+                self.restart().await?;
+                RESTARTED
+            }
+        };
+        if accepted.is_empty() {
+            return Ok(());
+        }
+        self.confirm(accepted, limit).await
+    }
+
+    async fn confirm(&mut self, accepted: &[Vec<String>], limit: Duration) -> Result<(), Failed> {
+        let mut last = String::new();
+        let listed = async {
+            loop {
+                match client::mirrors(&self.engine.endpoint).await {
+                    Ok(mirrors) if accepted.iter().any(|list| same_list(&mirrors, list)) => return mirrors,
+                    Ok(mirrors) => last = format!("it lists [{}]", mirrors.join(", ")),
+                    Err(error) => last = error,
+                }
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        };
+        match tokio::time::timeout(limit, listed).await {
+            Ok(mirrors) if mirrors.is_empty() => self.steps.push("Docker now lists no mirrors.".into()),
+            Ok(mirrors) => self.steps.push(format!("Docker now lists {}.", mirrors.join(", "))),
+            Err(_) => {
+                let seconds = limit.as_secs();
+                return Err(Failed::Engine(format!(
+                    "Docker did not take the new mirrors within {seconds} s: {last}."
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts every written file back to the bytes from before, last first, and the engine to the mirrors it had.
+    pub(crate) async fn roll_back(&mut self, files: &[FileChange], apply: ApplyMethod) -> Result<(), Failed> {
+        let written: Vec<PathBuf> = self.written.iter().rev().map(|(target, _)| target.clone()).collect();
+        for target in written {
+            let Some(file) = files.iter().find(|file| file.target == target) else { continue };
+            if file.part == Part::DaemonJson && apply != ApplyMethod::Nothing {
+                let before = file.before.clone().unwrap_or_default();
+                // A daemon that refused the file never left the list it had, whatever its file says.
+                let mut accepted: Vec<Vec<String>> = daemon_json::mirrors(&before).into_iter().collect();
+                accepted.extend(self.known.clone());
+                // As in undoing: without the key the engine would keep what it has.
+                if apply == ApplyMethod::Reload && !daemon_json::has_list(&before).unwrap_or(true) {
+                    let url = mirror_url(&self.engine.kind, DEFAULT_PORT);
+                    let empty = daemon_json::add_mirror(&before, &url)
+                        .and_then(|added| daemon_json::remove_mirror(&added, &url, true))
+                        .map_err(|refusal| Failed::Engine(refusal.to_string()))?;
+                    self.write(file, Some(&empty))?;
+                } else {
+                    self.write(file, file.before.as_deref())?;
+                }
+                self.tell(apply, &accepted).await?;
+            }
+            self.write(file, file.before.as_deref())?;
+        }
+        // Folders that were made for files which are gone again.
+        for change in self.journal.pending.iter().rev().filter(|change| change.before.is_none()) {
+            crate::apply::remove_folders(&change.made_folders);
+        }
+        self.steps.push("Took everything back.".into());
+        Ok(())
+    }
+
+    /// The commands that finish a failed rollback.
+    pub(crate) fn by_hand(&self, files: &[FileChange], apply: ApplyMethod) -> Vec<String> {
+        let back: Vec<FileChange> = files
+            .iter()
+            .rev()
+            .map(|file| FileChange {
+                after: file.before.clone(),
+                before: file.after.clone(),
+                interim: None,
+                ..file.clone()
+            })
+            .collect();
+        manual::commands(self.engine, &back, apply, self.env.uid == 0)
+    }
+
+    #[cfg(target_os = "linux")]
+    async fn reload(&mut self) -> Result<(), Failed> {
+        use crate::context::{Reach, reach};
+        use rustix::process::{Pid, Signal, kill_process};
+        // Asked again: the daemon may have been restarted since, and a signal must never reach another process.
+        let Reach::Unix(socket) = reach(&self.engine.endpoint) else {
+            return Err(Failed::Engine(format!("{} cannot be asked to reload.", self.engine.endpoint)));
+        };
+        let daemon =
+            crate::process::daemon(&socket).await.map_err(|why| Failed::Engine(format!("{why}.")))?;
+        let pid = i32::try_from(daemon.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Failed::Engine("The daemon's process is not known.".into()))?;
+        kill_process(pid, Signal::HUP).map_err(|error| {
+            Failed::Engine(format!("dockerd (process {}) cannot be signalled: {error}.", daemon.pid))
+        })?;
+        self.steps.push(format!("Asked dockerd (process {}) to read its configuration again.", daemon.pid));
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::unused_async, reason = "the same signature as on Linux")]
+    async fn reload(&mut self) -> Result<(), Failed> {
+        Err(Failed::Engine(format!("{} cannot be asked to reload.", self.engine.endpoint)))
+    }
+
+    async fn restart(&mut self) -> Result<(), Failed> {
+        let mut command = tokio::process::Command::new("docker");
+        command.args(["desktop", "restart"]).stdin(std::process::Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(RESTARTED, command.output()).await;
+        let why = match output {
+            Err(_) => "it did not end in three minutes".into(),
+            Ok(Err(error)) => error.to_string(),
+            Ok(Ok(output)) if output.status.success() => {
+                self.steps.push("Restarted Docker Desktop.".into());
+                return Ok(());
+            }
+            Ok(Ok(output)) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        };
+        Err(Failed::Engine(format!("`docker desktop restart` failed: {why}.")))
+    }
+}

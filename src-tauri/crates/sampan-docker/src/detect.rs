@@ -1,0 +1,319 @@
+//! Looks for the engine the current Docker context means. Changes nothing and never fails: it says what it found.
+
+use std::path::{Path, PathBuf};
+
+use bollard::models::{SystemInfo, SystemVersion};
+use sampan_oci::RegistryName;
+
+use crate::client::{self, ANSWER};
+use crate::context::{self, Reach, Sources};
+use crate::engine::{Engine, HostsSeen, ImageStore, Kind, Version};
+use crate::environment::Environment;
+use crate::files;
+use crate::journal::Journal;
+use crate::method::Method;
+use crate::process::{self, Daemon};
+
+/// How many folders of `certs.d` are looked into: a person has a handful of registries.
+const CERTS_MAX: usize = 256;
+
+/// Looks for the engine. Takes at most a few seconds: an engine that does not answer is not waited for.
+pub async fn detect(env: &Environment) -> Engine {
+    let config_dir = env.docker_config();
+    let config_json = files::read(&config_dir.join("config.json")).ok().flatten();
+    let sources = Sources {
+        docker_host: env.docker_host.as_deref(),
+        docker_context: env.docker_context.as_deref(),
+        config_json: config_json.as_deref(),
+    };
+    let meta = sources
+        .context()
+        .and_then(|(name, _)| files::read(&context::meta_path(&config_dir, &name)).ok().flatten());
+    let endpoint = match sources.endpoint(meta.as_deref()) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            let mut engine = Engine::unknown(String::new());
+            engine.evidence.push(error.to_string());
+            engine.notes.push(format!("{error}. Choose another with `docker context use`."));
+            return engine;
+        }
+    };
+    let mut engine = Engine::unknown(endpoint.host.clone());
+    engine.evidence.push(endpoint.because);
+    let socket = match context::reach(&endpoint.host) {
+        Reach::Remote => {
+            engine.kind = Kind::Remote;
+            engine.evidence.push(format!("{} is not a local socket, so it was not asked", endpoint.host));
+            note_support(&mut engine);
+            return engine;
+        }
+        Reach::Unix(path) => Some(path),
+        Reach::Pipe(_) => None,
+    };
+    match ask(&endpoint.host).await {
+        Err(error) => {
+            engine.evidence.push(error);
+            note_unanswered(&mut engine, env);
+        }
+        Ok((info, version, containers)) => {
+            engine.found = true;
+            engine.containers = containers;
+            learn(&mut engine, &info, &version, endpoint.context.as_deref());
+            let daemon = match &socket {
+                Some(socket) => process::daemon(socket).await,
+                None => Err("a named pipe does not say which process serves it".into()),
+            };
+            locate(&mut engine, env, daemon);
+        }
+    }
+    note_support(&mut engine);
+    engine
+}
+
+async fn ask(endpoint: &str) -> Result<(SystemInfo, SystemVersion, Vec<String>), String> {
+    let docker = client::connect(endpoint, ANSWER).await?;
+    let all = async {
+        let info = docker.info().await?;
+        let version = docker.version().await?;
+        let containers = docker.list_containers(None).await?;
+        Ok::<_, bollard::errors::Error>((info, version, containers))
+    };
+    let (info, version, containers) = tokio::time::timeout(ANSWER, all)
+        .await
+        .map_err(|_| format!("{endpoint} accepts connections and does not answer"))?
+        .map_err(|error| format!("{endpoint}: {error}"))?;
+    let mut names: Vec<String> = containers
+        .into_iter()
+        .filter_map(|c| c.names.and_then(|names| names.into_iter().next()).or(c.id))
+        .map(|name| name.trim_start_matches('/').to_owned())
+        .collect();
+    names.sort();
+    Ok((info, version, names))
+}
+
+/// Takes in what the engine says of itself.
+fn learn(engine: &mut Engine, info: &SystemInfo, version: &SystemVersion, context: Option<&str>) {
+    engine.version = info.server_version.clone().or_else(|| version.version.clone());
+    engine.kind = kind(info, version, context, &engine.endpoint);
+    let driver_type = info.driver_status.iter().flatten().find_map(|pair| match pair.as_slice() {
+        [name, value] if name == "driver-type" => Some(value.as_str()),
+        _ => None,
+    });
+    engine.image_store = Some(match driver_type {
+        Some("io.containerd.snapshotter.v1") => ImageStore::Containerd,
+        Some(_) | None => ImageStore::Classic,
+    });
+    engine.mirrors = info.registry_config.as_ref().and_then(|c| c.mirrors.clone()).unwrap_or_default();
+    let shown = engine.version.as_deref().unwrap_or("of unknown version");
+    let mut evidence = vec![format!("{} answers as {} {shown}", engine.endpoint, engine.kind)];
+    if let Some(system) = &info.operating_system {
+        evidence.push(format!("it runs on {system}"));
+    }
+    evidence.push(match (driver_type, &info.driver) {
+        (Some(kind), _) => format!("/info says driver-type {kind}, so images are in containerd's store"),
+        (None, driver) => {
+            let driver = driver.as_deref().unwrap_or("unknown");
+            format!(
+                "/info says storage driver {driver} and no containerd snapshotter: the classic image store"
+            )
+        }
+    });
+    evidence.push(match engine.mirrors.as_slice() {
+        [] => "/info lists no mirrors".into(),
+        mirrors => format!("/info lists the mirrors {}", mirrors.join(", ")),
+    });
+    engine.evidence.extend(evidence);
+}
+
+fn kind(info: &SystemInfo, version: &SystemVersion, context: Option<&str>, endpoint: &str) -> Kind {
+    let system = info.operating_system.as_deref().unwrap_or_default();
+    let components = version.components.iter().flatten();
+    let named = |text: &str| {
+        [system, context.unwrap_or_default(), endpoint]
+            .iter()
+            .any(|seen| seen.to_ascii_lowercase().contains(text))
+    };
+    if components.into_iter().any(|component| component.name.contains("Podman")) {
+        Kind::Podman
+    } else if info.os_type.as_deref() == Some("windows") {
+        Kind::Windows
+    } else if system == "Docker Desktop" {
+        Kind::Desktop
+    } else if let Some((_, name)) = [
+        ("orbstack", "OrbStack"),
+        ("rancher-desktop", "Rancher Desktop"),
+        ("rancher desktop", "Rancher Desktop"),
+        ("colima", "Colima"),
+        ("lima", "Lima"),
+    ]
+    .into_iter()
+    .find(|(text, _)| named(text))
+    {
+        Kind::OtherVm(name.into())
+    } else if cfg!(not(target_os = "linux")) {
+        Kind::OtherVm("This engine".into())
+    } else if info.security_options.iter().flatten().any(|option| option.contains("name=rootless")) {
+        Kind::Rootless
+    } else {
+        Kind::Linux
+    }
+}
+
+/// Finds the daemon's process and the files it reads.
+fn locate(engine: &mut Engine, env: &Environment, daemon: Result<Daemon, String>) {
+    let daemon = match (daemon, &engine.kind) {
+        (Ok(daemon), _) => Some(daemon),
+        (Err(why), Kind::Linux | Kind::Rootless | Kind::Snap) => {
+            engine.evidence.push(why);
+            None
+        }
+        (Err(_), _) => None,
+    };
+    let flags = daemon.as_ref().map(|daemon| daemon.flags.clone()).unwrap_or_default();
+    if let Some(daemon) = daemon {
+        engine.pid = Some(daemon.pid);
+        engine.may_signal = env.uid == 0 || daemon.uid == Some(env.uid);
+        engine.unit = daemon.unit;
+        engine.evidence.push(daemon.because);
+    }
+    if engine.kind == Kind::Linux
+        && flags.config_file.as_ref().is_some_and(|file| file.starts_with("/var/snap"))
+    {
+        engine.kind = Kind::Snap;
+    }
+    let (config, certs) = match engine.kind {
+        Kind::Linux | Kind::Snap => (
+            flags.config_file.clone().unwrap_or("/etc/docker/daemon.json".into()),
+            Some("/etc/docker/certs.d".into()),
+        ),
+        Kind::Rootless => {
+            let folder = env.rootless_config();
+            (
+                flags.config_file.clone().unwrap_or_else(|| folder.join("daemon.json")),
+                Some(folder.join("certs.d")),
+            )
+        }
+        Kind::Desktop => (env.home.join(".docker").join("daemon.json"), None),
+        Kind::Podman | Kind::OtherVm(_) | Kind::Windows | Kind::Remote | Kind::None => return,
+    };
+    let seen = files::look(&config, env.uid);
+    let state = if seen.bytes.is_some() { "exists" } else { "does not exist" };
+    let by = if flags.config_file.is_some() { "its --config-file" } else { "the usual place" };
+    engine.evidence.push(format!("{} ({by}) {state}", config.display()));
+    engine.config_named = flags.config_file.is_some();
+    engine.config = Some(seen);
+    for mirror in &flags.mirrors {
+        engine.evidence.push(format!("dockerd was started with --registry-mirror={mirror}"));
+    }
+    engine.flag_mirrors = flags.mirrors;
+    if let Some(certs) = certs {
+        engine.hosts = hosts(&certs, env);
+        for hosts in engine.hosts.iter().filter(|hosts| hosts.file.bytes.is_some()) {
+            let whose =
+                hosts.port().map_or("somebody else's".into(), |port| format!("Sampan's, port {port}"));
+            engine.evidence.push(format!("{} is {whose}", hosts.file.path.display()));
+        }
+    }
+    engine.validator = validator(engine, env);
+    engine.remembered = Journal::load(&env.state_dir).remembered();
+    if env.system_state_dir != env.state_dir {
+        engine.remembered.extend(Journal::load(&env.system_state_dir).remembered());
+    }
+}
+
+/// `hosts.toml` of the registries Sampan serves, Docker Hub first, then of every other registry that has one.
+fn hosts(certs: &Path, env: &Environment) -> Vec<HostsSeen> {
+    let mut names: Vec<(RegistryName, bool)> =
+        env.registries.iter().map(|name| (name.clone(), true)).collect();
+    names.sort_by_key(|(name, _)| !name.is_docker_hub());
+    names.dedup();
+    let mut others: Vec<RegistryName> = std::fs::read_dir(certs)
+        .into_iter()
+        .flatten()
+        .take(CERTS_MAX)
+        .flatten()
+        .filter_map(|entry| {
+            let folder = entry.file_name();
+            let name: RegistryName = folder.to_str()?.parse().ok()?;
+            // An alias of Docker Hub is another folder than docker.io, and not one Sampan writes.
+            (folder.to_str() == Some(name.as_str()) && entry.path().join("hosts.toml").exists())
+                .then_some(name)
+        })
+        .collect();
+    others.sort();
+    names.extend(others.into_iter().filter(|name| !env.registries.contains(name)).map(|name| (name, false)));
+    names
+        .into_iter()
+        .map(|(registry, served)| {
+            let file = files::look(&certs.join(registry.as_str()).join("hosts.toml"), env.uid);
+            HostsSeen { registry, served, file }
+        })
+        .collect()
+}
+
+/// A dockerd that knows `--validate` (since 23.0) and that nobody but its owner can have replaced.
+fn validator(engine: &Engine, env: &Environment) -> Option<PathBuf> {
+    if engine.version.as_deref().and_then(Version::parse)? < Version(23, 0, 0) {
+        return None;
+    }
+    let running = std::fs::read_link(format!("/proc/{}/exe", engine.pid?)).ok();
+    running
+        .into_iter()
+        .chain(["/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd"].map(PathBuf::from))
+        .find(|path| path.is_file() && files::owned(path, env.uid).is_ok())
+}
+
+fn note_unanswered(engine: &mut Engine, env: &Environment) {
+    let socket = match context::reach(&engine.endpoint) {
+        Reach::Unix(path) => path,
+        Reach::Pipe(_) | Reach::Remote => return,
+    };
+    if !socket.exists() {
+        engine.evidence.push(format!("{} does not exist", socket.display()));
+    } else if !may_open(&socket) {
+        engine.notes.push(format!(
+            "{} may not be opened by this user: add the user to the docker group and log in again.",
+            socket.display()
+        ));
+    }
+    let rootless = PathBuf::from(format!("/run/user/{}/docker.sock", env.uid));
+    if rootless != socket && rootless.exists() {
+        engine.notes.push(format!(
+            "A rootless Docker is at {}: choose it with `docker context use rootless`.",
+            rootless.display()
+        ));
+    }
+}
+
+#[cfg(unix)]
+fn may_open(socket: &Path) -> bool {
+    rustix::fs::access(socket, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+#[cfg(not(unix))]
+fn may_open(_socket: &Path) -> bool {
+    true
+}
+
+/// Says why the engine is not set up, or what stands in the way.
+fn note_support(engine: &mut Engine) {
+    match engine.method() {
+        Err(unsupported) => engine.notes.extend([unsupported.reason, unsupported.advice]),
+        Ok(method) => {
+            let problem = engine.config.as_ref().and_then(|file| file.problem.clone());
+            engine.notes.extend(problem.filter(|_| method != Method::HostsOnly));
+            let hub = engine.hosts.iter().any(|h| h.registry.is_docker_hub() && h.file.bytes.is_some());
+            let loopback = engine
+                .mirrors
+                .iter()
+                .any(|mirror| mirror.contains("://127.") || mirror.contains("://localhost"));
+            if matches!(method, Method::HostsOnly | Method::HostsAndMirrors) && loopback && !hub {
+                engine.notes.push(
+                    "daemon.json lists a mirror on this machine and there is no hosts.toml for docker.io: from Docker \
+                     28 on both files belong together. Enabling Sampan writes both."
+                        .into(),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! The edge to the file system: looking at a configuration file, and replacing it whole.
+//!
+//! A file is edited only where nobody but its owner could have put it there: every folder on the way and the file
+//! belong to root or to this user and are not writable by others. A symbolic link is kept and its target edited.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use sampan_oci::Millis;
+
+use crate::daemon_json::BYTES_MAX;
+use crate::engine::{Access, FileSeen};
+
+/// How many backups of one file are kept.
+pub const BACKUPS_MAX: usize = 5;
+
+const BACKUP_MARK: &str = ".sampan-backup-";
+
+/// Looks at `path` on behalf of the user `uid`. Never fails: what stands in the way is [`FileSeen::problem`].
+pub fn look(path: &Path, uid: u32) -> FileSeen {
+    let mut seen = FileSeen {
+        path: path.to_owned(),
+        target: path.to_owned(),
+        bytes: None,
+        access: Access::Writable,
+        problem: None,
+    };
+    if let Err(problem) = look_into(&mut seen, uid) {
+        seen.problem = Some(problem);
+    }
+    seen
+}
+
+fn look_into(seen: &mut FileSeen, uid: u32) -> Result<(), String> {
+    let shown = seen.path.display().to_string();
+    if !seen.path.is_absolute() {
+        return Err(format!("{shown} is not an absolute path."));
+    }
+    match fs::symlink_metadata(&seen.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("{shown} cannot be looked at: {error}.")),
+        Ok(metadata) if metadata.is_symlink() => {
+            seen.target = fs::canonicalize(&seen.path)
+                .map_err(|error| format!("{shown} is a symbolic link that leads nowhere: {error}."))?;
+        }
+        Ok(_) => {}
+    }
+    if seen.target.starts_with("/nix/store") {
+        return Err(format!("{shown} is made by NixOS: set virtualisation.docker.daemon.settings instead."));
+    }
+    owned(&seen.path, uid)?;
+    owned(&seen.target, uid)?;
+    seen.bytes = read(&seen.target)?;
+    seen.access = access(&seen.target, seen.bytes.is_some(), uid);
+    Ok(())
+}
+
+/// Reads a regular file, no link, of at most [`BYTES_MAX`] bytes (one more is read, so that the editor refuses it).
+/// `None`: it does not exist.
+///
+/// # Errors
+/// One English sentence for a person.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let shown = path.display();
+    let file = match open_no_follow(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{shown} cannot be read: {error}.")),
+    };
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err(format!("{shown} is not a regular file."));
+    }
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut bytes).map_err(|error| format!("{shown} cannot be read: {error}."))?;
+    Ok(Some(bytes))
+}
+
+/// Never waits (a pipe would make it) and never follows a link put there since the path was checked.
+#[cfg(unix)]
+fn open_no_follow(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+#[cfg(not(unix))]
+fn open_no_follow(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+/// Whether `path` and every folder above it belong to root or `uid` and cannot be changed by others.
+#[cfg(unix)]
+pub(crate) fn owned(path: &Path, uid: u32) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt as _;
+    // A person's own folders are often writable by a group of which the person is the only member; root's are not.
+    let others = if uid == 0 { 0o022 } else { 0o002 };
+    let mut places: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
+    if let Some(parent) = path.ancestors().skip(1).find_map(|parent| fs::canonicalize(parent).ok()) {
+        places.extend(parent.ancestors().map(Path::to_owned));
+    }
+    for place in places {
+        // `metadata` follows links: a link's own folder is on the list, and a link has no mode of its own.
+        let Ok(metadata) = fs::metadata(&place) else { continue };
+        // In a sticky folder such as /tmp nobody can replace what is not theirs.
+        let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
+        if metadata.mode() & others != 0 && !sticky {
+            return Err(format!("{} can be changed by other users.", place.display()));
+        }
+        if metadata.uid() != 0 && metadata.uid() != uid {
+            return Err(format!("{} belongs to another user.", place.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Windows guards these folders by access lists that are inherited; nothing to add here.
+#[cfg(not(unix))]
+pub fn owned(_path: &Path, _uid: u32) -> Result<(), String> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn access(target: &Path, exists: bool, uid: u32) -> Access {
+    use rustix::io::Errno;
+    let folder = target.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+    let mut tried = vec![folder];
+    if exists {
+        tried.push(target);
+    }
+    for place in tried {
+        match rustix::fs::access(place, rustix::fs::Access::WRITE_OK) {
+            Ok(()) => {}
+            Err(Errno::ROFS) => return Access::ReadOnly,
+            // Root is refused only by an immutable file or a sandbox; asking for root again would not help.
+            Err(_) if uid == 0 => return Access::ReadOnly,
+            Err(_) => return Access::NeedsElevation,
+        }
+    }
+    Access::Writable
+}
+
+#[cfg(not(unix))]
+fn access(target: &Path, exists: bool, _uid: u32) -> Access {
+    let writable = !exists || OpenOptions::new().append(true).open(target).is_ok();
+    if writable { Access::Writable } else { Access::NeedsElevation }
+}
+
+/// Makes the missing folders above `target` and returns those it made, outermost first.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn make_folders(target: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut missing: Vec<PathBuf> =
+        target.ancestors().skip(1).take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
+    missing.reverse();
+    for folder in &missing {
+        fs::create_dir(folder)?;
+        allow(folder, 0o755)?;
+        sync_folder_of(folder)?;
+    }
+    Ok(missing)
+}
+
+/// Copies `bytes`, the present content of `target`, beside it and removes all but the newest [`BACKUPS_MAX`] backups
+/// (`keep` excepted: the journal still needs it).
+///
+/// # Errors
+/// What the file system says; then no backup is left behind.
+pub(crate) fn back_up(target: &Path, bytes: &[u8], now: Millis, keep: Option<&Path>) -> io::Result<PathBuf> {
+    let mut millis = now.0;
+    let backup = loop {
+        let backup = beside(target, millis);
+        match OpenOptions::new().write(true).create_new(true).open(&backup) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => millis += 1,
+            Err(error) => return Err(error),
+            Ok(mut file) => {
+                let copied =
+                    like(&file, target).and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
+                if let Err(error) = copied {
+                    let _ = fs::remove_file(&backup);
+                    return Err(error);
+                }
+                break backup;
+            }
+        }
+    };
+    sync_folder_of(&backup)?;
+    for old in backups(target).iter().rev().skip(BACKUPS_MAX) {
+        if Some(old.as_path()) != keep {
+            fs::remove_file(old)?;
+        }
+    }
+    Ok(backup)
+}
+
+/// The backups of `target`, oldest first.
+pub fn backups(target: &Path) -> Vec<PathBuf> {
+    let (Some(folder), Some(name)) = (target.parent(), target.file_name().and_then(|n| n.to_str())) else {
+        return Vec::new();
+    };
+    let prefix = format!("{name}{BACKUP_MARK}");
+    let mut found: Vec<(i64, PathBuf)> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let millis = entry.file_name().to_str()?.strip_prefix(&prefix)?.parse().ok()?;
+            Some((millis, entry.path()))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Replaces `target` by `bytes`, all at once and on disk when it returns: same owner, mode and labels as before, or
+/// root's usual ones for a new file. `shown` is the content a person agreed to change.
+///
+/// # Errors
+/// [`ReplaceError::Changed`] where the file is no longer `shown`, else what the file system says. The file is then
+/// as it was.
+pub(crate) fn replace(target: &Path, shown: Option<&[u8]>, bytes: &[u8]) -> Result<(), ReplaceError> {
+    let folder = target.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut temp = tempfile::Builder::new().prefix(".sampan-").tempfile_in(folder)?;
+    temp.write_all(bytes)?;
+    if shown.is_some() {
+        like(temp.as_file(), target)?;
+    } else {
+        allow(temp.path(), 0o644)?;
+    }
+    temp.as_file().sync_all()?;
+    if read(target).map_err(ReplaceError::Unreadable)?.as_deref() != shown {
+        return Err(ReplaceError::Changed);
+    }
+    temp.persist(target).map_err(|error| error.error)?;
+    sync_folder_of(target)?;
+    Ok(())
+}
+
+/// Removes `target`, whose content is `shown`.
+///
+/// # Errors
+/// As [`replace`].
+pub(crate) fn remove(target: &Path, shown: &[u8]) -> Result<(), ReplaceError> {
+    if read(target).map_err(ReplaceError::Unreadable)?.as_deref() != Some(shown) {
+        return Err(ReplaceError::Changed);
+    }
+    fs::remove_file(target)?;
+    sync_folder_of(target)?;
+    Ok(())
+}
+
+/// Why a file was not replaced.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplaceError {
+    /// Somebody changed it since it was shown.
+    #[error("it was changed by somebody else in the meantime")]
+    Changed,
+    /// It could not be read again.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The file system said no.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Gives `file` the owner, mode and labels of `model`.
+#[cfg(unix)]
+fn like(file: &File, model: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let metadata = fs::metadata(model)?;
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (metadata.uid(), metadata.gid()) {
+        fchown(file, Some(metadata.uid()), Some(metadata.gid()))?;
+    }
+    file.set_permissions(metadata.permissions())?;
+    copy_labels(file, model)
+}
+
+#[cfg(not(unix))]
+fn like(_file: &File, _model: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// SELinux labels and other extended attributes; a file system without them has none to lose.
+#[cfg(target_os = "linux")]
+fn copy_labels(file: &File, model: &Path) -> io::Result<()> {
+    use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+    use rustix::io::Errno;
+    let from = File::open(model)?;
+    let mut names = vec![0_u8; 64 * 1024];
+    let length = match flistxattr(&from, names.as_mut_slice()) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for name in names[..length].split(|b| *b == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0_u8; 64 * 1024];
+        let length = fgetxattr(&from, name, value.as_mut_slice())?;
+        match fsetxattr(file, name, &value[..length], XattrFlags::empty()) {
+            // A user may not set what only the system sets; the system sets it by the folder's rules then.
+            Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::ACCESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+fn copy_labels(_file: &File, _model: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// The process's umask must not decide whether the daemon can read its configuration.
+#[cfg(unix)]
+pub(crate) fn allow(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn allow(_path: &Path, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// A rename is on disk only when its folder is.
+#[cfg(unix)]
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+#[cfg(not(unix))]
+fn sync_folder_of(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+fn beside(target: &Path, millis: i64) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(format!("{BACKUP_MARK}{millis}"));
+    target.with_file_name(name)
+}

@@ -1,0 +1,112 @@
+//! What Sampan changed, written down before it is changed, so that the next start can finish or take back.
+//!
+//! One small file, `<state>/docker.json`, replaced whole. It holds hashes and paths, never the content of a
+//! configuration file: that is in the backups, with the original's owner and mode.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sampan_oci::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+/// The journal file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    /// Changes that were begun and not ended: a crash, or a power cut.
+    #[serde(default)]
+    pub pending: Vec<Change>,
+    /// Changes that are in place.
+    #[serde(default)]
+    pub installed: Vec<Change>,
+}
+
+/// One file's change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The file that was edited (a symbolic link's target).
+    pub target: PathBuf,
+    /// The port of Sampan's that it names.
+    pub port: u16,
+    /// The hash of its bytes before; `None`: it did not exist.
+    pub before: Option<Digest>,
+    /// The hash of the bytes it has until the engine has let go, where those are not the final ones.
+    #[serde(default)]
+    pub interim: Option<Digest>,
+    /// The hash of its bytes after; `None`: it was removed.
+    pub after: Option<Digest>,
+    /// Where the bytes before are.
+    pub backup: Option<PathBuf>,
+    /// Folders that were made for it, outermost first.
+    pub made_folders: Vec<PathBuf>,
+}
+
+/// A change that is in place, with the bytes from before it where they are still held.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// The change.
+    pub change: Change,
+    /// The exact bytes before; `None`: no longer held, or there was no file.
+    pub original: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remembered").field("change", &self.change).finish_non_exhaustive()
+    }
+}
+
+impl Remembered {
+    /// What undoing restores while the file has the content `now`: the exact bytes before (`Some(None)`: no file).
+    /// `None`: the file was changed since, or the bytes are no longer held.
+    pub fn exact_undo(&self, now: &[u8]) -> Option<Option<&[u8]>> {
+        let untouched = self.change.after.is_some_and(|after| after.names(now));
+        match (untouched, self.change.before, &self.original) {
+            (true, None, _) => Some(None),
+            (true, Some(_), Some(original)) => Some(Some(original)),
+            (true, Some(_), None) | (false, _, _) => None,
+        }
+    }
+}
+
+impl Journal {
+    const FILE: &'static str = "docker.json";
+
+    /// Reads the journal of `state_dir`; empty where there is none or it is damaged (every use checks hashes, so a
+    /// lost journal costs only the exactness of an undo).
+    pub(crate) fn load(state_dir: &Path) -> Self {
+        let bytes = files::read(&state_dir.join(Self::FILE)).ok().flatten();
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Writes it, whole and on disk.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn save(&self, state_dir: &Path) -> io::Result<()> {
+        use std::io::Write as _;
+        std::fs::create_dir_all(state_dir)?;
+        let mut temp = tempfile::Builder::new().prefix(".docker-").tempfile_in(state_dir)?;
+        temp.write_all(&serde_json::to_vec_pretty(self)?)?;
+        // The helper's journal is read by the person's own Sampan, which shows what undoing will do.
+        files::allow(temp.path(), 0o644)?;
+        temp.as_file().sync_all()?;
+        temp.persist(state_dir.join(Self::FILE)).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    /// The changes in place with their original bytes.
+    pub(crate) fn remembered(&self) -> Vec<Remembered> {
+        let original = |change: &Change| {
+            let bytes = files::read(change.backup.as_deref()?).ok().flatten()?;
+            change.before.is_some_and(|before| before.names(&bytes)).then_some(bytes)
+        };
+        self.installed.iter().map(|c| Remembered { original: original(c), change: c.clone() }).collect()
+    }
+
+    /// The backup an undo of `target` still needs.
+    pub(crate) fn backup_of(&self, target: &Path) -> Option<&Path> {
+        self.installed.iter().find(|change| change.target == target)?.backup.as_deref()
+    }
+}

@@ -1,0 +1,119 @@
+//! A plan as shell commands, for people who would rather run them than let Sampan.
+
+use std::path::Path;
+
+use crate::engine::{Engine, Kind};
+use crate::plan::{ApplyMethod, FileChange, Part};
+
+/// The commands, in order, one a line. They end in the same bytes as the plan.
+pub(crate) fn commands(
+    engine: &Engine,
+    files: &[FileChange],
+    apply: ApplyMethod,
+    as_root: bool,
+) -> Vec<String> {
+    let sudo = if as_root { "sudo " } else { "" };
+    let tell = tell(engine, apply, sudo);
+    let mut lines = Vec::new();
+    let mut told = false;
+    for file in files {
+        if let Some(folder) = file.target.parent().filter(|_| file.created && file.after.is_some()) {
+            lines.push(format!("{sudo}mkdir -p {}", quoted_path(folder)));
+        }
+        if let Some(interim) = &file.interim {
+            lines.push(write(&file.target, interim, sudo));
+            lines.extend(tell.clone());
+            told = true;
+        }
+        match &file.after {
+            Some(after) => lines.push(write(&file.target, after, sudo)),
+            None => lines.push(format!("{sudo}rm {}", quoted_path(&file.target))),
+        }
+        if file.part == Part::DaemonJson && !told {
+            lines.extend(tell.clone());
+            told = true;
+        }
+    }
+    if !told {
+        lines.extend(tell);
+    }
+    lines
+}
+
+fn tell(engine: &Engine, apply: ApplyMethod, sudo: &str) -> Option<String> {
+    match (apply, &engine.kind, &engine.unit, engine.pid) {
+        (ApplyMethod::Nothing, ..) => None,
+        (ApplyMethod::Restart, ..) => Some("docker desktop restart".into()),
+        (ApplyMethod::Reload, Kind::Rootless, Some(unit), _) => {
+            Some(format!("systemctl --user reload {unit}"))
+        }
+        // The snap's unit has no reload; its daemon takes the signal all the same.
+        (ApplyMethod::Reload, Kind::Snap, _, Some(pid)) | (ApplyMethod::Reload, _, None, Some(pid)) => {
+            Some(format!("{sudo}kill -HUP {pid}"))
+        }
+        (ApplyMethod::Reload, _, Some(unit), _) => Some(format!("{sudo}systemctl reload {unit}")),
+        (ApplyMethod::Reload, _, None, None) => Some(format!("{sudo}systemctl reload docker")),
+    }
+}
+
+/// One line that writes exactly these bytes, readable where the content allows it.
+fn write(path: &Path, bytes: &[u8], sudo: &str) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let content = match text.strip_suffix('\n') {
+        Some(lines) if !text.contains('\r') => {
+            let quoted: Vec<String> = lines.split('\n').map(quoted).collect();
+            format!("printf '%s\\n' {}", quoted.join(" "))
+        }
+        Some(_) | None => {
+            let escaped = text
+                .replace('\\', "\\\\")
+                .replace('\'', "\\'")
+                .replace('\r', "\\r")
+                .replace('\n', "\\n")
+                .replace('\t', "\\t");
+            format!("printf '%s' $'{escaped}'")
+        }
+    };
+    format!("{content} | {sudo}tee {} > /dev/null", quoted_path(path))
+}
+
+fn quoted_path(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_');
+    if text.bytes().all(plain) { text.into_owned() } else { quoted(&text) }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_written_command_writes_exactly_the_bytes_of_the_plan() {
+        let dir = tempfile::tempdir().unwrap();
+        for (index, content) in [
+            "{\n  \"debug\": true\n}\n",
+            "{\r\n  \"a\": \"it's\"\r\n}\r\n",
+            "{\"a\": \"back\\\\slash %s %d\"}",
+            "{\n\t\"a\": \"it's $HOME `id`\"\n}\n",
+            "\n",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let path = dir.path().join(format!("a file {index}"));
+            let line = write(&path, content.as_bytes(), "");
+            let status = std::process::Command::new("bash").arg("-c").arg(&line).status().unwrap();
+            assert!(status.success(), "bash runs: {line}");
+            assert_eq!(
+                std::fs::read_to_string(&path).unwrap(),
+                content,
+                "by hand is the same as by Sampan: {line}"
+            );
+        }
+    }
+}

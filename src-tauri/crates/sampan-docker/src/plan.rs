@@ -1,0 +1,473 @@
+//! Exactly what will be changed, before it is. Pure: everything it rests on is in the [`Engine`].
+
+use std::fmt;
+use std::path::PathBuf;
+
+use sampan_oci::{Algorithm, Hasher, RegistryName};
+
+use crate::daemon_json::{self, Refusal, same_mirror};
+use crate::diff::{self, DiffLine};
+use crate::engine::{Access, Engine, FileSeen, HostsSeen, Kind, mirror_url};
+use crate::hosts_toml;
+use crate::manual;
+use crate::method::{Method, Unsupported};
+
+/// The port Sampan listens on unless told otherwise: an entry that names it is Sampan's.
+pub const DEFAULT_PORT: u16 = 7267;
+
+/// Which way to change an engine's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Point the engine at Sampan.
+    Enable,
+    /// Take that back.
+    Disable,
+}
+
+/// How an engine is told of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplyMethod {
+    /// It reads the file at each pull.
+    Nothing,
+    /// It is asked to read its configuration again; no container stops.
+    Reload,
+    /// It must be restarted; needs its own consent.
+    Restart,
+}
+
+/// What a person is shown and consents to.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Names this plan: a hash of everything it rests on.
+    pub id: String,
+    /// Which way.
+    pub action: Action,
+    /// The port of Sampan's it is about.
+    pub port: u16,
+    /// The files, in the order they are written. Empty: none changes.
+    pub files: Vec<FileChange>,
+    /// How the engine is told.
+    pub apply: ApplyMethod,
+    /// The mirrors the engine must list afterwards; `None` where it lists none of what changes.
+    pub intended: Option<Vec<String>>,
+    /// Containers that a restart would stop; empty where nothing restarts.
+    pub stops: Vec<String>,
+    /// Whether an administrator's rights are needed.
+    pub needs_elevation: bool,
+    /// The same by hand, one shell command a line.
+    pub commands: Vec<String>,
+    /// What else happens, and what does not: English sentences.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Whether everything already is as wanted.
+    pub fn is_nothing(&self) -> bool {
+        self.files.is_empty() && self.apply == ApplyMethod::Nothing
+    }
+}
+
+/// One file of a plan.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FileChange {
+    /// Its path, as the engine names it.
+    pub path: PathBuf,
+    /// The file that is replaced: `path`, or where its symbolic link leads.
+    pub target: PathBuf,
+    /// Which file it is.
+    pub part: Part,
+    /// Its bytes as shown; `None`: it does not exist.
+    pub before: Option<Vec<u8>>,
+    /// Its bytes until the engine has let go of the mirror, where those are not the final ones.
+    pub interim: Option<Vec<u8>>,
+    /// Its bytes in the end; `None`: it is removed.
+    pub after: Option<Vec<u8>>,
+    /// Whether it does not exist yet.
+    pub created: bool,
+    /// Whether it is removed.
+    pub removed: bool,
+    /// The difference, lines for showing.
+    pub diff: Vec<DiffLine>,
+}
+
+impl fmt::Debug for FileChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileChange")
+            .field("path", &self.path)
+            .field("part", &self.part)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which file of an engine's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `daemon.json`.
+    DaemonJson,
+    /// `hosts.toml` of a registry.
+    Hosts(RegistryName),
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Sampan does not set this engine up.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The file is not one Sampan edits; it is untouched.
+    #[error("{path} is not edited: {refusal}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why, where, and what to do.
+        refusal: Refusal,
+    },
+    /// The file is there and is not Sampan's.
+    #[error("{0} was written by somebody else and is left alone")]
+    Foreign(PathBuf),
+    /// Mirrors are on the daemon's command line, where dockerd does not allow them in the file as well.
+    #[error(
+        "dockerd is started with --registry-mirror={0}; it would not start with mirrors in its file as well"
+    )]
+    FlagConflict(String),
+    /// The file must not be edited, for the reason given.
+    #[error("{0}")]
+    Unsafe(String),
+    /// Not even an administrator can write the file.
+    #[error("{0} cannot be written: it is read-only")]
+    ReadOnly(PathBuf),
+}
+
+/// What to change so that `engine` asks Sampan on `port`, or no longer does. Reads nothing.
+///
+/// # Errors
+/// A [`PlanError`] where that cannot be done safely; nothing is changed either way.
+pub fn plan(engine: &Engine, action: Action, port: u16) -> Result<Plan, PlanError> {
+    let mut draft = Draft { engine, port, files: Vec::new(), intended: None, tell: false, notes: Vec::new() };
+    match action {
+        Action::Enable => draft.enable()?,
+        Action::Disable => draft.disable()?,
+    }
+    draft.finish(action)
+}
+
+struct Draft<'a> {
+    engine: &'a Engine,
+    port: u16,
+    files: Vec<FileChange>,
+    intended: Option<Vec<String>>,
+    /// Whether the engine has to read `daemon.json` again.
+    tell: bool,
+    notes: Vec<String>,
+}
+
+impl<'a> Draft<'a> {
+    fn enable(&mut self) -> Result<(), PlanError> {
+        let method = self.engine.method()?;
+        // hosts.toml first, and last to go: the two files belong together.
+        if matches!(method, Method::HostsOnly | Method::HostsAndMirrors) {
+            self.write_hosts()?;
+        }
+        if method == Method::HostsOnly {
+            self.note_unused_mirrors();
+        } else {
+            self.list_mirror()?;
+        }
+        Ok(())
+    }
+
+    fn disable(&mut self) -> Result<(), PlanError> {
+        // What was set up before an update made the engine unsupported can still be taken back.
+        let visible = self.engine.pid.is_some() && self.engine.kind.is_local_daemon();
+        if let Err(unsupported) = self.engine.method()
+            && !visible
+        {
+            return Err(unsupported.into());
+        }
+        self.unlist_mirror()?;
+        for seen in &self.engine.hosts {
+            if seen.port().is_some() {
+                let file = checked(&seen.file)?;
+                self.files.push(change(file, Part::Hosts(seen.registry.clone()), None, None));
+            }
+        }
+        Ok(())
+    }
+
+    fn write_hosts(&mut self) -> Result<(), PlanError> {
+        let engine = self.engine;
+        let served: Vec<&HostsSeen> = engine.hosts.iter().filter(|seen| seen.served).collect();
+        // The helper takes a verb and a port and nothing else: it knows Docker Hub only.
+        let by_helper = served.iter().any(|seen| seen.file.access == Access::NeedsElevation);
+        for seen in served {
+            let hub = seen.registry.is_docker_hub();
+            let content = hosts_toml::render(&seen.registry, self.port);
+            if seen.file.bytes.as_deref() == Some(content.as_bytes()) {
+                continue;
+            }
+            if seen.is_foreign() {
+                if hub {
+                    return Err(PlanError::Foreign(seen.file.path.clone()));
+                }
+                let path = seen.file.path.display();
+                self.notes.push(format!("{path} was written by somebody else and stays as it is."));
+                continue;
+            }
+            if by_helper && !hub {
+                let registry = &seen.registry;
+                let path = seen.file.path.display();
+                self.notes
+                    .push(format!("{registry} is not set up in this step: write {path} by hand if wanted."));
+                continue;
+            }
+            let file = checked(&seen.file)?;
+            let part = Part::Hosts(seen.registry.clone());
+            self.files.push(change(file, part, None, Some(content.into_bytes())));
+        }
+        Ok(())
+    }
+
+    fn list_mirror(&mut self) -> Result<(), PlanError> {
+        if let Some(flag) = self.engine.flag_mirrors.first() {
+            return Err(PlanError::FlagConflict(flag.clone()));
+        }
+        let file = self.config()?;
+        let ours = mirror_url(&self.engine.kind, self.port);
+        let before = file.bytes.clone().unwrap_or_default();
+        let mut edited = before.clone();
+        for old in self.ours().iter().filter(|old| !same_mirror(old, &ours)) {
+            edited = daemon_json::remove_mirror(&edited, old, true).map_err(|r| refused(file, r))?;
+        }
+        edited = daemon_json::add_mirror(&edited, &ours).map_err(|r| refused(file, r))?;
+        let intended = daemon_json::mirrors(&edited).map_err(|r| refused(file, r))?;
+        for foreign in intended.iter().filter(|url| is_loopback(url) && !same_mirror(url, &ours)) {
+            self.notes.push(format!("{foreign} is another mirror on this machine; it stays, after Sampan."));
+        }
+        let changed = edited != before || file.bytes.is_none();
+        self.tell = changed || !same_list(&intended, &self.engine.mirrors);
+        if changed {
+            self.files.push(change(file, Part::DaemonJson, None, Some(edited)));
+        }
+        self.intended = Some(intended);
+        Ok(())
+    }
+
+    fn unlist_mirror(&mut self) -> Result<(), PlanError> {
+        let Ok(file) = self.config() else { return Ok(()) };
+        let ours = self.ours();
+        let is_ours = |url: &String| ours.iter().any(|our| same_mirror(our, url));
+        let listed = self.engine.mirrors.iter().any(is_ours);
+        let before = file.bytes.clone().unwrap_or_default();
+        let in_file = match daemon_json::mirrors(&before) {
+            Ok(mirrors) => mirrors.iter().any(is_ours),
+            // A file Sampan cannot read matters only if the engine took Sampan from it.
+            Err(refusal) if listed => return Err(refused(file, refusal)),
+            Err(_) => false,
+        };
+        if !in_file && !listed {
+            return Ok(());
+        }
+        if !in_file && self.engine.flag_mirrors.iter().any(is_ours) {
+            let flag = self.engine.flag_mirrors.first().cloned().unwrap_or_default();
+            return Err(PlanError::FlagConflict(flag));
+        }
+        let empty = self.without_ours(file, &before, true)?;
+        let intended = daemon_json::mirrors(&empty).map_err(|r| refused(file, r))?;
+        let after = self.undone(file, &before, &intended, in_file)?;
+        // A running dockerd keeps its mirrors when the key is deleted: it must see a list without Sampan first.
+        let interim = (self.engine.kind != Kind::Desktop && after.as_ref() != Some(&empty)).then_some(empty);
+        self.tell = true;
+        self.intended = Some(intended);
+        self.files.push(change(file, Part::DaemonJson, interim, after));
+        Ok(())
+    }
+
+    /// The content undoing ends with: the exact bytes from before where they are known, else without the entry.
+    fn undone(
+        &self,
+        file: &FileSeen,
+        before: &[u8],
+        intended: &[String],
+        in_file: bool,
+    ) -> Result<Option<Vec<u8>>, PlanError> {
+        if !in_file {
+            return Ok(file.bytes.clone());
+        }
+        let known = self.engine.remembered.iter().find(|known| known.change.target == file.target);
+        match known.and_then(|known| known.exact_undo(before)) {
+            Some(Some(original))
+                if daemon_json::mirrors(original).is_ok_and(|list| same_list(&list, intended)) =>
+            {
+                Ok(Some(original.to_vec()))
+            }
+            // Told by name, dockerd does not start without its file.
+            Some(None) if !self.engine.config_named && intended.is_empty() => Ok(None),
+            Some(_) | None => self.without_ours(file, before, false).map(Some),
+        }
+    }
+
+    fn without_ours(
+        &self,
+        file: &FileSeen,
+        before: &[u8],
+        leave_empty_list: bool,
+    ) -> Result<Vec<u8>, PlanError> {
+        let mut edited = before.to_vec();
+        let ours = self.ours();
+        if leave_empty_list && !daemon_json::has_list(&edited).map_err(|r| refused(file, r))? {
+            let any = mirror_url(&self.engine.kind, self.port);
+            edited = daemon_json::add_mirror(&edited, &any).map_err(|r| refused(file, r))?;
+        }
+        for url in &ours {
+            edited =
+                daemon_json::remove_mirror(&edited, url, leave_empty_list).map_err(|r| refused(file, r))?;
+        }
+        Ok(edited)
+    }
+
+    /// The URLs that are Sampan's: this port, every port the journal knows, the default one.
+    fn ours(&self) -> Vec<String> {
+        let mut ports = vec![self.port];
+        ports.extend(self.engine.remembered.iter().map(|known| known.change.port));
+        ports.push(DEFAULT_PORT);
+        let mut urls: Vec<String> = ports.iter().map(|port| mirror_url(&self.engine.kind, *port)).collect();
+        urls.sort();
+        urls.dedup();
+        urls
+    }
+
+    fn config(&self) -> Result<&'a FileSeen, PlanError> {
+        let file = self.engine.config.as_ref();
+        checked(
+            file.ok_or_else(|| {
+                PlanError::Unsafe("Which configuration file Docker reads is not known.".into())
+            })?,
+        )
+    }
+
+    fn note_unused_mirrors(&mut self) {
+        let ours = self.ours();
+        let others = self.engine.mirrors.iter().filter(|m| !ours.iter().any(|our| same_mirror(our, m)));
+        let others: Vec<&str> = others.map(String::as_str).collect();
+        if !others.is_empty() {
+            let list = others.join(", ");
+            self.notes.push(format!(
+                "While Sampan's hosts.toml is in place Docker does not ask {list} for docker.io."
+            ));
+        }
+    }
+
+    fn finish(mut self, action: Action) -> Result<Plan, PlanError> {
+        let engine = self.engine;
+        let apply = match (self.tell, &engine.kind) {
+            (false, _) => ApplyMethod::Nothing,
+            (true, Kind::Desktop) => ApplyMethod::Restart,
+            (true, _) => ApplyMethod::Reload,
+        };
+        let stops = if apply == ApplyMethod::Restart { engine.containers.clone() } else { Vec::new() };
+        let accesses = || self.files.iter().filter_map(|change| access_of(engine, change));
+        if let Some((_, path)) = accesses().find(|(access, _)| *access == Access::ReadOnly) {
+            return Err(PlanError::ReadOnly(path.clone()));
+        }
+        let needs_elevation = accesses().any(|(access, _)| access == Access::NeedsElevation)
+            || (apply == ApplyMethod::Reload && !engine.may_signal);
+        match apply {
+            ApplyMethod::Nothing if self.files.is_empty() => {
+                self.notes.push("Everything is as wanted already.".into());
+            }
+            ApplyMethod::Nothing => {
+                self.notes.push("Docker reads hosts.toml at each pull: nothing restarts.".into());
+            }
+            ApplyMethod::Reload => {
+                self.notes.push("Docker reads its configuration again: no container stops.".into());
+            }
+            ApplyMethod::Restart => {
+                self.notes.push(
+                    "Docker Desktop must restart: containers without a restart policy stay stopped.".into(),
+                );
+            }
+        }
+        let commands = manual::commands(engine, &self.files, apply, needs_elevation);
+        let id = self.id(action, apply, &stops);
+        Ok(Plan {
+            id,
+            action,
+            port: self.port,
+            files: self.files,
+            apply,
+            intended: self.intended,
+            stops,
+            needs_elevation,
+            commands,
+            notes: self.notes,
+        })
+    }
+
+    fn id(&self, action: Action, apply: ApplyMethod, stops: &[String]) -> String {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut put = |part: Option<&[u8]>| {
+            // Lengths keep neighbours apart; absent differs from empty.
+            let length = part.map_or(u64::MAX, |part| part.len() as u64);
+            hasher.update(&length.to_be_bytes());
+            hasher.update(part.unwrap_or_default());
+        };
+        put(Some(format!("{action:?} {apply:?} {} {:?}", self.port, self.engine.kind).as_bytes()));
+        put(Some(self.engine.endpoint.as_bytes()));
+        put(self.engine.version.as_deref().map(str::as_bytes));
+        self.engine.mirrors.iter().chain(stops).for_each(|text| put(Some(text.as_bytes())));
+        for file in &self.files {
+            put(Some(file.target.as_os_str().as_encoded_bytes()));
+            for bytes in [&file.before, &file.interim, &file.after] {
+                put(bytes.as_deref());
+            }
+        }
+        hasher.finish().hex()
+    }
+}
+
+fn access_of<'a>(engine: &'a Engine, change: &FileChange) -> Option<(Access, &'a PathBuf)> {
+    let mut seen = engine.config.iter().chain(engine.hosts.iter().map(|hosts| &hosts.file));
+    seen.find(|file| file.target == change.target).map(|file| (file.access, &file.path))
+}
+
+fn change(file: &FileSeen, part: Part, interim: Option<Vec<u8>>, after: Option<Vec<u8>>) -> FileChange {
+    let before = file.bytes.clone();
+    FileChange {
+        path: file.path.clone(),
+        target: file.target.clone(),
+        part,
+        created: before.is_none(),
+        removed: after.is_none(),
+        diff: diff::lines(before.as_deref().unwrap_or_default(), after.as_deref().unwrap_or_default()),
+        before,
+        interim,
+        after,
+    }
+}
+
+fn checked(file: &FileSeen) -> Result<&FileSeen, PlanError> {
+    file.problem.as_ref().map_or(Ok(file), |problem| Err(PlanError::Unsafe(problem.clone())))
+}
+
+fn refused(file: &FileSeen, refusal: Refusal) -> PlanError {
+    PlanError::Refused { path: file.path.clone(), refusal }
+}
+
+/// Whether two lists of mirrors are one to dockerd.
+pub(crate) fn same_list(one: &[String], other: &[String]) -> bool {
+    let plain = |list: &[String]| {
+        let mut plain: Vec<String> = Vec::new();
+        for url in list.iter().map(|url| url.trim_end_matches('/').to_owned()) {
+            if !plain.contains(&url) {
+                plain.push(url);
+            }
+        }
+        plain
+    };
+    plain(one) == plain(other)
+}
+
+fn is_loopback(url: &str) -> bool {
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+    host.starts_with("127.") || host.starts_with("localhost") || host.starts_with("[::1]")
+}

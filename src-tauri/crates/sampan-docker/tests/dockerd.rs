@@ -1,0 +1,307 @@
+//! A real dockerd, started for each test with everything it owns in a temporary folder, and ended by its process id.
+//! Skipped, with the reason printed, where there is no dockerd or the test is not root.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test: a step that fails is a failed test")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use sampan_docker::{
+    Action, ApplyError, ApplyMethod, Direct, Engine, Environment, ImageStore, Kind, PlanError, ProbeError,
+    apply, backups, detect, plan, pull_probe,
+};
+use sampan_oci::{Clock, Millis, RegistryName};
+
+const PORT: u16 = 7267;
+const OURS: &str = "http://127.0.0.1:7267/";
+
+#[derive(Debug)]
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Millis {
+        Millis(1_795_000_000_000)
+    }
+}
+
+struct Daemon {
+    child: Child,
+    lines: Receiver<String>,
+    dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Starts a dockerd that reads `config`; `None`, with the reason printed, where that cannot be.
+    fn start(config: &str) -> Option<Self> {
+        let Some(dockerd) =
+            ["/usr/bin/dockerd", "/usr/sbin/dockerd"].map(Path::new).into_iter().find(|p| p.exists())
+        else {
+            println!("skipped: dockerd is not installed");
+            return None;
+        };
+        if !rustix::process::getuid().is_root() {
+            println!("skipped: dockerd can be started by root only");
+            return None;
+        }
+        // A socket's path holds at most 107 bytes, so not under a deep folder for temporary files.
+        let dir = tempfile::Builder::new().prefix("sd").tempdir_in("/tmp").unwrap();
+        std::fs::write(dir.path().join("daemon.json"), config).unwrap();
+        let at = |name: &str| dir.path().join(name).into_os_string();
+        let mut child = Command::new(dockerd)
+            .arg("--config-file")
+            .arg(at("daemon.json"))
+            .arg("--data-root")
+            .arg(at("data"))
+            .arg("--exec-root")
+            .arg(at("exec"))
+            .arg("--pidfile")
+            .arg(at("pid"))
+            .arg("-H")
+            .arg(format!("unix://{}", dir.path().join("s").display()))
+            .args(["--storage-driver=vfs", "--bridge=none", "--iptables=false", "--ip-forward=false"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let stderr = child.stderr.take().unwrap();
+        // Read to its end, so that dockerd never waits for its own log.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let daemon = Self { child, lines, dir };
+        assert!(daemon.says("API listen on"), "dockerd did not start");
+        Some(daemon)
+    }
+
+    /// Waits for a line of its log.
+    fn says(&self, text: &str) -> bool {
+        let mut seen = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(60)) {
+            if line.contains(text) {
+                return true;
+            }
+            seen.push(line);
+        }
+        println!("dockerd said:\n{}", seen.join("\n"));
+        false
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("daemon.json")
+    }
+
+    fn content(&self) -> String {
+        std::fs::read_to_string(self.config()).unwrap()
+    }
+
+    fn env(&self) -> Environment {
+        Environment {
+            docker_host: Some(format!("unix://{}", self.dir.path().join("s").display())),
+            docker_context: None,
+            docker_config_dir: None,
+            home: self.dir.path().into(),
+            xdg_config_home: None,
+            uid: 0,
+            state_dir: self.dir.path().join("state"),
+            system_state_dir: self.dir.path().join("system"),
+            registries: vec![RegistryName::docker_hub()],
+            clock: Arc::new(Stopped),
+        }
+    }
+
+    /// Detects, plans and applies, as a person would by two clicks.
+    async fn change(&self, action: Action) -> Result<Vec<String>, ApplyError> {
+        let env = self.env();
+        let engine = detect(&env).await;
+        let planned = plan(&engine, action, PORT).unwrap();
+        apply(&env, &engine, &planned, false, &Direct).await.map(|applied| applied.steps)
+    }
+
+    async fn mirrors(&self) -> Vec<String> {
+        detect(&self.env()).await.mirrors
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // SIGTERM, so that it ends its own containerd too.
+        let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+        let _ = self.child.wait();
+    }
+}
+
+fn is_recent(engine: &Engine) -> bool {
+    engine.version.as_deref().and_then(sampan_docker::Version::parse)
+        >= Some(sampan_docker::Version(28, 0, 0))
+}
+
+#[tokio::test]
+async fn a_real_docker_takes_the_mirror_by_reload_and_lets_go_of_it_byte_for_byte() {
+    let original = "{\r\n  \"debug\": false,\r\n  \"max-concurrent-downloads\": 4\r\n}\r\n";
+    let Some(daemon) = Daemon::start(original) else { return };
+    let engine = detect(&daemon.env()).await;
+    assert!(engine.found && engine.supported(), "it is found and can be set up: {engine:#?}");
+    assert_eq!(
+        (&engine.kind, engine.image_store),
+        (&Kind::Linux, Some(ImageStore::Classic)),
+        "{:#?}",
+        engine.evidence
+    );
+    assert_eq!(engine.pid, Some(daemon.child.id()), "by the socket's peer: {:#?}", engine.evidence);
+    let config = engine.config.as_ref().unwrap();
+    assert_eq!((&config.path, engine.config_named), (&daemon.config(), true), "by its own command line");
+    assert!(engine.evidence.len() >= 6, "every fact has its evidence: {:#?}", engine.evidence);
+    if is_recent(&engine) {
+        println!("skipped: this dockerd reads /etc/docker/certs.d, which a test must not write");
+        return;
+    }
+    let planned = plan(&engine, Action::Enable, PORT).unwrap();
+    assert_eq!(planned.apply, ApplyMethod::Reload, "never a restart");
+    assert_eq!(daemon.content(), original, "a plan changes nothing");
+
+    let steps = daemon.change(Action::Enable).await.unwrap();
+    assert_eq!(daemon.mirrors().await, [OURS], "the engine itself lists Sampan: {steps:#?}");
+    assert!(detect(&daemon.env()).await.enabled(PORT), "and Sampan knows it");
+    assert_eq!(
+        detect(&daemon.env()).await.pid,
+        Some(daemon.child.id()),
+        "it is the same process: nothing restarted"
+    );
+    let backup = backups(&daemon.config()).pop().unwrap();
+    assert_eq!(std::fs::read_to_string(backup).unwrap(), original, "the file as it was is beside it");
+    let again = daemon.change(Action::Enable).await.unwrap();
+    assert_eq!(again, ["Everything was as wanted already."], "enabling twice changes nothing");
+
+    let steps = daemon.change(Action::Disable).await.unwrap();
+    assert_eq!(daemon.mirrors().await, Vec::<String>::new(), "the running engine has let go: {steps:#?}");
+    assert_eq!(daemon.content(), original, "byte for byte as it was");
+    assert!(!detect(&daemon.env()).await.enabled(PORT), "and Sampan knows it");
+}
+
+#[tokio::test]
+async fn a_real_docker_keeps_other_mirrors_through_enabling_and_disabling() {
+    let original = r#"{"registry-mirrors": ["https://mirror.example"], "debug": false}"#;
+    let Some(daemon) = Daemon::start(original) else { return };
+    if is_recent(&detect(&daemon.env()).await) {
+        return;
+    }
+    daemon.change(Action::Enable).await.unwrap();
+    assert_eq!(daemon.mirrors().await, [OURS, "https://mirror.example/"], "ours first, theirs next");
+    // Somebody edits the file meanwhile: the undo is by structure then, and their edit stays.
+    let edited = daemon.content().replace("\"debug\": false", "\"debug\": true");
+    std::fs::write(daemon.config(), &edited).unwrap();
+    daemon.change(Action::Disable).await.unwrap();
+    assert_eq!(daemon.mirrors().await, ["https://mirror.example/"], "theirs stays");
+    assert_eq!(
+        daemon.content(),
+        original.replace("\"debug\": false", "\"debug\": true"),
+        "and so does the edit"
+    );
+}
+
+#[tokio::test]
+async fn a_broken_file_is_refused_and_a_refused_change_is_taken_back() {
+    let original = "{\"debug\": false}\n";
+    let Some(daemon) = Daemon::start(original) else { return };
+    if is_recent(&detect(&daemon.env()).await) {
+        return;
+    }
+    let broken = "{\"debug\": false,}\n";
+    std::fs::write(daemon.config(), broken).unwrap();
+    let refused = plan(&detect(&daemon.env()).await, Action::Enable, PORT);
+    let Err(PlanError::Refused { refusal, .. }) = refused else {
+        panic!("broken JSON is not edited: {refused:?}")
+    };
+    assert_eq!((refusal.line, refusal.column), (Some(1), Some(17)), "with its place: {refusal}");
+    assert_eq!(daemon.content(), broken, "untouched");
+
+    // A key dockerd does not know makes every reload fail, ours too.
+    let unknown = "{\"debug\": false, \"no-such-setting\": true}\n";
+    std::fs::write(daemon.config(), unknown).unwrap();
+    let failed = daemon.change(Action::Enable).await;
+    let Err(ApplyError::RolledBack { reason, steps }) = failed else {
+        panic!("dockerd refuses it: {failed:?}")
+    };
+    assert!(reason.contains("did not take"), "{reason} {steps:#?}");
+    assert_eq!(daemon.content(), unknown, "byte for byte as it was");
+    assert_eq!(daemon.mirrors().await, Vec::<String>::new(), "and the engine as it was");
+}
+
+#[tokio::test]
+async fn a_probe_that_cannot_be_pulled_says_why() {
+    let Some(daemon) = Daemon::start("{}") else { return };
+    let engine = detect(&daemon.env()).await;
+    let failed = pull_probe(&engine, "127.0.0.1:1/sampan/probe:1").await;
+    assert!(
+        matches!(&failed, Err(ProbeError::Pull(words)) if words.contains("refused")),
+        "nobody listens on port 1, in the engine's own words: {failed:?}"
+    );
+}
+
+/// A registry with one image of one empty layer, on a port of its own. Answers until the test ends.
+fn tiny_registry() -> u16 {
+    let digest = |bytes: &[u8]| sampan_oci::Digest::of(bytes).to_string();
+    let layer = vec![0_u8; 1024];
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{}"]}},"history":[]}}"#,
+        digest(&layer)
+    );
+    let kind = "application/vnd.docker.distribution.manifest.v2+json";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{kind}","config":{{"mediaType":"application/vnd.docker.container.image.v1+json","size":{},"digest":"{}"}},"layers":[{{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","size":{},"digest":"{}"}}]}}"#,
+        config.len(),
+        digest(config.as_bytes()),
+        layer.len(),
+        digest(&layer)
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut head = String::new();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            // dockerd tries TLS first: those bytes are no line of text, and the connection ends.
+            while reader.read_line(&mut head).is_ok_and(|length| length > 2) {}
+            let body: &[u8] = match head.split(' ').nth(1) {
+                Some("/v2/") => b"{}",
+                Some(path) if path.contains("/manifests/") => manifest.as_bytes(),
+                Some(path) if path.ends_with(&digest(config.as_bytes())) => config.as_bytes(),
+                Some(path) if path.ends_with(&digest(&layer)) => &layer,
+                Some(_) | None => continue,
+            };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nDocker-Content-Digest: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                digest(body),
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes());
+            if !head.starts_with("HEAD") {
+                let _ = stream.write_all(body);
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_probe_is_pulled_through_the_engine_and_leaves_nothing_behind() {
+    let Some(daemon) = Daemon::start("{}") else { return };
+    let engine = detect(&daemon.env()).await;
+    let image = format!("127.0.0.1:{}/sampan/probe:1", tiny_registry());
+    pull_probe(&engine, &image).await.unwrap();
+    pull_probe(&engine, &image).await.unwrap();
+    let images = daemon.dir.path().join("data/image/vfs/imagedb/content/sha256");
+    assert_eq!(std::fs::read_dir(images).unwrap().count(), 0, "the probe's image is removed each time");
+}

@@ -1,0 +1,364 @@
+//! What is planned for which engine: one table a question, no engine needed.
+
+#![expect(clippy::unwrap_used, reason = "a test: a plan that fails is a failed test")]
+
+use sampan_docker::{
+    Access, Action, ApplyMethod, DEFAULT_PORT, Engine, FileSeen, HostsSeen, ImageStore, Kind, Method, Part,
+    Plan, PlanError, hosts_toml, plan,
+};
+use sampan_oci::RegistryName;
+
+const CONFIG: &str = "/etc/docker/daemon.json";
+const OURS: &str = "http://127.0.0.1:7267";
+
+fn seen(path: &str, bytes: Option<&[u8]>) -> FileSeen {
+    FileSeen {
+        path: path.into(),
+        target: path.into(),
+        bytes: bytes.map(<[u8]>::to_vec),
+        access: Access::Writable,
+        problem: None,
+    }
+}
+
+fn registry(name: &str) -> RegistryName {
+    name.parse().unwrap()
+}
+
+fn hosts(name: &str, bytes: Option<&[u8]>) -> HostsSeen {
+    let file = seen(&format!("/etc/docker/certs.d/{name}/hosts.toml"), bytes);
+    HostsSeen { registry: registry(name), served: true, file }
+}
+
+fn engine(kind: Kind, version: &str, store: ImageStore, config: Option<&str>) -> Engine {
+    let mut engine = Engine::unknown("unix:///var/run/docker.sock".into());
+    engine.found = true;
+    engine.kind = kind;
+    engine.version = Some(version.into());
+    engine.image_store = Some(store);
+    engine.config = Some(seen(CONFIG, config.map(str::as_bytes)));
+    engine.hosts = vec![hosts("docker.io", None)];
+    engine.pid = Some(4242);
+    engine.may_signal = true;
+    engine.unit = Some("docker.service".into());
+    engine
+}
+
+fn parts(plan: &Plan) -> Vec<&str> {
+    plan.files
+        .iter()
+        .map(|file| match &file.part {
+            Part::DaemonJson => "daemon.json",
+            Part::Hosts(registry) => registry.as_str(),
+        })
+        .collect()
+}
+
+fn text(bytes: Option<&Vec<u8>>) -> &str {
+    std::str::from_utf8(bytes.unwrap()).unwrap()
+}
+
+#[test]
+fn every_engine_is_set_up_by_the_method_it_understands() {
+    use ImageStore::{Classic, Containerd};
+    use Kind::{Desktop, Linux, OtherVm, Podman, Remote, Rootless, Snap, Windows};
+    for (kind, version, store, expected, why) in [
+        (Linux, "20.10.24+dfsg1", Classic, Some(Method::Mirrors), "hosts.toml is unknown to it"),
+        (Linux, "23.0.18", Classic, Some(Method::Mirrors), "as 20.10"),
+        (Linux, "27.5.1", Classic, Some(Method::Mirrors), "the last before hosts.toml"),
+        (Linux, "24.0.0", Containerd, Some(Method::Mirrors), "opted in, before hosts.toml"),
+        (Linux, "27.5.1", Containerd, Some(Method::Mirrors), "opted in, before hosts.toml"),
+        (Linux, "28.0.0", Classic, Some(Method::HostsAndMirrors), "both files belong together"),
+        (Linux, "29.7.2", Classic, Some(Method::HostsAndMirrors), "an updated install"),
+        (Linux, "28.0.0", Containerd, Some(Method::HostsOnly), "opted in"),
+        (Linux, "29.7.2", Containerd, Some(Method::HostsOnly), "a fresh install"),
+        (Rootless, "29.4.3", Containerd, None, "127.0.0.1 is not this machine there"),
+        (Rootless, "20.10.24", Classic, None, "127.0.0.1 is not this machine there"),
+        (Rootless, "29.5.0", Containerd, Some(Method::HostsOnly), "reaches this machine"),
+        (Rootless, "29.5.0", Classic, Some(Method::HostsAndMirrors), "reaches this machine"),
+        (Snap, "27.5.1", Classic, Some(Method::Mirrors), "a file in /var/snap"),
+        (Snap, "28.4.0", Classic, None, "where it reads hosts.toml is not known"),
+        (Desktop, "29.7.2", Containerd, Some(Method::Desktop), "its own file"),
+        (Desktop, "20.10.24", Classic, Some(Method::Desktop), "its own file"),
+        (Podman, "5.0.0", Classic, None, "another configuration"),
+        (OtherVm("Colima".into()), "29.7.2", Containerd, None, "another configuration"),
+        (Windows, "29.7.2", Classic, None, "a service to restart"),
+        (Remote, "29.7.2", Classic, None, "another machine"),
+        (Linux, "dev", Classic, None, "a version that cannot be compared"),
+        (Kind::None, "29.7.2", Classic, None, "nothing answers"),
+    ] {
+        let engine = engine(kind.clone(), version, store, None);
+        assert_eq!(engine.method().ok(), expected, "{kind} {version} {store:?}: {why}");
+        assert_eq!(engine.supported(), expected.is_some(), "{kind} {version}: {why}");
+        let planned = plan(&engine, Action::Enable, 7267);
+        match expected {
+            None => {
+                let Err(PlanError::Unsupported(unsupported)) = planned else { panic!("{why}: {planned:?}") };
+                assert!(
+                    !unsupported.advice.is_empty(),
+                    "whoever is declined is told what to do: {unsupported}"
+                );
+            }
+            Some(method) => {
+                let (files, apply): (&[&str], _) = match method {
+                    Method::HostsOnly => (&["docker.io"], ApplyMethod::Nothing),
+                    Method::HostsAndMirrors => (&["docker.io", "daemon.json"], ApplyMethod::Reload),
+                    Method::Mirrors => (&["daemon.json"], ApplyMethod::Reload),
+                    Method::Desktop => (&["daemon.json"], ApplyMethod::Restart),
+                };
+                let planned = planned.unwrap();
+                assert_eq!(parts(&planned), files, "the files and their order, {kind} {version}: {why}");
+                assert_eq!(planned.apply, apply, "{kind} {version}: {why}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_is_no_process_of_this_system_is_declined() {
+    let mut engine = engine(Kind::Linux, "28.5.2", ImageStore::Classic, None);
+    engine.pid = None;
+    assert!(!engine.supported(), "a socket mounted into a container leads to files that are not these");
+}
+
+#[test]
+fn desktop_is_reached_by_its_own_name_for_this_machine_and_restarts_only_by_name() {
+    let mut engine = engine(Kind::Desktop, "29.7.2", ImageStore::Containerd, Some("{}"));
+    engine.containers = vec!["db".into(), "web".into()];
+    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    assert!(
+        text(planned.files[0].after.as_ref()).contains("http://host.docker.internal:7267"),
+        "the VM's name for it"
+    );
+    assert!(!text(planned.files[0].after.as_ref()).contains("insecure"), "no other setting is needed");
+    assert_eq!(planned.stops, ["db", "web"], "the second consent names what stops");
+    assert_eq!(
+        planned.commands.last().map(String::as_str),
+        Some("docker desktop restart"),
+        "by hand as well"
+    );
+}
+
+#[test]
+fn enabling_is_shown_as_files_differences_and_commands() {
+    let engine = engine(Kind::Linux, "28.5.2", ImageStore::Classic, Some("{\"debug\": true}\n"));
+    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    let [first, second] = planned.files.as_slice() else { panic!("two files: {planned:?}") };
+    assert!(first.created && !second.created, "one is new, one is edited");
+    assert_eq!(
+        text(first.after.as_ref()),
+        hosts_toml(&RegistryName::docker_hub(), 7267),
+        "Sampan's whole file"
+    );
+    assert_eq!(
+        text(second.after.as_ref()),
+        format!("{{\"debug\": true, \"registry-mirrors\": [\"{OURS}\"]}}\n"),
+        "one key"
+    );
+    assert_eq!(second.diff.len(), 2, "one line goes, one comes: {:?}", second.diff);
+    assert!(!planned.needs_elevation, "both can be written");
+    assert!(planned.stops.is_empty(), "a reload stops nothing");
+    assert_eq!(planned.intended.as_deref(), Some([OURS.to_owned()].as_slice()), "what the engine must list");
+    assert_eq!(planned.commands.len(), 4, "a folder, two files, a reload: {:?}", planned.commands);
+    assert!(planned.commands[0].contains("mkdir -p /etc/docker/certs.d/docker.io"), "{:?}", planned.commands);
+    assert!(planned.commands[3].contains("systemctl reload docker.service"), "{:?}", planned.commands);
+}
+
+#[test]
+fn enabling_what_is_enabled_changes_nothing() {
+    let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
+    let mut engine = engine(
+        Kind::Linux,
+        "28.5.2",
+        ImageStore::Classic,
+        Some(&format!("{{\"registry-mirrors\": [\"{OURS}\"]}}")),
+    );
+    engine.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
+    engine.mirrors = vec![format!("{OURS}/")];
+    assert!(engine.enabled(7267) && !engine.enabled(7268), "for this port only");
+    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    assert!(
+        planned.is_nothing() && planned.commands.is_empty(),
+        "nothing to write, nothing to tell: {planned:?}"
+    );
+    engine.mirrors.clear();
+    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    assert!(
+        planned.files.is_empty() && planned.apply == ApplyMethod::Reload,
+        "written but never read: only a reload"
+    );
+}
+
+#[test]
+fn an_entry_of_sampans_is_replaced_and_any_other_stays() {
+    let config =
+        r#"{"registry-mirrors": ["https://corp", "http://127.0.0.1:7267", "http://127.0.0.1:5000"]}"#;
+    let engine = engine(Kind::Linux, "27.5.1", ImageStore::Classic, Some(config));
+    let planned = plan(&engine, Action::Enable, 7300).unwrap();
+    assert_eq!(
+        text(planned.files[0].after.as_ref()),
+        r#"{"registry-mirrors": ["http://127.0.0.1:7300", "https://corp", "http://127.0.0.1:5000"]}"#,
+        "the default port was Sampan's; 5000 may be anyone's"
+    );
+    assert!(
+        planned.notes.iter().any(|note| note.contains("127.0.0.1:5000")),
+        "it is reported: {:?}",
+        planned.notes
+    );
+}
+
+#[test]
+fn a_foreign_hosts_file_is_never_overwritten_and_never_removed() {
+    let foreign = b"server = \"https://registry-1.docker.io\"\n";
+    let mut engine = engine(Kind::Linux, "29.7.2", ImageStore::Containerd, None);
+    engine.hosts = vec![hosts("docker.io", None), hosts("ghcr.io", Some(foreign))];
+    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    assert_eq!(parts(&planned), ["docker.io"], "ghcr.io stays as it is");
+    assert!(planned.notes.iter().any(|note| note.contains("ghcr.io")), "and is named: {:?}", planned.notes);
+    engine.hosts = vec![hosts("docker.io", Some(foreign))];
+    assert!(
+        matches!(plan(&engine, Action::Enable, 7267), Err(PlanError::Foreign(_))),
+        "Docker Hub is what it is for"
+    );
+    assert!(
+        plan(&engine, Action::Disable, 7267).unwrap().is_nothing(),
+        "what is not Sampan's is not taken back"
+    );
+}
+
+#[test]
+fn every_registry_sampan_serves_gets_its_file_unless_the_helper_writes() {
+    let mut engine = engine(Kind::Linux, "29.7.2", ImageStore::Containerd, None);
+    engine.hosts = vec![hosts("docker.io", None), hosts("ghcr.io", None)];
+    assert_eq!(parts(&plan(&engine, Action::Enable, 7267).unwrap()), ["docker.io", "ghcr.io"], "both");
+    for hosts in &mut engine.hosts {
+        hosts.file.access = Access::NeedsElevation;
+    }
+    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    assert!(planned.needs_elevation, "root's folder");
+    assert_eq!(parts(&planned), ["docker.io"], "the helper takes a verb and a port, no names");
+    assert!(planned.commands.iter().all(|line| line.contains("sudo ")), "by hand: {:?}", planned.commands);
+    assert!(planned.notes.iter().any(|note| note.contains("ghcr.io")), "what is left out is said");
+}
+
+#[test]
+fn disabling_takes_back_in_reverse_order_and_lets_the_engine_go_first() {
+    let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
+    let config = format!("{{\"debug\": true, \"registry-mirrors\": [\"{OURS}\"]}}");
+    let mut engine = engine(Kind::Linux, "28.5.2", ImageStore::Classic, Some(&config));
+    engine.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
+    engine.mirrors = vec![format!("{OURS}/")];
+    let planned = plan(&engine, Action::Disable, 7267).unwrap();
+    assert_eq!(parts(&planned), ["daemon.json", "docker.io"], "the reverse of enabling");
+    let file = &planned.files[0];
+    assert_eq!(
+        text(file.interim.as_ref()),
+        "{\"debug\": true, \"registry-mirrors\": []}",
+        "a deleted key is kept by dockerd"
+    );
+    assert_eq!(text(file.after.as_ref()), "{\"debug\": true}", "then the key goes");
+    assert_eq!(planned.intended.as_deref(), Some([].as_slice()), "the engine must list none");
+    assert!(planned.files[1].removed, "Sampan's own file goes");
+    assert_eq!(planned.commands.len(), 4, "empty, reload, tidy, remove: {:?}", planned.commands);
+}
+
+#[test]
+fn disabling_works_on_an_engine_that_an_update_made_unsupported() {
+    let config = format!("{{\"registry-mirrors\": [\"{OURS}\", \"https://corp\"]}}");
+    let engine = engine(Kind::Snap, "28.4.0", ImageStore::Classic, Some(&config));
+    assert!(plan(&engine, Action::Enable, 7267).is_err(), "not supported any more");
+    let planned = plan(&engine, Action::Disable, 7267).unwrap();
+    assert_eq!(
+        text(planned.files[0].after.as_ref()),
+        "{\"registry-mirrors\": [\"https://corp\"]}",
+        "and still undone"
+    );
+    assert_eq!(planned.files[0].interim, None, "a list that is not empty needs no step between");
+}
+
+#[test]
+fn a_mirror_that_only_the_running_engine_still_has_is_taken_back_too() {
+    let mut engine = engine(Kind::Linux, "20.10.24", ImageStore::Classic, Some("{}"));
+    engine.mirrors = vec![format!("{OURS}/")];
+    let planned = plan(&engine, Action::Disable, 7267).unwrap();
+    let file = &planned.files[0];
+    assert!(
+        text(file.interim.as_ref()).contains("[]"),
+        "somebody deleted the key, which dockerd does not notice"
+    );
+    assert_eq!(file.after.as_deref(), Some(b"{}".as_slice()), "the file ends as it was");
+    engine.mirrors.clear();
+    assert!(plan(&engine, Action::Disable, 7267).unwrap().is_nothing(), "nothing of Sampan's is left");
+}
+
+#[test]
+fn what_stands_in_the_way_is_said_before_anything_is_written() {
+    let base = || engine(Kind::Linux, "27.5.1", ImageStore::Classic, Some("{}"));
+    let refused = |engine: &Engine| plan(engine, Action::Enable, 7267).unwrap_err();
+    let mut broken = base();
+    broken.config = Some(seen(CONFIG, Some(b"{\n  \"a\": 1,\n}")));
+    let Err(PlanError::Refused { refusal, .. }) = plan(&broken, Action::Enable, 7267) else {
+        panic!("trailing comma")
+    };
+    assert_eq!((refusal.line, refusal.column), (Some(3), Some(1)), "with its place");
+    assert!(
+        plan(&broken, Action::Disable, 7267).unwrap().is_nothing(),
+        "Docker does not list Sampan: nothing to undo"
+    );
+    broken.mirrors = vec![OURS.into()];
+    assert!(plan(&broken, Action::Disable, 7267).is_err(), "it does, and the file cannot be edited");
+    let mut flagged = base();
+    flagged.flag_mirrors = vec!["https://corp".into()];
+    assert!(
+        matches!(refused(&flagged), PlanError::FlagConflict(url) if url == "https://corp"),
+        "dockerd would not start"
+    );
+    let mut linked = base();
+    linked.config.as_mut().unwrap().problem = Some("It belongs to another user.".into());
+    assert!(matches!(refused(&linked), PlanError::Unsafe(_)), "a file that is not safe to edit");
+    let mut locked = base();
+    locked.config.as_mut().unwrap().access = Access::ReadOnly;
+    assert!(matches!(refused(&locked), PlanError::ReadOnly(_)), "no prompt that could not help");
+    let mut rooted = base();
+    rooted.config.as_mut().unwrap().access = Access::NeedsElevation;
+    assert!(plan(&rooted, Action::Enable, 7267).unwrap().needs_elevation, "one prompt");
+    let mut unsignalled = base();
+    unsignalled.may_signal = false;
+    assert!(
+        plan(&unsignalled, Action::Enable, 7267).unwrap().needs_elevation,
+        "a reload is a signal to root's process"
+    );
+}
+
+#[test]
+fn a_plans_name_changes_with_everything_it_rests_on() {
+    let base = engine(Kind::Linux, "28.5.2", ImageStore::Classic, Some("{}"));
+    let id = |engine: &Engine, action, port| plan(engine, action, port).unwrap().id;
+    let first = id(&base, Action::Enable, DEFAULT_PORT);
+    assert_eq!(first, id(&base, Action::Enable, DEFAULT_PORT), "the same plan has the same name");
+    let mut edited = base.clone();
+    edited.config = Some(seen(CONFIG, Some(b"{ }")));
+    let mut moved = base.clone();
+    moved.endpoint = "unix:///run/other.sock".into();
+    let mut updated = base.clone();
+    updated.version = Some("28.5.3".into());
+    let mut listed = base.clone();
+    listed.mirrors = vec!["https://corp".into()];
+    let others = [
+        id(&edited, Action::Enable, DEFAULT_PORT),
+        id(&moved, Action::Enable, DEFAULT_PORT),
+        id(&updated, Action::Enable, DEFAULT_PORT),
+        id(&listed, Action::Enable, DEFAULT_PORT),
+        id(&base, Action::Enable, 7268),
+        id(&base, Action::Disable, DEFAULT_PORT),
+    ];
+    assert!(others.iter().all(|other| *other != first), "consent to one is not consent to another");
+    let mut restarted = base.clone();
+    restarted.pid = Some(1);
+    restarted.containers = vec!["web".into()];
+    assert_eq!(
+        first,
+        id(&restarted, Action::Enable, DEFAULT_PORT),
+        "what a reload does not touch does not matter"
+    );
+}

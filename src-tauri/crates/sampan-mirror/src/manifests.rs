@@ -1,0 +1,184 @@
+//! Manifests: from the cache, confirmed, fetched, or stale.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sampan_oci::{Bypass, Digest, Failure, ImageName, Manifest, MediaType, Outcome, Reference, Tag};
+use sampan_store::StoreError;
+
+use crate::error::PullError;
+use crate::mirror::Inner;
+use crate::plan::{Plan, Verdict, plan, verdict};
+
+/// A manifest to answer with.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) bytes: Bytes,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) outcome: Outcome,
+}
+
+impl Inner {
+    /// The manifest that `reference` names in `image`.
+    pub(crate) async fn manifest(
+        self: &Arc<Self>,
+        image: &ImageName,
+        reference: &Reference,
+    ) -> Result<Resolved, PullError> {
+        let held = match reference {
+            Reference::Tag(tag) => self.store.held_tag(image, tag).await?.map(|held| held.digest),
+            Reference::Digest(digest) => Some(*digest),
+        };
+        // What the index names may have been cleared or damaged: then it is not held after all.
+        let held = match held {
+            Some(digest) => self.held(image, &digest).await?,
+            None => None,
+        };
+        let resolved = match (plan(reference, held.as_ref().map(|h| h.manifest.digest)), held, reference) {
+            (Plan::Hit(_), Some(held), _) => Ok(held),
+            (Plan::Revalidate(digest), Some(held), Reference::Tag(tag)) => {
+                self.revalidated(image, tag, digest, held).await
+            }
+            (Plan::Hit(_) | Plan::Revalidate(_) | Plan::Miss, _, _) => self.fetched(image, reference).await,
+        };
+        match resolved {
+            // Clients take a missing fallback tag for "no referrers", but an unreachable one fails their whole pull
+            // after every layer has arrived (CLIENTS.md R-M10).
+            Err(PullError::Upstream { .. }) if is_referrers_tag(reference) => {
+                Err(PullError::ManifestUnknown { image: image.clone(), reference: reference.clone() })
+            }
+            other => other,
+        }
+    }
+
+    async fn held(&self, image: &ImageName, digest: &Digest) -> Result<Option<Resolved>, PullError> {
+        let Some((bytes, media_type)) = self.store.manifest(image, digest).await? else { return Ok(None) };
+        let Ok(manifest) = Manifest::parse(&bytes, Some(media_type.as_str()), Some(digest)) else {
+            return Ok(None);
+        };
+        self.store.touch(image, digest).await;
+        Ok(Some(Resolved { bytes, manifest: Arc::new(manifest), outcome: Outcome::Hit }))
+    }
+
+    async fn revalidated(
+        self: &Arc<Self>,
+        image: &ImageName,
+        tag: &Tag,
+        digest: Digest,
+        held: Resolved,
+    ) -> Result<Resolved, PullError> {
+        let answer = self.ask_where(image, tag).await;
+        let reference = Reference::Tag(tag.clone());
+        let as_stale = |held: Resolved, why: &dyn std::fmt::Display| {
+            tracing::warn!(%image, %reference, %why, "serving what is held: the upstream cannot answer");
+            Resolved { outcome: Outcome::Stale, ..held }
+        };
+        match verdict(digest, &answer) {
+            Verdict::Current => {
+                self.store.touch_tag(image, tag).await?;
+                Ok(Resolved { outcome: Outcome::Revalidated, ..held })
+            }
+            Verdict::Moved => match self.fetched(image, &reference).await {
+                Err(error @ PullError::Upstream { .. }) => Ok(as_stale(held, &error)),
+                other => other,
+            },
+            Verdict::Stale => Ok(as_stale(held, &format!("{answer:?}"))),
+            Verdict::Gone => Err(PullError::ManifestUnknown { image: image.clone(), reference }),
+        }
+    }
+
+    /// Asks the upstream where a tag points, within the time a person does not notice.
+    async fn ask_where(self: &Arc<Self>, image: &ImageName, tag: &Tag) -> Result<Option<Digest>, Failure> {
+        let this = self.clone();
+        let (their_image, reference) = (image.clone(), Reference::Tag(tag.clone()));
+        let asked = async move {
+            let upstream = this.upstream(&their_image.registry).ok_or(Failure::NotFound)?;
+            let head = upstream.head_manifest(&their_image.repository, &reference);
+            match tokio::time::timeout(this.revalidate_timeout, head).await {
+                Ok(answer) => answer.map_err(|error| error.failure()),
+                Err(_) => Err(Failure::Unreachable),
+            }
+        };
+        let key = (image.clone(), Reference::Tag(tag.clone()));
+        self.asking.run(&self.tasks, key, asked).await.unwrap_or(Err(Failure::Unreachable))
+    }
+
+    async fn fetched(
+        self: &Arc<Self>,
+        image: &ImageName,
+        reference: &Reference,
+    ) -> Result<Resolved, PullError> {
+        let this = self.clone();
+        let (theirs, wanted) = (image.clone(), reference.clone());
+        let fetch = async move { this.fetch_manifest(&theirs, &wanted).await };
+        self.fetching
+            .run(&self.tasks, (image.clone(), reference.clone()), fetch)
+            .await
+            .unwrap_or(Err(PullError::Stopping))
+    }
+
+    async fn fetch_manifest(&self, image: &ImageName, reference: &Reference) -> Result<Resolved, PullError> {
+        let unknown = || PullError::ManifestUnknown { image: image.clone(), reference: reference.clone() };
+        let upstream = self.upstream(&image.registry).ok_or_else(unknown)?;
+        let fetched = upstream.get_manifest(&image.repository, reference).await.map_err(|error| {
+            if error.failure() == Failure::NotFound { unknown() } else { PullError::upstream(image, error) }
+        })?;
+        let manifest = Arc::new(fetched.manifest);
+        self.tell_fetched(image, manifest.digest, fetched.bytes.len() as u64);
+        let outcome = match self.keep(image, reference, &manifest, fetched.bytes.clone()).await {
+            Ok(()) => Outcome::Miss,
+            Err(why) => Outcome::Bypass(why),
+        };
+        Ok(Resolved { bytes: fetched.bytes, manifest, outcome })
+    }
+
+    /// Stores a manifest and where its tag points. A cache that cannot take it is no reason to fail the pull.
+    async fn keep(
+        &self,
+        image: &ImageName,
+        reference: &Reference,
+        manifest: &Manifest,
+        bytes: Bytes,
+    ) -> Result<(), Bypass> {
+        if self.paused() {
+            return Err(Bypass::Paused);
+        }
+        let why = |error: StoreError| {
+            tracing::warn!(%image, %error, "a manifest could not be kept");
+            bypass(&error).unwrap_or(Bypass::Full)
+        };
+        self.store.put_manifest(image, manifest, bytes).await.map_err(why)?;
+        if let Reference::Tag(tag) = reference {
+            self.store.set_tag(image, tag, &manifest.digest).await.map_err(why)?;
+        }
+        Ok(())
+    }
+}
+
+/// The reason why a store error lets a body pass without being kept; `None` where the error is of another kind.
+pub(crate) fn bypass(error: &StoreError) -> Option<Bypass> {
+    match error {
+        StoreError::Full => Some(Bypass::Full),
+        StoreError::ReadOnly => Some(Bypass::ReadOnly),
+        StoreError::Mismatch { .. }
+        | StoreError::Size { .. }
+        | StoreError::Dead
+        | StoreError::Stopped
+        | StoreError::Io(_)
+        | StoreError::Index(_) => None,
+    }
+}
+
+/// Whether this is the tag under which registries without the referrers API list them (distribution-spec, "Referrers
+/// Tag Schema"): `sha256-` and 64 hex digits.
+fn is_referrers_tag(reference: &Reference) -> bool {
+    let Reference::Tag(tag) = reference else { return false };
+    let hex = tag.as_str().strip_prefix("sha256-");
+    hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// The empty referrers list: an index without manifests (distribution-spec, "Listing Referrers").
+pub(crate) fn empty_index() -> Bytes {
+    let media_type = MediaType::OciIndex;
+    format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":[]}}"#).into()
+}

@@ -1,0 +1,148 @@
+//! The mirror as the rest of Sampan sees it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sampan_oci::{Clock, Digest, Event, Failure, ImageName, Reference, RegistryName, TransferId};
+use sampan_store::Store;
+use sampan_upstream::Upstream;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::download::Downloads;
+use crate::error::PullError;
+use crate::manifests::Resolved;
+use crate::probe::{Probe, ProbeTicket};
+use crate::single_flight::SingleFlight;
+use crate::{Tasks, server};
+
+/// Takes every [`Event`] the moment it happens. Called on request tasks: it must be quick and must not block.
+#[derive(Clone)]
+pub struct EventSink(Arc<dyn Fn(&Event) + Send + Sync>);
+
+impl EventSink {
+    /// A sink that calls `take` with each event.
+    pub fn new(take: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
+    }
+
+    pub(crate) fn tell(&self, event: &Event) {
+        (self.0)(event);
+    }
+}
+
+impl std::fmt::Debug for EventSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EventSink")
+    }
+}
+
+/// What a mirror is made of.
+#[derive(Debug)]
+pub struct MirrorOptions {
+    /// Where blobs and manifests are kept.
+    pub store: Store,
+    /// The registries behind the mirror. Any other is refused: this is never an open proxy.
+    pub upstreams: Vec<Upstream>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who hears what happens.
+    pub sink: EventSink,
+    /// Who owns downloads and connections.
+    pub tasks: Tasks,
+    /// How long a held tag waits for the upstream's word before it is served stale.
+    pub revalidate_timeout: Duration,
+}
+
+/// A registry mirror. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) sink: EventSink,
+    pub(crate) tasks: Tasks,
+    pub(crate) revalidate_timeout: Duration,
+    pub(crate) downloads: Downloads,
+    pub(crate) fetching: SingleFlight<(ImageName, Reference), Result<Resolved, PullError>>,
+    pub(crate) asking: SingleFlight<(ImageName, Reference), Result<Option<Digest>, Failure>>,
+    pub(crate) probe: Probe,
+    upstreams: HashMap<RegistryName, Upstream>,
+    paused: AtomicBool,
+    next_id: AtomicU64,
+}
+
+impl Mirror {
+    /// A mirror that serves nothing yet.
+    pub fn new(options: MirrorOptions) -> Self {
+        let MirrorOptions { store, upstreams, clock, sink, tasks, revalidate_timeout } = options;
+        let downloads = Downloads::new(store.clone(), clock.clone(), sink.clone(), tasks.clone());
+        let upstreams = upstreams.into_iter().map(|u| (u.registry().clone(), u)).collect();
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                clock,
+                sink,
+                tasks,
+                revalidate_timeout,
+                downloads,
+                fetching: SingleFlight::default(),
+                asking: SingleFlight::default(),
+                probe: Probe::default(),
+                upstreams,
+                paused: AtomicBool::new(false),
+                next_id: AtomicU64::new(1),
+            }),
+        }
+    }
+
+    /// Serves on `listener` until `stop` is cancelled, then lets running answers finish for a moment.
+    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) {
+        server::serve(self.inner.clone(), listener, stop).await;
+    }
+
+    /// While paused, what is held is served and the rest passes through without being kept.
+    pub fn set_paused(&self, paused: bool) {
+        self.inner.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// The registries behind the mirror.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        self.inner.upstreams.values()
+    }
+
+    /// Makes a tiny image that an engine can be told to pull, to prove that it asks this mirror.
+    pub fn arm_probe(&self) -> ProbeTicket {
+        self.inner.probe.arm(self.inner.clock.now())
+    }
+
+    /// Stops serving that image.
+    pub fn disarm_probe(&self) {
+        self.inner.probe.disarm();
+    }
+}
+
+impl Inner {
+    pub(crate) fn upstream(&self, registry: &RegistryName) -> Option<&Upstream> {
+        self.upstreams.get(registry)
+    }
+
+    pub(crate) fn paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn next_id(&self) -> TransferId {
+        TransferId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn tell_fetched(&self, image: &ImageName, digest: Digest, bytes: u64) {
+        let (at, image, digest) = (self.clock.now(), image.clone(), Some(digest));
+        self.sink.tell(&Event::Fetched { at, image, digest, bytes });
+    }
+}

@@ -1,0 +1,164 @@
+//! A mirror in front of a fake registry, and the events it told.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "shared by several test binaries; a failed unwrap fails the test"
+)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sampan_mirror::{EventSink, Mirror, MirrorOptions, Tasks};
+use sampan_oci::{Answered, Digest, Event, Outcome};
+use sampan_store::{Store, StoreOptions};
+use sampan_testkit::{FakeRegistry, TestClock};
+use sampan_upstream::{Upstream, UpstreamConfig};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub struct TestMirror {
+    pub url: String,
+    pub mirror: Mirror,
+    pub store: Store,
+    pub dir: tempfile::TempDir,
+    pub client: reqwest::Client,
+    events: Arc<Mutex<Vec<Event>>>,
+    told: Arc<tokio::sync::Notify>,
+    tasks: Tasks,
+    stop: CancellationToken,
+}
+
+pub struct Options {
+    pub free_space_floor_bytes: u64,
+    pub revalidate_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { free_space_floor_bytes: 0, revalidate_timeout: Duration::from_secs(5) }
+    }
+}
+
+impl TestMirror {
+    pub async fn in_front_of(upstream: &FakeRegistry) -> Self {
+        Self::with(upstream, Options::default()).await
+    }
+
+    pub async fn with(upstream: &FakeRegistry, options: Options) -> Self {
+        Self::on(tempfile::tempdir().unwrap(), upstream, options).await
+    }
+
+    /// Ends this mirror and starts another one on the same cache.
+    pub async fn restart(self, upstream: &FakeRegistry) -> Self {
+        self.stop.cancel();
+        self.tasks.shutdown(Duration::from_secs(10)).await;
+        let Self { dir, mirror, store, .. } = self;
+        drop((mirror, store));
+        Self::on(dir, upstream, Options::default()).await
+    }
+
+    async fn on(dir: tempfile::TempDir, upstream: &FakeRegistry, options: Options) -> Self {
+        let clock = Arc::new(TestClock::new());
+        let store = Store::open(StoreOptions {
+            dir: dir.path().join("cache"),
+            clock: clock.clone(),
+            free_space_floor_bytes: options.free_space_floor_bytes,
+        })
+        .unwrap();
+        let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+        let (events, told) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
+        let (theirs, tell) = (events.clone(), told.clone());
+        let config =
+            UpstreamConfig { registry: "docker.io".parse().unwrap(), url: upstream.url().parse().unwrap() };
+        let mirror = Mirror::new(MirrorOptions {
+            store: store.clone(),
+            upstreams: vec![Upstream::new(config, sampan_upstream::client().unwrap())],
+            clock,
+            sink: EventSink::new(move |event| {
+                theirs.lock().unwrap().push(event.clone());
+                tell.notify_waiters();
+            }),
+            tasks: tasks.clone(),
+            revalidate_timeout: options.revalidate_timeout,
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (serving, token) = (mirror.clone(), stop.clone());
+        tasks.spawn("serve", |_| async move { serving.serve(listener, token).await });
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { url, mirror, store, dir, client, events, told, tasks, stop }
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    pub async fn head(&self, path: &str) -> reqwest::Response {
+        self.client.head(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    pub async fn range(&self, path: &str, range: &str) -> reqwest::Response {
+        self.client.get(format!("{}{path}", self.url)).header("Range", range).send().await.unwrap()
+    }
+
+    /// The answers told so far, in order.
+    pub fn answers(&self) -> Vec<Answered> {
+        let events = self.events.lock().unwrap();
+        events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Answered(answered) => Some(answered.clone()),
+                Event::Manifest { .. }
+                | Event::BlobStarted { .. }
+                | Event::BlobProgress { .. }
+                | Event::Fetched { .. } => None,
+            })
+            .collect()
+    }
+
+    /// Waits until `n` answers were told, and returns the outcome of the last.
+    pub async fn outcome(&self, n: usize) -> Outcome {
+        loop {
+            let told = self.told.notified();
+            if let Some(answered) = self.answers().get(n - 1) {
+                return answered.outcome;
+            }
+            told.await;
+        }
+    }
+
+    /// Body bytes told as fetched.
+    pub fn fetched(&self) -> u64 {
+        let bytes = |event: &Event| match event {
+            Event::Fetched { bytes, .. } => *bytes,
+            Event::Manifest { .. }
+            | Event::BlobStarted { .. }
+            | Event::BlobProgress { .. }
+            | Event::Answered(_) => 0,
+        };
+        self.events.lock().unwrap().iter().map(bytes).sum()
+    }
+
+    /// The file of a published blob.
+    pub fn file(&self, digest: &Digest) -> std::path::PathBuf {
+        self.dir.path().join("cache/blobs").join(digest.algorithm().as_str()).join(digest.hex())
+    }
+
+    /// How many files are published.
+    pub fn published(&self) -> usize {
+        let blobs = self.dir.path().join("cache/blobs/sha256");
+        std::fs::read_dir(blobs).map_or(0, Iterator::count)
+    }
+
+    pub async fn stop(self) -> usize {
+        self.stop.cancel();
+        self.tasks.shutdown(Duration::from_secs(10)).await
+    }
+}
+
+/// The whole body, or `None` if it broke off.
+pub async fn body(response: reqwest::Response) -> Option<Vec<u8>> {
+    response.bytes().await.ok().map(|bytes| bytes.to_vec())
+}

@@ -1,0 +1,211 @@
+//! A blob's open file: read at any place by any number of readers.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use sampan_oci::{Digest, Hasher};
+
+use crate::error::{StoreError, blocking};
+
+/// How much is hashed at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Published blobs whose hashing is remembered; beyond it all are forgotten, which costs hashing again.
+const VERIFIED_MAX: usize = 65_536;
+
+/// A blob's file, open for reading. Cheap to clone. Stays readable when the blob is published, replaced or removed.
+#[derive(Clone, Debug)]
+pub struct BlobFile(Arc<Shared>);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) file: File,
+    digest: Digest,
+    size: u64,
+    verified: AtomicBool,
+    ledger: Arc<Verified>,
+}
+
+impl BlobFile {
+    /// Takes an open file that is to hold the bytes `digest` names. `size`: what is promised, else the file's own.
+    pub(crate) fn new(
+        file: File,
+        digest: Digest,
+        size: Option<u64>,
+        ledger: Arc<Verified>,
+    ) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let verified = AtomicBool::new(ledger.contains(&digest, &FileId::of(&metadata)));
+        Ok(Self(Arc::new(Shared { file, digest, size: size.unwrap_or(metadata.len()), verified, ledger })))
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.0.file
+    }
+
+    /// The blob's size in bytes: the file's when it was opened, or what a running download was announced to have.
+    pub fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    /// The digest under which it was opened. Whether the bytes are the ones it names: [`verified`](Self::verified).
+    pub fn digest(&self) -> Digest {
+        self.0.digest
+    }
+
+    /// Reads up to `len` bytes from `offset`. Short only at the end of what the file holds now.
+    /// # Errors
+    /// The disk's.
+    pub async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let shared = Arc::clone(&self.0);
+        let read = move || {
+            let rest = usize::try_from(shared.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let mut buffer = vec![0; len.min(rest)];
+            let filled = read_full_at(&shared.file, &mut buffer, offset)?;
+            buffer.truncate(filled);
+            Ok(Bytes::from(buffer))
+        };
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    }
+
+    /// Whether all of it was hashed, and found right, since this process started.
+    pub fn verified(&self) -> bool {
+        self.0.verified.load(Ordering::Acquire)
+    }
+
+    /// Remembers that all of it was hashed and found right; the file is not hashed again while it stays as it is.
+    pub fn mark_verified(&self) {
+        if let Ok(metadata) = self.0.file.metadata() {
+            self.0.ledger.insert(self.0.digest, FileId::of(&metadata));
+            self.0.verified.store(true, Ordering::Release);
+        }
+    }
+
+    /// Hashes the whole file, whatever was remembered of it, and remembers the result. `false`: it is damaged.
+    /// # Errors
+    /// [`StoreError::Io`] if it could not be read: nothing is then known of it.
+    pub async fn verify(&self) -> Result<bool, StoreError> {
+        let blob = self.clone();
+        blocking(move || blob.verify_blocking()).await
+    }
+
+    fn verify_blocking(&self) -> Result<bool, StoreError> {
+        let shared = &self.0;
+        let before = FileId::of(&shared.file.metadata().map_err(StoreError::Io)?);
+        let (digest, size) = hash(&shared.file, shared.digest.hasher()).map_err(StoreError::Io)?;
+        let good = digest == shared.digest && size == shared.size;
+        if good {
+            // What was changed while it was read has another identity now, and stays unverified.
+            shared.ledger.insert(shared.digest, before);
+        } else {
+            shared.ledger.remove(&shared.digest);
+        }
+        shared.verified.store(good, Ordering::Release);
+        Ok(good)
+    }
+}
+
+fn hash(file: &File, mut hasher: Hasher) -> io::Result<(Digest, u64)> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut size = 0;
+    loop {
+        let filled = read_full_at(file, &mut buffer, size)?;
+        if filled == 0 {
+            return Ok((hasher.finish(), size));
+        }
+        hasher.update(&buffer[..filled]);
+        size += filled as u64;
+    }
+}
+
+/// Which files were hashed whole and found right since this process started.
+#[derive(Debug, Default)]
+pub(crate) struct Verified(Mutex<HashMap<Digest, FileId>>);
+
+impl Verified {
+    fn contains(&self, digest: &Digest, id: &FileId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(id)
+    }
+
+    fn insert(&self, digest: Digest, id: FileId) {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.len() >= VERIFIED_MAX {
+            files.clear();
+        }
+        files.insert(digest, id);
+    }
+
+    pub(crate) fn remove(&self, digest: &Digest) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+    }
+}
+
+/// Tells a file from its replacements and from its own past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId {
+    size: u64,
+    identity: [u64; 2],
+    modified: [i64; 2],
+}
+
+impl FileId {
+    #[cfg(unix)]
+    fn of(metadata: &Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            size: metadata.len(),
+            identity: [metadata.dev(), metadata.ino()],
+            modified: [metadata.mtime(), metadata.mtime_nsec()],
+        }
+    }
+
+    #[cfg(windows)]
+    fn of(metadata: &Metadata) -> Self {
+        use std::os::windows::fs::MetadataExt;
+        let written = i64::try_from(metadata.last_write_time()).unwrap_or(i64::MAX);
+        Self { size: metadata.len(), identity: [metadata.creation_time(), 0], modified: [written, 0] }
+    }
+}
+
+/// Fills `buffer` from `offset`; fewer bytes only at the end of the file.
+pub(crate) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        #[cfg(unix)]
+        let read = std::os::unix::fs::FileExt::read_at(file, &mut buffer[filled..], offset + filled as u64);
+        #[cfg(windows)]
+        let read =
+            std::os::windows::fs::FileExt::seek_read(file, &mut buffer[filled..], offset + filled as u64);
+        match read {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
+    #[cfg(windows)]
+    {
+        let mut written = 0;
+        while written < bytes.len() {
+            match std::os::windows::fs::FileExt::seek_write(file, &bytes[written..], offset + written as u64)
+            {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

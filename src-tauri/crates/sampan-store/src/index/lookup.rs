@@ -1,0 +1,93 @@
+//! The quick questions that requests ask.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Params, Row};
+use sampan_oci::{Digest, ImageName, MediaType, Millis, Tag};
+
+use crate::store::{HeldTag, Link};
+
+/// Every question is about one image: its key is found by these first two parameters.
+const IMAGE: &str = "(SELECT id FROM image WHERE registry = ?1 AND repository = ?2)";
+
+fn ask<T>(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Option<T>> {
+    connection.prepare_cached(sql)?.query_row(values, read).optional()
+}
+
+/// What a tag points at, if that manifest is held.
+pub(crate) fn held_tag(
+    connection: &Connection,
+    image: &ImageName,
+    tag: &Tag,
+) -> rusqlite::Result<Option<HeldTag>> {
+    let sql = format!(
+        "SELECT tag.digest, tag.checked FROM tag JOIN blob ON blob.digest = tag.digest
+         WHERE tag.image = {IMAGE} AND tag.tag = ?3"
+    );
+    let found =
+        ask(connection, &sql, [image.registry.as_str(), image.repository.as_str(), tag.as_str()], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?))
+        })?;
+    // A text that is no digest can only be damage that SQLite cannot see: then the tag is not held.
+    Ok(found.and_then(|(digest, checked)| {
+        Some(HeldTag { digest: digest.parse().ok()?, checked: Millis(checked) })
+    }))
+}
+
+/// The tags whose manifests are held, in byte order, as the specification's tag list wants them.
+pub(crate) fn tags(connection: &Connection, image: &ImageName) -> rusqlite::Result<Vec<Tag>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT tag.tag FROM tag JOIN blob ON blob.digest = tag.digest WHERE tag.image = {IMAGE} ORDER BY tag.tag"
+    ))?;
+    let names = statement
+        .query_map([image.registry.as_str(), image.repository.as_str()], |row| row.get::<_, String>(0))?;
+    let mut tags = Vec::new();
+    for name in names {
+        tags.extend(name?.parse::<Tag>());
+    }
+    Ok(tags)
+}
+
+/// The proof that an image shows a digest.
+pub(crate) fn link(
+    connection: &Connection,
+    image: &ImageName,
+    digest: &Digest,
+) -> rusqlite::Result<Option<Link>> {
+    let sql = format!("SELECT size FROM link WHERE image = {IMAGE} AND digest = ?3");
+    let values = [image.registry.as_str(), image.repository.as_str(), &digest.to_string()];
+    let size = ask(connection, &sql, values, |row| row.get::<_, Option<i64>>(0))?;
+    Ok(size.map(|size| Link { size: size.and_then(|size| u64::try_from(size).ok()) }))
+}
+
+/// The media type of a manifest that is held and linked to the image.
+pub(crate) fn media_type(
+    connection: &Connection,
+    image: &ImageName,
+    digest: &Digest,
+) -> rusqlite::Result<Option<MediaType>> {
+    let sql = format!(
+        "SELECT manifest.media_type FROM manifest
+         JOIN blob ON blob.digest = manifest.digest
+         JOIN link ON link.digest = manifest.digest AND link.image = {IMAGE}
+         WHERE manifest.digest = ?3"
+    );
+    let values = [image.registry.as_str(), image.repository.as_str(), &digest.to_string()];
+    let text = ask(connection, &sql, values, |row| row.get::<_, String>(0))?;
+    Ok(text.and_then(|text| MediaType::parse(&text)))
+}
+
+/// The kept list of what refers to `subject`.
+pub(crate) fn referrers(
+    connection: &Connection,
+    image: &ImageName,
+    subject: &Digest,
+) -> rusqlite::Result<Option<Bytes>> {
+    let sql = format!("SELECT body FROM referrers WHERE image = {IMAGE} AND subject = ?3");
+    let values = [image.registry.as_str(), image.repository.as_str(), &subject.to_string()];
+    Ok(ask(connection, &sql, values, |row| row.get::<_, Vec<u8>>(0))?.map(Bytes::from))
+}

@@ -1,0 +1,231 @@
+//! The index: what the blobs are. Only an index: lost or damaged, it is made again from the files (SECURITY.md R71, R74).
+
+mod change;
+mod lookup;
+mod report;
+mod schema;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig};
+use sampan_oci::{Digest, ImageName, Millis};
+
+pub(crate) use change::Change;
+pub(crate) use lookup::{held_tag, link, media_type, referrers, tags};
+pub(crate) use report::catalog;
+
+use crate::blob::read_full_at;
+use crate::error::{OpenError, StoreError};
+use crate::folder::Folder;
+use crate::layout::Layout;
+
+const FILE: &str = "sampan.db";
+/// Where a damaged index is kept for diagnosis: one, the last.
+const SET_ASIDE: &str = "sampan.db.damaged";
+/// How many last uses wait in memory before they are written.
+const TOUCHED_MAX: usize = 1024;
+/// How long they wait.
+const TOUCHED_MILLIS_MAX: u64 = 60_000;
+
+/// The open index: one connection that writes, one for the quick questions of requests, one for long lists.
+#[derive(Debug)]
+pub(crate) struct Index {
+    writer: Mutex<Connection>,
+    lookups: Mutex<Connection>,
+    reports: Mutex<Connection>,
+    size_bytes: AtomicI64,
+    blobs: AtomicI64,
+    touched: Mutex<Touched>,
+}
+
+#[derive(Debug)]
+struct Touched {
+    uses: HashMap<(ImageName, Digest), Millis>,
+    since: Millis,
+}
+
+/// Refuses an index of a newer Sampan, before anything in the folder is changed (SECURITY.md R76).
+pub(crate) fn refuse_future(root: &Folder) -> Result<(), OpenError> {
+    // The header first: merely opening an index makes files beside it. Offset 60: https://sqlite.org/fileformat.html
+    if let Some(file) = root.open_file(FILE)? {
+        let mut header = [0; 64];
+        if read_full_at(&file, &mut header, 0)? == header.len() && header.starts_with(b"SQLite format 3\0") {
+            let version = i32::from_be_bytes([header[60], header[61], header[62], header[63]]);
+            if version > schema::VERSION {
+                return Err(OpenError::Future(version));
+            }
+        }
+    }
+    // A crash may have left the newer version in the log only.
+    if root.size_of(&format!("{FILE}-wal"))?.is_some() {
+        let version = connect(root).and_then(|connection| {
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            schema::version(&connection)
+        });
+        if let Ok(version) = version
+            && version > schema::VERSION
+        {
+            return Err(OpenError::Future(version));
+        }
+    }
+    Ok(())
+}
+
+impl Index {
+    /// Opens the index, or makes it anew if it is missing or damaged, and squares it with the files under `blobs/`.
+    pub(crate) fn open(layout: &Layout, now: Millis) -> Result<Self, OpenError> {
+        let root = &layout.root;
+        let writer = match open_sound(root) {
+            Ok(Some(connection)) => connection,
+            Ok(None) => replace_damaged(root, "it is not consistent")?,
+            Err(error) if is_damage(&error) => replace_damaged(root, &error.to_string())?,
+            Err(error) => return Err(error.into()),
+        };
+        let index = Self {
+            writer: Mutex::new(writer),
+            lookups: Mutex::new(connect(root)?),
+            reports: Mutex::new(connect(root)?),
+            size_bytes: AtomicI64::new(0),
+            blobs: AtomicI64::new(0),
+            touched: Mutex::new(Touched { uses: HashMap::new(), since: now }),
+        };
+        let files = layout.blobs()?;
+        let squared = index.change(|change| change.square_with(&files, now));
+        squared.map_err(|error| match error {
+            StoreError::Index(error) => OpenError::Index(error),
+            StoreError::Io(error) => OpenError::Io(error),
+            StoreError::Full => OpenError::Io(std::io::ErrorKind::StorageFull.into()),
+            StoreError::ReadOnly => OpenError::Io(std::io::ErrorKind::ReadOnlyFilesystem.into()),
+            StoreError::Mismatch { .. }
+            | StoreError::Size { .. }
+            | StoreError::Dead
+            | StoreError::Stopped => OpenError::Io(std::io::Error::other(error)),
+        })?;
+        Ok(index)
+    }
+
+    /// Runs `work` in one transaction, alone among all changes. Blocks. What `work` did to files it has to undo itself
+    /// when this fails.
+    pub(crate) fn change<T>(
+        &self,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = lock(&self.writer);
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut change = Change::new(transaction);
+        let done = work(&mut change)?;
+        let (size, blobs) = change.commit()?;
+        self.size_bytes.fetch_add(size, Ordering::AcqRel);
+        self.blobs.fetch_add(blobs, Ordering::AcqRel);
+        Ok(done)
+    }
+
+    /// Asks a quick question. Blocks.
+    pub(crate) fn look_up<T>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        Ok(question(&lock(&self.lookups))?)
+    }
+
+    /// Asks a long question, without holding up the quick ones. Blocks.
+    pub(crate) fn report<T>(
+        &self,
+        question: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        Ok(question(&mut lock(&self.reports))?)
+    }
+
+    /// The sum of the sizes of all blobs in bytes, and how many they are.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let read = |number: &AtomicI64| u64::try_from(number.load(Ordering::Acquire)).unwrap_or(0);
+        (read(&self.size_bytes), read(&self.blobs))
+    }
+
+    /// Notes a use in memory; `true`: enough has gathered to [`write_touched`](Self::write_touched).
+    pub(crate) fn touch(&self, image: &ImageName, digest: Digest, now: Millis) -> bool {
+        let mut touched = lock(&self.touched);
+        touched.uses.insert((image.clone(), digest), now);
+        let due = touched.uses.len() >= TOUCHED_MAX || now.since(touched.since) >= TOUCHED_MILLIS_MAX;
+        if due {
+            // The next one waits its turn again, whether or not this one could be written.
+            touched.since = now;
+        }
+        due
+    }
+
+    /// Writes the uses noted so far. Blocks. A failure loses them: they only order what is cleared first.
+    pub(crate) fn write_touched(&self) -> Result<(), StoreError> {
+        let uses = std::mem::take(&mut lock(&self.touched).uses);
+        if uses.is_empty() {
+            return Ok(());
+        }
+        self.change(|change| {
+            uses.iter().try_for_each(|((image, digest), used)| change.record_use(image, digest, *used))
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere rolled its transaction back: the connection is as good as before.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn connect(root: &Folder) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(root.path().join(FILE), flags)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+/// `None`: the file is damaged in a way SQLite only notices when it looks.
+fn open_sound(root: &Folder) -> rusqlite::Result<Option<Connection>> {
+    let mut connection = connect(root)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
+    if schema::version(&connection)? < 0 {
+        return Ok(None);
+    }
+    schema::migrate(&mut connection)?;
+    if !schema::check(&connection)? {
+        return Ok(None);
+    }
+    // SQLite does not look into texts: one that cannot be read at all is found now, not at each question.
+    report::catalog(&connection)?;
+    Ok(Some(connection))
+}
+
+/// Whether making the index anew cures the error: the file is at fault, not the disk, the memory or the permissions.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    !matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::CannotOpen
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed
+        )
+    )
+}
+
+fn replace_damaged(root: &Folder, why: &str) -> Result<Connection, OpenError> {
+    tracing::warn!(why, kept_as = SET_ASIDE, "the index is damaged: made anew from the blobs, tags are lost");
+    root.rename(FILE, root, SET_ASIDE)?;
+    for companion in ["-wal", "-shm"] {
+        // Left in place, the old log would be replayed into the new file.
+        root.remove(&format!("{FILE}{companion}"))?;
+    }
+    open_sound(root)?.ok_or_else(|| OpenError::Io(std::io::Error::other("a new index is damaged at once")))
+}

@@ -1,0 +1,90 @@
+//! The whole index at one moment, as plain data to decide on.
+
+use std::str::FromStr;
+
+use rusqlite::{Connection, Row};
+use sampan_oci::{Millis, Platform, RegistryName, RepositoryName};
+
+use crate::catalog::{Catalog, Edge, Held, LinkRow, TagRow};
+
+/// Reads everything that lists and clearing are decided on, from one snapshot. Rows that say nothing readable are left
+/// out: what they named is then not listed, and goes when everything is cleared.
+pub(crate) fn catalog(connection: &Connection) -> rusqlite::Result<Catalog> {
+    // A savepoint of reads: all tables as of one moment, while changes go on.
+    connection.execute_batch("BEGIN")?;
+    let catalog = read(connection);
+    connection.execute_batch("ROLLBACK")?;
+    catalog
+}
+
+fn text<T: FromStr>(row: &Row<'_>, place: usize) -> rusqlite::Result<Option<T>> {
+    Ok(row.get::<_, String>(place)?.parse().ok())
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<Catalog> {
+    let mut catalog = Catalog::default();
+    each(connection, "SELECT id, registry, repository FROM image", |row| {
+        if let (Some(registry), Some(repository)) =
+            (text::<RegistryName>(row, 1)?, text::<RepositoryName>(row, 2)?)
+        {
+            catalog.images.insert(row.get(0)?, sampan_oci::ImageName { registry, repository });
+        }
+        Ok(())
+    })?;
+    each(connection, "SELECT digest, size, created FROM blob", |row| {
+        if let Some(digest) = text(row, 0)? {
+            let size = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
+            catalog.held.insert(digest, Held { size, created: Millis(row.get(2)?) });
+        }
+        Ok(())
+    })?;
+    each(connection, "SELECT digest FROM manifest", |row| {
+        if let Some(digest) = text(row, 0)? {
+            catalog.manifests.insert(digest, Vec::new());
+        }
+        Ok(())
+    })?;
+    let descriptors = "SELECT manifest, digest, configuration, architecture, os, variant FROM descriptor
+                       ORDER BY manifest, place";
+    each(connection, descriptors, |row| {
+        let (Some(manifest), Some(digest)) = (text(row, 0)?, text(row, 1)?) else { return Ok(()) };
+        let platform = match (row.get(3)?, row.get(4)?) {
+            (Some(architecture), Some(os)) => Some(Platform { architecture, os, variant: row.get(5)? }),
+            (None, _) | (_, None) => None,
+        };
+        if let Some(edges) = catalog.manifests.get_mut(&manifest) {
+            edges.push(Edge { digest, configuration: row.get(2)?, platform });
+        }
+        Ok(())
+    })?;
+    each(connection, "SELECT image, digest, created, last_used FROM link", |row| {
+        if let Some(digest) = text(row, 1)? {
+            let (created, last_used) = (Millis(row.get(2)?), Millis(row.get(3)?));
+            catalog.links.push(LinkRow { image: row.get(0)?, digest, created, last_used });
+        }
+        Ok(())
+    })?;
+    let tags = "SELECT tag.image, tag.tag, tag.digest, coalesce(tag_history.first_seen, tag.checked)
+                FROM tag LEFT JOIN tag_history USING (image, tag, digest)";
+    each(connection, tags, |row| {
+        if let (Some(tag), Some(digest)) = (text(row, 1)?, text(row, 2)?) {
+            let first_seen = Millis(row.get(3)?);
+            catalog.tags.push(TagRow { image: row.get(0)?, tag, digest, first_seen });
+        }
+        Ok(())
+    })?;
+    Ok(catalog)
+}
+
+fn each(
+    connection: &Connection,
+    sql: &str,
+    mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        take(row)?;
+    }
+    Ok(())
+}

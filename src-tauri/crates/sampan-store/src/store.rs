@@ -1,0 +1,449 @@
+//! The store's interface: everything other crates can ask of it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use sampan_oci::{Clock, Digest, ImageName, MANIFEST_BYTES_MAX, Manifest, MediaType, Millis, Platform, Tag};
+
+use crate::blob::{BlobFile, Verified, read_full_at};
+use crate::catalog::{Catalog, Entry, ImageEntry};
+use crate::clear::{self, Cleared, Removal, Selection};
+use crate::error::{OpenError, StoreError, blocking};
+use crate::index::{self, Change, Index};
+use crate::layout::{Claim, Layout};
+use crate::stage::{Running, Stage};
+use crate::usage::Usage;
+
+/// How to open a [`Store`].
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The cache folder; made if it is missing.
+    pub dir: PathBuf,
+    /// Tells the time written into the index.
+    pub clock: Arc<dyn Clock>,
+    /// Downloads are refused ([`StoreError::Full`]) when the disk would have fewer bytes left than this.
+    pub free_space_floor_bytes: u64,
+}
+
+/// An open cache. Cheap to clone; the cache is released when the last clone and the last [`Stage`] are dropped.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+/// What a tag points at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldTag {
+    /// The digest of its manifest, which is held.
+    pub digest: Digest,
+    /// When an upstream last confirmed it.
+    pub checked: Millis,
+}
+
+/// The proof that a repository shows a digest to everybody (SECURITY.md R84).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The size in bytes, where a manifest or upstream told it.
+    pub size: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    dir: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) free_space_floor_bytes: u64,
+    pub(crate) verified: Arc<Verified>,
+    pub(crate) running: Arc<Running>,
+    /// Platforms read from image configurations; at most one for each image held.
+    platforms: Mutex<HashMap<Digest, Option<Platform>>>,
+    pub(crate) index: Index,
+    /// Last, so that the lock outlives the index's files.
+    pub(crate) layout: Layout,
+}
+
+impl Store {
+    /// Locks the cache, removes what a crash left in `partial/`, opens the index and squares it with the files. Blocks.
+    /// A damaged index is set aside and made anew: blobs stay, tags and links are lost.
+    /// # Errors
+    /// [`OpenError`]; a folder that is not ours, in use, or of a newer Sampan is left as it was.
+    pub fn open(options: StoreOptions) -> Result<Self, OpenError> {
+        let StoreOptions { dir, clock, free_space_floor_bytes } = options;
+        let claim = Claim::take(&dir)?;
+        index::refuse_future(claim.root())?;
+        let layout = claim.prepare()?;
+        let index = Index::open(&layout, clock.now())?;
+        Ok(Self(Arc::new(Inner {
+            dir,
+            clock,
+            free_space_floor_bytes,
+            verified: Arc::default(),
+            running: Arc::default(),
+            platforms: Mutex::default(),
+            index,
+            layout,
+        })))
+    }
+
+    /// The cache folder, as it was given.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Inner>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || work(&inner)).await
+    }
+
+    async fn change(
+        &self,
+        work: impl FnOnce(&mut Change<'_>, Millis) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.run(|inner| inner.index.change(|change| work(change, inner.clock.now()))).await
+    }
+
+    /// Opens a published blob for reading. `None`: not held. Its bytes were right when it was published; whether they
+    /// still are: [`BlobFile::verified`].
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn open_blob(&self, digest: &Digest) -> Result<Option<BlobFile>, StoreError> {
+        let digest = *digest;
+        self.run(move |inner| inner.open_blob(digest)).await
+    }
+
+    /// Begins a download of `size` bytes.
+    /// # Errors
+    /// [`StoreError::Full`] if the disk would have less left than the floor; [`StoreError::ReadOnly`].
+    pub async fn stage(&self, digest: &Digest, size: u64) -> Result<Stage, StoreError> {
+        let digest = *digest;
+        self.run(move |inner| Stage::begin(inner, digest, size)).await
+    }
+
+    /// Stages and publishes bytes that are in memory.
+    /// # Errors
+    /// [`StoreError::Mismatch`] if they are not what `digest` names, and what [`stage`](Self::stage),
+    /// [`Stage::append`] and [`Stage::publish`] say.
+    pub async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<(), StoreError> {
+        self.put_with(digest, bytes, |_| Ok(())).await
+    }
+
+    async fn put_with<F>(&self, digest: &Digest, bytes: Bytes, record: F) -> Result<(), StoreError>
+    where
+        F: FnOnce(&mut Change<'_>) -> Result<(), StoreError> + Send + 'static,
+    {
+        let mut stage = self.stage(digest, bytes.len() as u64).await?;
+        stage.append(bytes).await?;
+        stage.publish_with(record).await
+    }
+
+    /// Removes a blob whose file was found damaged: it is not served again. Proofs and tags stay, so that it can be fetched
+    /// again. Removing one that is not held is `Ok`.
+    /// # Errors
+    /// [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`].
+    pub async fn quarantine(&self, digest: &Digest) -> Result<(), StoreError> {
+        let digest = *digest;
+        self.run(move |inner| inner.quarantine(&digest)).await
+    }
+
+    /// What a tag points at, if its manifest is held.
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub async fn held_tag(&self, image: &ImageName, tag: &Tag) -> Result<Option<HeldTag>, StoreError> {
+        let (image, tag) = (image.clone(), tag.clone());
+        self.run(move |inner| inner.index.look_up(|c| index::held_tag(c, &image, &tag))).await
+    }
+
+    /// Points a tag at a digest, confirmed now. That it once pointed there stays in its history.
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Index`].
+    pub async fn set_tag(&self, image: &ImageName, tag: &Tag, digest: &Digest) -> Result<(), StoreError> {
+        let (image, tag, digest) = (image.clone(), tag.clone(), *digest);
+        self.change(move |change, now| change.set_tag(&image, &tag, &digest, now)).await
+    }
+
+    /// Records that an upstream confirmed the tag now. A tag that is not known stays unknown.
+    /// # Errors
+    /// As [`set_tag`](Self::set_tag).
+    pub async fn touch_tag(&self, image: &ImageName, tag: &Tag) -> Result<(), StoreError> {
+        let (image, tag) = (image.clone(), tag.clone());
+        self.change(move |change, now| change.touch_tag(&image, &tag, now)).await
+    }
+
+    /// A manifest's bytes and media type, if it is held and linked to the image. The bytes are hashed at each call; damaged
+    /// ones are removed, and the answer is `None`.
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Index`].
+    pub async fn manifest(
+        &self,
+        image: &ImageName,
+        digest: &Digest,
+    ) -> Result<Option<(Bytes, MediaType)>, StoreError> {
+        let (image, digest) = (image.clone(), *digest);
+        self.run(move |inner| {
+            let Some(media_type) = inner.index.look_up(|c| index::media_type(c, &image, &digest))? else {
+                return Ok(None);
+            };
+            if let Some(bytes) = inner.small_blob(&digest)? {
+                return Ok(Some((bytes, media_type)));
+            }
+            inner.quarantine(&digest)?;
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Publishes a manifest, and records in the same transaction what it is, what it lists, and that the image shows all of
+    /// that. `bytes` must be the very bytes `manifest` was read from.
+    /// # Errors
+    /// As [`put`](Self::put); nothing of it is then kept.
+    pub async fn put_manifest(
+        &self,
+        image: &ImageName,
+        manifest: &Manifest,
+        bytes: Bytes,
+    ) -> Result<(), StoreError> {
+        let (image, manifest, size) = (image.clone(), manifest.clone(), bytes.len() as u64);
+        let clock = Arc::clone(&self.0.clock);
+        self.put_with(&manifest.digest.clone(), bytes, move |change| {
+            change.record_manifest(&image, &manifest, size, clock.now())
+        })
+        .await
+    }
+
+    /// The proof that the image shows this digest, if there is one.
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub async fn link(&self, image: &ImageName, digest: &Digest) -> Result<Option<Link>, StoreError> {
+        let (image, digest) = (image.clone(), *digest);
+        self.run(move |inner| inner.index.look_up(|c| index::link(c, &image, &digest))).await
+    }
+
+    /// Records such a proof. `size` in bytes, where the upstream told it; one that is known already stays known.
+    /// # Errors
+    /// As [`set_tag`](Self::set_tag).
+    pub async fn add_link(
+        &self,
+        image: &ImageName,
+        digest: &Digest,
+        size: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let (image, digest) = (image.clone(), *digest);
+        self.change(move |change, now| change.add_link(&image, &digest, size, now)).await
+    }
+
+    /// Notes that the image's manifest or blob was used now. Costs no disk access: uses are written together, within about
+    /// a minute of use, and before anything is listed or cleared.
+    #[expect(clippy::unused_async, reason = "a store elsewhere than on this disk will have to wait here")]
+    pub async fn touch(&self, image: &ImageName, digest: &Digest) {
+        if self.0.index.touch(image, *digest, self.0.clock.now()) {
+            let inner = Arc::clone(&self.0);
+            drop(tokio::task::spawn_blocking(move || inner.write_touched()));
+        }
+    }
+
+    /// Writes the uses noted so far; for shutdown.
+    /// # Errors
+    /// As [`set_tag`](Self::set_tag).
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.run(|inner| inner.index.write_touched()).await
+    }
+
+    /// The image's tags whose manifests are held, in byte order.
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub async fn tags(&self, image: &ImageName) -> Result<Vec<Tag>, StoreError> {
+        let image = image.clone();
+        self.run(move |inner| inner.index.look_up(|c| index::tags(c, &image))).await
+    }
+
+    /// The body kept by [`put_referrers`](Self::put_referrers).
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub async fn referrers(&self, image: &ImageName, subject: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let (image, subject) = (image.clone(), *subject);
+        self.run(move |inner| inner.index.look_up(|c| index::referrers(c, &image, &subject))).await
+    }
+
+    /// Keeps an upstream's list of what refers to `subject`, for when the upstream cannot answer.
+    /// # Errors
+    /// As [`set_tag`](Self::set_tag).
+    pub async fn put_referrers(
+        &self,
+        image: &ImageName,
+        subject: &Digest,
+        body: Bytes,
+    ) -> Result<(), StoreError> {
+        let (image, subject) = (image.clone(), *subject);
+        self.change(move |change, _| change.put_referrers(&image, &subject, &body)).await
+    }
+
+    /// How much of the disk the cache takes.
+    /// # Errors
+    /// [`StoreError::Stopped`].
+    pub async fn usage(&self) -> Result<Usage, StoreError> {
+        self.run(|inner| {
+            let (size_bytes, blobs) = inner.index.totals();
+            let partial_bytes = inner.running.written();
+            Ok(Usage { size_bytes, partial_bytes, blobs, free_bytes: inner.free_bytes() })
+        })
+        .await
+    }
+
+    /// Everything held, as images: each tag, and each manifest no tag or index of its image leads to. Only blobs really
+    /// held count.
+    /// # Errors
+    /// [`StoreError::Index`].
+    pub async fn images(&self) -> Result<Vec<ImageEntry>, StoreError> {
+        self.run(|inner| {
+            inner.write_touched();
+            let (_, entries) = inner.entries()?;
+            Ok(entries.into_iter().map(|entry| entry.shown).collect())
+        })
+        .await
+    }
+
+    /// What [`clear`](Self::clear) would remove now. Changes nothing.
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Index`].
+    pub async fn plan_clear(&self, selection: &Selection) -> Result<Cleared, StoreError> {
+        let selection = selection.clone();
+        self.run(move |inner| {
+            inner.write_touched();
+            inner.plan_clear(&selection).map(|(_, cleared)| cleared)
+        })
+        .await
+    }
+
+    /// Removes what is selected: tags, proofs, and the blobs no remaining image is made of. Only files the store made go;
+    /// running downloads and open readers go on.
+    /// # Errors
+    /// [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: part of it may be gone, and the index says so.
+    pub async fn clear(&self, selection: &Selection) -> Result<Cleared, StoreError> {
+        let selection = selection.clone();
+        self.run(move |inner| inner.clear(&selection)).await
+    }
+}
+
+impl Inner {
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        fs4::available_space(&self.dir).ok()
+    }
+
+    fn open_blob(&self, digest: Digest) -> Result<Option<BlobFile>, StoreError> {
+        // A file that may not be read is damage of the disk's kind, not "read-only".
+        let file = self.layout.open_blob(&digest).map_err(StoreError::Io)?;
+        let open = |file| BlobFile::new(file, digest, None, Arc::clone(&self.verified));
+        file.map(open).transpose().map_err(StoreError::Io)
+    }
+
+    /// A blob of a manifest's size, hashed. `None`: missing, damaged or too large.
+    fn small_blob(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let Some(blob) = self.open_blob(*digest)? else { return Ok(None) };
+        let Some(size) = usize::try_from(blob.size()).ok().filter(|size| *size <= MANIFEST_BYTES_MAX) else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; size];
+        let filled = read_full_at(blob.file(), &mut bytes, 0).map_err(StoreError::Io)?;
+        Ok((filled == size && digest.names(&bytes)).then(|| bytes.into()))
+    }
+
+    fn quarantine(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.index.change(|change| {
+            self.verified.remove(digest);
+            if self.layout.remove_blob(digest)? {
+                tracing::warn!(%digest, "a damaged blob was removed; it will be fetched again");
+            }
+            change.forget_blob(digest)
+        })
+    }
+
+    /// Removes a file that was published and could not be recorded.
+    pub(crate) fn take_back(&self, digest: &Digest) {
+        let done = self.index.change(|change| {
+            self.layout.remove_blob(digest)?;
+            change.forget_blob(digest)
+        });
+        if let Err(error) = done {
+            tracing::error!(%digest, %error, "a blob that could not be recorded could not be removed; the next start counts it");
+        }
+    }
+
+    /// Listing and clearing go on without the last uses where they cannot be written.
+    fn write_touched(&self) {
+        if let Err(error) = self.index.write_touched() {
+            tracing::warn!(%error, "last uses could not be written");
+        }
+    }
+
+    fn entries(&self) -> Result<(Catalog, Vec<Entry>), StoreError> {
+        let catalog = self.index.report(|connection| index::catalog(connection))?;
+        let entries = catalog.entries(|digest| self.platform(digest));
+        Ok((catalog, entries))
+    }
+
+    /// The platform that a held image configuration names (image-spec, config.md). Read once, then remembered.
+    fn platform(&self, configuration: &Digest) -> Option<Platform> {
+        let known = |platforms: &Mutex<HashMap<_, _>>| {
+            let platforms = platforms.lock().unwrap_or_else(PoisonError::into_inner);
+            platforms.get(configuration).cloned()
+        };
+        if let Some(platform) = known(&self.platforms) {
+            return platform;
+        }
+        // Unreadable now may be readable after a refetch: only what the right bytes say is remembered.
+        let bytes = self.small_blob(configuration).ok().flatten()?;
+        let platform: Option<Platform> = serde_json::from_slice(&bytes).ok();
+        let platform = platform.filter(|p| !p.os.is_empty() && !p.architecture.is_empty());
+        let mut platforms = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
+        platforms.insert(*configuration, platform.clone());
+        platform
+    }
+
+    /// What goes, and its numbers by the files as they are now.
+    fn plan_clear(&self, selection: &Selection) -> Result<(Removal, Cleared), StoreError> {
+        let (catalog, entries) = self.entries()?;
+        let removal = clear::plan(&catalog, entries, selection);
+        let mut cleared = Cleared { images: removal.entries.clone(), ..Cleared::default() };
+        for digest in &removal.blobs {
+            if let Some(size) = self.layout.blob_size(digest).map_err(StoreError::Io)? {
+                cleared.blobs += 1;
+                cleared.freed_bytes += size;
+            }
+        }
+        Ok((removal, cleared))
+    }
+
+    fn clear(&self, selection: &Selection) -> Result<Cleared, StoreError> {
+        // Before the writer lock is taken for the rest: `change` does not nest.
+        self.write_touched();
+        let mut failed = None;
+        let cleared = self.index.change(|change| {
+            // Planned under the writer lock: nothing can be published between the plan and the deed.
+            let (removal, cleared) = self.plan_clear(selection)?;
+            // Files first: after a crash the next start finds rows without files, and drops them. The other way round
+            // it would find files that nothing leads to.
+            for digest in &removal.blobs {
+                match self.layout.remove_blob(digest) {
+                    Ok(_) => {
+                        self.verified.remove(digest);
+                        change.forget_blob(digest)?;
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if failed.is_none() {
+                change.forget(&removal)?;
+            }
+            Ok(cleared)
+        })?;
+        let mut platforms = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
+        platforms.retain(|digest, _| matches!(self.layout.blob_size(digest), Ok(Some(_))));
+        drop(platforms);
+        match failed {
+            None => Ok(cleared),
+            Some(error) => Err(error.into()),
+        }
+    }
+}

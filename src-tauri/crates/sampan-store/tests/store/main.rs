@@ -1,0 +1,12 @@
+//! What the store promises, on real files and a real index.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+mod blobs;
+mod clearing;
+mod crash;
+mod images;
+mod index;
+mod opening;
+mod refusing_disk;
+mod sequences;
+mod setting;

@@ -1,0 +1,127 @@
+//! Disks that are full or cannot be written.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sampan_oci::Digest;
+use sampan_store::{Store, StoreError, StoreOptions};
+
+use crate::setting::{Cache, files_below, name, noise, open_at, tag};
+
+/// A file system of 2 MiB, mounted for one test.
+struct SmallDisk {
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    /// `None`: this machine does not let us mount; the test says that it was skipped.
+    fn mount(path: &Path) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(path);
+        if cfg!(target_os = "linux") && mount.output().is_ok_and(|output| output.status.success()) {
+            return Some(Self { path: path.to_owned() });
+        }
+        eprintln!("SKIPPED: mounting a small tmpfs needs Linux and root");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.path).output();
+    }
+}
+
+/// Fills the disk to the last byte.
+fn fill(dir: &Path) -> PathBuf {
+    use std::io::Write;
+    let path = dir.join("filler");
+    let mut file = std::fs::File::create(&path).unwrap();
+    while file.write_all(&[0; 512]).is_ok() {}
+    path
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_keeps_nothing_and_recovers() {
+    let cache = Cache::new();
+    let Some(disk) = SmallDisk::mount(&cache.dir) else { return };
+    let store = open_at(&disk.path, &cache.clock).unwrap();
+    let bytes = noise(1, 1024 * 1024);
+    let digest = Digest::of(&bytes);
+    let too_large = store.stage(&digest, 64 * 1024 * 1024).await.unwrap_err();
+    assert!(matches!(too_large, StoreError::Full), "refused before the first byte");
+
+    let mut stage = store.stage(&digest, bytes.len() as u64).await.unwrap();
+    stage.append(bytes.slice(..4096)).await.unwrap();
+    let filler = fill(&disk.path);
+    let error = stage.append(bytes.slice(4096..)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full), "the disk's own refusal, at once: {error:?}");
+    assert!(matches!(stage.publish().await, Err(StoreError::Dead)));
+    assert_eq!((cache.du(), cache.partials()), ((0, 0), 0), "nothing is left of it");
+    drop(fill(&disk.path));
+
+    // An empty blob needs no room for its bytes: here it is the index that has none for the row.
+    let mut refused = store.put(&Digest::of(b""), Bytes::new()).await;
+    for round in 0..2000 {
+        if refused.is_err() {
+            break;
+        }
+        refused = store.set_tag(&name("alpine"), &tag(&format!("t{round}")), &digest).await;
+    }
+    assert!(matches!(refused, Err(StoreError::Full)), "the index is on the same disk: {refused:?}");
+    let usage = store.usage().await.unwrap();
+    assert_eq!((usage.size_bytes, usage.blobs), cache.du(), "what was refused is not counted");
+
+    std::fs::remove_file(filler).unwrap();
+    store.put(&digest, bytes).await.expect("room again, work again");
+    assert_eq!(store.usage().await.unwrap().size_bytes, 1024 * 1024);
+}
+
+#[tokio::test]
+async fn the_room_to_be_kept_free_is_kept_free() {
+    let cache = Cache::new();
+    let clock = Arc::clone(&cache.clock);
+    let options = StoreOptions { dir: cache.dir.clone(), clock, free_space_floor_bytes: u64::MAX / 2 };
+    let store = Store::open(options).unwrap();
+    assert!(
+        store.usage().await.unwrap().free_bytes.is_some_and(|free| free > 0),
+        "the system says what is free"
+    );
+    assert!(matches!(store.stage(&Digest::of(b"x"), 1).await, Err(StoreError::Full)));
+    assert_eq!(cache.partials(), 0, "refused before a file was made");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn without_permission_to_write_hits_are_still_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let cache = Cache::new();
+    let store = cache.open();
+    store.put(&Digest::of(b"held"), Bytes::from_static(b"held")).await.unwrap();
+    let partial = cache.dir.join("partial");
+    std::fs::set_permissions(&partial, std::fs::Permissions::from_mode(0o500)).unwrap();
+    // Permissions do not bind root; an immutable folder does, where the file system has it.
+    let probe = partial.join("probe");
+    let immutable = |flag: &str| {
+        Command::new("chattr").arg(flag).arg(&partial).output().is_ok_and(|output| output.status.success())
+    };
+    let root = std::fs::write(&probe, b"").is_ok();
+    if root {
+        std::fs::remove_file(&probe).unwrap();
+        if !immutable("+i") {
+            eprintln!("SKIPPED: run by root, on a file system without immutable folders");
+            return;
+        }
+    }
+    let refused = store.stage(&Digest::of(b"new"), 3).await;
+    if root {
+        assert!(immutable("-i"), "the temporary folder must be removable again");
+    }
+    assert!(matches!(refused, Err(StoreError::ReadOnly)), "{refused:?}");
+    let blob = store.open_blob(&Digest::of(b"held")).await.unwrap().unwrap();
+    assert_eq!(&blob.read_at(0, 4).await.unwrap()[..], b"held");
+    assert_eq!(files_below(&partial).len(), 0);
+}

@@ -1,0 +1,185 @@
+//! The fake registry seen from a bare socket: its lies are told exactly as ordered, and its counts are true.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use sampan_oci::{Digest, Manifest, MediaType};
+use sampan_testkit::{FakeRegistry, Fault, ImageSpec, IndexSpec, Kind, TokenRule};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Sends one request and reads to the connection's end: head, body, and how it ended.
+async fn request(
+    fake: &FakeRegistry,
+    line: &str,
+    headers: &str,
+) -> std::io::Result<(String, Vec<u8>, Option<ErrorKind>)> {
+    let mut stream = TcpStream::connect(fake.address()).await?;
+    stream.write_all(format!("{line} HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await?;
+    let mut bytes = Vec::new();
+    let mut end = None;
+    loop {
+        match stream.read_buf(&mut bytes).await {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => {
+                end = Some(error.kind());
+                break;
+            }
+        }
+        if whole(&bytes) {
+            break;
+        }
+    }
+    let at = bytes.windows(4).position(|w| w == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
+    let body = bytes.split_off(at);
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), body, end))
+}
+
+/// Whether a kept-alive answer is complete.
+fn whole(bytes: &[u8]) -> bool {
+    let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&bytes[..at]);
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    length.is_some_and(|length| bytes.len() >= at + 4 + length)
+}
+
+#[tokio::test]
+async fn images_are_the_same_in_every_run() {
+    let fake = FakeRegistry::start().await;
+    let image = fake.publish("library/alpine:3.20");
+    let again = FakeRegistry::start().await.publish("library/alpine:3.20");
+    assert_eq!(image, again);
+    assert_ne!(image.digest, fake.publish("library/alpine:3.21").digest, "another name, other content");
+    let manifest = Manifest::parse(&image.bytes, None, None).unwrap();
+    assert_eq!(manifest.digest, image.digest);
+    let listed: Vec<_> = manifest.descriptors().map(|d| (d.digest, d.size)).collect();
+    let held: Vec<_> = image.blobs().map(|blob| (blob.digest, blob.size())).collect();
+    assert_eq!(listed, held);
+}
+
+#[tokio::test]
+async fn indexes_list_their_images_and_an_attestation() {
+    let fake = FakeRegistry::start().await;
+    let (amd64, arm64) =
+        (ImageSpec::new(1, &[100]).docker(), ImageSpec::new(2, &[200]).docker().architecture("arm64"));
+    let image =
+        fake.publish_index("a/b:1", &IndexSpec::new().image(amd64).image(arm64).attestation().docker());
+    let manifest = Manifest::parse(&image.bytes, None, None).unwrap();
+    assert_eq!(manifest.media_type, MediaType::DockerList);
+    let platforms: Vec<_> =
+        manifest.descriptors().map(|d| d.platform.as_ref().unwrap().to_string()).collect();
+    assert_eq!(platforms, ["linux/amd64", "linux/arm64", "unknown/unknown"]);
+    for (entry, held) in manifest.descriptors().zip(&image.manifests) {
+        assert_eq!((entry.digest, entry.size), (held.digest, held.bytes.len() as u64));
+        Manifest::parse(&held.bytes, Some(&entry.media_type), Some(&entry.digest)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn blobs_and_ranges_are_served_and_counted() {
+    let fake = FakeRegistry::start().await;
+    let image = fake.publish("a/b:1");
+    let layer = &image.layers()[1];
+    let path = format!("/v2/a/b/blobs/{}", layer.digest);
+    let (head, body, _) = request(&fake, &format!("GET {path}"), "").await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert_eq!(body, layer.bytes);
+    let (head, body, _) = request(&fake, &format!("GET {path}"), "Range: bytes=10-19\r\n").await.unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 206") && head.contains("content-range: bytes 10-19/40000\r\n"),
+        "{head}"
+    );
+    assert_eq!(body, layer.bytes[10..20]);
+    assert_eq!(fake.fetches_of(&layer.digest), 2);
+    assert_eq!((fake.requests(Kind::Blob), fake.requests_by("HEAD", Kind::Blob)), (2, 0));
+    assert_eq!(fake.requests_to("GET", &path), 2);
+    assert_eq!(fake.body_bytes(Kind::Blob), layer.size() + 10);
+    assert_eq!(fake.pulled_bytes(), layer.size() + 10);
+    let (_, body, _) = request(&fake, "GET /v2/other/blobs/sha256:x", "").await.unwrap();
+    assert!(String::from_utf8(body).unwrap().contains("BLOB_UNKNOWN"));
+}
+
+#[tokio::test]
+async fn a_cut_is_fin_and_a_reset_is_rst() {
+    let fake = FakeRegistry::start().await;
+    let digest = fake.publish_blob("a/b", sampan_testkit::random_bytes(1, 100_000));
+    let line = format!("GET /v2/a/b/blobs/{digest}");
+    fake.fails_next(1, Kind::Blob, Fault::CutAfter(50_000));
+    let (head, body, end) = request(&fake, &line, "").await.unwrap();
+    assert!(head.contains("content-length: 100000\r\n"), "the promise stays: {head}");
+    assert_eq!((body.len(), end), (50_000, None));
+    fake.fails_next(1, Kind::Blob, Fault::ResetAfter(50_000));
+    let (_, _, end) = request(&fake, &line, "").await.unwrap();
+    assert_eq!(end, Some(ErrorKind::ConnectionReset));
+    let (_, body, _) = request(&fake, &line, "").await.unwrap();
+    assert_eq!(body.len(), 100_000, "faults for one request are over after it");
+}
+
+#[tokio::test]
+async fn a_refusing_registry_comes_back_at_the_same_port() {
+    let fake = FakeRegistry::start().await;
+    let mut open = TcpStream::connect(fake.address()).await.unwrap();
+    fake.fails_with(Fault::RefuseConnection);
+    let refused = TcpStream::connect(fake.address()).await.map_err(|error| error.kind());
+    assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused), "at once, not after a while");
+    let ended = open.read(&mut [0; 1]).await;
+    assert!(!matches!(ended, Ok(1..)), "open connections die");
+    fake.heals();
+    let (head, _, _) = request(&fake, "GET /v2/", "").await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+}
+
+#[tokio::test]
+async fn what_stalls_goes_on_after_healing() {
+    let fake = FakeRegistry::start().await;
+    let digest = fake.publish_blob("a/b", sampan_testkit::random_bytes(1, 1000));
+    fake.fails_on(Kind::Blob, Fault::StallAfter(300));
+    let line = format!("GET /v2/a/b/blobs/{digest}");
+    let heal = async {
+        fake.sent(Kind::Blob, 300).await;
+        assert_eq!(fake.body_bytes(Kind::Blob), 300, "not one byte more");
+        fake.heals();
+    };
+    let (answer, ()) = tokio::join!(request(&fake, &line, ""), heal);
+    assert_eq!(answer.unwrap().1.len(), 1000);
+}
+
+#[tokio::test]
+async fn a_corrupt_byte_is_one_byte() {
+    let fake = FakeRegistry::start().await;
+    let bytes = sampan_testkit::random_bytes(1, 1000);
+    let digest = fake.publish_blob("a/b", bytes.clone());
+    fake.fails_with(Fault::CorruptByte(500));
+    let (_, body, _) = request(&fake, &format!("GET /v2/a/b/blobs/{digest}"), "").await.unwrap();
+    let different: Vec<usize> = (0..1000).filter(|&at| body[at] != bytes[at]).collect();
+    assert_eq!(different, [500]);
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_and_taken_for_its_repository() {
+    let fake = FakeRegistry::start().await;
+    fake.publish("a/b:1");
+    fake.publish("a/c:1");
+    fake.fails_with(Fault::RequireToken(TokenRule::default()));
+    let (head, _, _) = request(&fake, "GET /v2/a/b/manifests/1", "").await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 401") && head.contains("scope=\"repository:a/b:pull\""), "{head}");
+    let (_, body, _) = request(&fake, "GET /token?service=fake&scope=repository:a/b:pull", "").await.unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let header = format!("Authorization: Bearer {}\r\n", body["token"].as_str().unwrap());
+    let (head, _, _) = request(&fake, "GET /v2/a/b/manifests/1", &header).await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let (head, _, _) = request(&fake, "GET /v2/a/c/manifests/1", &header).await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 401"), "a token opens one repository: {head}");
+}
+
+#[tokio::test]
+async fn a_drip_takes_its_time() {
+    let fake = FakeRegistry::start().await;
+    let digest = fake.publish_blob("a/b", sampan_testkit::random_bytes(1, 5));
+    fake.fails_with(Fault::Drip { every: Duration::from_hours(1) });
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let (_, body, _) = request(&fake, &format!("GET /v2/a/b/blobs/{digest}"), "").await.unwrap();
+    assert_eq!((Digest::of(&body), began.elapsed().as_secs()), (digest, 5 * 3600));
+}

@@ -1,0 +1,140 @@
+//! One request and its answer's head, under the limits; nothing of tokens or redirects.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, HeaderValue, RANGE,
+    RETRY_AFTER,
+};
+use reqwest::{Method, Response, StatusCode, Url};
+use tokio::time::timeout;
+
+use crate::body::Reader;
+use crate::error::died_before_answer;
+use crate::limits::{HEAD_BYTES_MAX, Limits, RETRY_AFTER_MAX};
+use crate::token::Token;
+use crate::{Client, UpstreamError};
+
+/// The most of an error's body that is read, so that its connection can be used again.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// What to ask. Every header that is not written here is not sent (SECURITY R23).
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) accept: &'static str,
+    pub(crate) range: Option<String>,
+}
+
+/// Sends a request and waits for the answer's head, whatever its status. A connection that dies under it before the
+/// answer begins is replaced once.
+pub(crate) async fn send(
+    client: &Client,
+    limits: &Limits,
+    request: &Request,
+    token: Option<&Token>,
+) -> Result<Response, UpstreamError> {
+    let attempt = || build(client, request, token).send();
+    let twice = async {
+        match attempt().await {
+            // GET and HEAD may be sent again. Once: an upstream that always does this is broken.
+            Err(error) if died_before_answer(&error) => attempt().await,
+            result => result,
+        }
+    };
+    let response = timeout(limits.headers, twice)
+        .await
+        .map_err(|_| UpstreamError::Timeout)?
+        .map_err(|error| UpstreamError::of_request(&error))?;
+    let size: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if size > HEAD_BYTES_MAX {
+        return Err(UpstreamError::Protocol("its answer's head is too large"));
+    }
+    Ok(response)
+}
+
+fn build(client: &Client, request: &Request, token: Option<&Token>) -> reqwest::RequestBuilder {
+    let mut builder = client
+        .http(&request.url)
+        .request(request.method.clone(), request.url.clone())
+        .header(ACCEPT, HeaderValue::from_static(request.accept))
+        .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(range) = &request.range {
+        builder = builder.header(RANGE, range);
+    }
+    if let Some(token) = token {
+        builder = builder.header(AUTHORIZATION, token.header());
+    }
+    builder
+}
+
+/// Lets a good answer pass and makes an error of every other one. `at_home` is false for the target of a redirect.
+pub(crate) async fn check(
+    response: Response,
+    limits: &Limits,
+    at_home: bool,
+) -> Result<Response, UpstreamError> {
+    let status = response.status();
+    if status.is_success() {
+        let encoded = response.headers().get_all(CONTENT_ENCODING).iter().any(|value| value != "identity");
+        return if encoded {
+            Err(UpstreamError::Protocol("it compressed the body unasked"))
+        } else {
+            Ok(response)
+        };
+    }
+    let retry_after =
+        header(&response, &RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+    finish(response, limits).await;
+    Err(match status {
+        StatusCode::NOT_FOUND if at_home => UpstreamError::NotFound,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if at_home => UpstreamError::Denied,
+        StatusCode::TOO_MANY_REQUESTS => {
+            UpstreamError::RateLimited { retry_after: retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)) }
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE => UpstreamError::RangeRefused,
+        _ if status.is_redirection() => UpstreamError::Protocol("it redirected what it must answer itself"),
+        other => UpstreamError::Status(other.as_u16()),
+    })
+}
+
+/// Reads the rest of an answer nobody wants: connections are dear on slow links, and only an empty one is used again.
+pub(crate) async fn finish(response: Response, limits: &Limits) {
+    if content_length(&response).is_some_and(|size| size <= ERROR_BYTES_MAX as u64) {
+        // Only the connection is at stake.
+        let _ = bounded(response, limits, ERROR_BYTES_MAX).await;
+    }
+}
+
+/// Reads a whole body of at most `max` bytes; `None` if it is larger, as soon as that shows.
+pub(crate) async fn bounded(
+    response: Response,
+    limits: &Limits,
+    max: usize,
+) -> Result<Option<Bytes>, UpstreamError> {
+    if content_length(&response).is_some_and(|size| size > max as u64) {
+        return Ok(None);
+    }
+    let expected = content_length(&response);
+    let mut reader = Reader::new(response, limits.clone(), expected);
+    let mut bytes = BytesMut::new();
+    while let Some(piece) = reader.next().await? {
+        if bytes.len() + piece.len() > max {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(Some(bytes.freeze()))
+}
+
+/// The `Content-Length` header. Not what reqwest tells: that is 0 for the answer to a HEAD.
+pub(crate) fn content_length(response: &Response) -> Option<u64> {
+    header(response, &CONTENT_LENGTH)?.parse().ok()
+}
+
+/// A header as text, if it is there and printable.
+pub(crate) fn header<'a>(response: &'a Response, name: &HeaderName) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok()
+}

@@ -1,0 +1,159 @@
+//! One registry behind us: what it can be asked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reqwest::Url;
+use sampan_oci::{Digest, Manifest, Reference, RegistryName, RepositoryName};
+
+use crate::conversation::{Conversation, Part};
+use crate::{BlobBody, Client, Health, Limits, Referrers, TagsPage, UpstreamError};
+
+/// Which registry an upstream is, and where it lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// The registry whose images it has.
+    pub registry: RegistryName,
+    /// Its origin: `https://registry-1.docker.io`. Plain `http` only where a person configured it so.
+    pub url: Url,
+}
+
+/// A registry behind us. Cheap to clone; clones share tokens and health.
+#[derive(Clone, Debug)]
+pub struct Upstream(Arc<Conversation>);
+
+/// A manifest, verified and read.
+#[derive(Clone, Debug)]
+pub struct FetchedManifest {
+    /// Its bytes, exactly as received.
+    pub bytes: Bytes,
+    /// What they say; its digest is that of the bytes.
+    pub manifest: Manifest,
+}
+
+impl Upstream {
+    /// An upstream under the limits that ship. Nothing is sent yet.
+    pub fn new(config: UpstreamConfig, client: Client) -> Self {
+        Self::with_limits(config, client, Limits::default())
+    }
+
+    /// An upstream under other limits.
+    pub fn with_limits(config: UpstreamConfig, client: Client, limits: Limits) -> Self {
+        client.trust(&config.url);
+        Self(Arc::new(Conversation::new(config, client, limits)))
+    }
+
+    /// The registry whose images it has.
+    pub fn registry(&self) -> &RegistryName {
+        &self.0.config().registry
+    }
+
+    /// Its origin.
+    pub fn url(&self) -> &Url {
+        &self.0.config().url
+    }
+
+    /// Whether it answered the last request. Broken bodies do not count: their heads were answers.
+    pub fn health(&self) -> Health {
+        self.0.health()
+    }
+
+    /// Asks which digest a reference names now; free of Docker Hub's quota. `None`: it has the manifest, but does not
+    /// say the digest.
+    /// # Errors
+    /// [`UpstreamError`]; [`UpstreamError::Mismatch`] if it claims another digest than the one asked for.
+    pub async fn head_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Option<Digest>, UpstreamError> {
+        self.0.noted(self.0.head_manifest(repository, reference).await)
+    }
+
+    /// Fetches a manifest of at most 4 MiB and hashes it before anything is read from it. By digest the bytes must
+    /// hash to it; by tag they must hash to what `Docker-Content-Digest` claims, if it is sent.
+    /// # Errors
+    /// [`UpstreamError`]: nothing of it may be stored or served.
+    pub async fn get_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<FetchedManifest, UpstreamError> {
+        self.0.noted(self.0.get_manifest(repository, reference).await)
+    }
+
+    /// Asks whether the repository has a blob, and how many bytes long it is, where the upstream says so.
+    /// # Errors
+    /// [`UpstreamError::NotFound`] if it has none.
+    pub async fn head_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<u64>, UpstreamError> {
+        self.0.noted(self.0.head_blob(repository, digest).await)
+    }
+
+    /// Opens a blob from byte `from` to its end. Returns with the answer's head; the bytes follow in the stream.
+    /// Where the size is known, [`get_blob_part`](Self::get_blob_part) asks the question more registries understand.
+    /// # Errors
+    /// [`UpstreamError::RangeRefused`] if the blob can only be had from its first byte.
+    pub async fn get_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: u64,
+    ) -> Result<BlobBody, UpstreamError> {
+        let part = (from > 0).then_some(Part { start: from, end: None, size: None });
+        self.0.noted(self.0.get_blob(repository, digest, part).await)
+    }
+
+    /// Opens the bytes `range` (end exclusive) of a blob of `size` bytes, as a closed range: some registries answer
+    /// 416 to open ones (SECURITY R35). Only an honest 206 is accepted.
+    /// # Errors
+    /// [`UpstreamError::RangeRefused`] if the blob can only be had whole; [`UpstreamError::Protocol`] for an empty range,
+    /// or when the upstream sends another part, or tells another size.
+    pub async fn get_blob_part(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        range: std::ops::Range<u64>,
+        size: u64,
+    ) -> Result<BlobBody, UpstreamError> {
+        if range.is_empty() || range.end > size {
+            return Err(UpstreamError::Protocol("no such part was asked for"));
+        }
+        let part = Part { start: range.start, end: Some(range.end), size: Some(size) };
+        self.0.noted(self.0.get_blob(repository, digest, Some(part)).await)
+    }
+
+    /// Lists tags, at most `n` (never more than 1000), after `last`.
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn tags(
+        &self,
+        repository: &RepositoryName,
+        n: Option<u32>,
+        last: Option<&str>,
+    ) -> Result<TagsPage, UpstreamError> {
+        self.0.noted(self.0.tags(repository, n, last).await)
+    }
+
+    /// Lists what refers to a manifest. `None`: this upstream does not know referrers.
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn referrers(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Option<Referrers>, UpstreamError> {
+        self.0.noted(self.0.referrers(repository, digest, artifact_type).await)
+    }
+
+    /// Asks whether it is there. A 401 is an answer.
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn ping(&self) -> Result<(), UpstreamError> {
+        self.0.noted(self.0.ping().await)
+    }
+}

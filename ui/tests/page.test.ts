@@ -1,0 +1,204 @@
+// @vitest-environment happy-dom
+import { flushSync, mount, unmount } from "svelte";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import App from "../src/App.svelte";
+import { fixture } from "../src/fixtures/fixture";
+import type { Api, WatchMessage } from "../src/lib/api";
+import type { Command, Snapshot } from "../src/lib/contract";
+
+let page: ReturnType<typeof mount> | undefined;
+let asked: Command[] = [];
+let tell: (message: WatchMessage) => void = () => {};
+
+/** Shows the page on recorded replies and notes every command it sends. */
+async function open(query: string, hash: string): Promise<void> {
+  const recorded = fixture(new URLSearchParams(`lang=en&${query}`));
+  const api: Api = {
+    call(command) {
+      asked.push(structuredClone(command));
+      return recorded.call(command);
+    },
+    watch(listener) {
+      tell = listener;
+      return recorded.watch(listener);
+    },
+  };
+  location.hash = hash;
+  window.dispatchEvent(new Event("hashchange"));
+  page = mount(App, { target: document.body, props: { api } });
+  await settle();
+}
+
+async function settle(): Promise<void> {
+  for (let round = 0; round < 8; round += 1) {
+    flushSync();
+    await Promise.resolve();
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+}
+
+const all = (id: string): HTMLElement[] => [...document.querySelectorAll<HTMLElement>(`[data-testid="${id}"]`)];
+function the(id: string): HTMLElement {
+  const [found] = all(id);
+  if (!found) throw new Error(`there is no ${id} on the page`);
+  return found;
+}
+async function click(id: string): Promise<void> {
+  the(id).click();
+  await settle();
+}
+const sent = (call: Command["call"]): Command[] => asked.filter((command) => command.call === call);
+
+beforeEach(() => {
+  asked = [];
+  delete document.body.dataset.ready;
+  vi.stubGlobal("matchMedia", () => ({ matches: false, addEventListener: () => {} }));
+});
+afterEach(async () => {
+  if (page) await unmount(page);
+  document.body.replaceChildren();
+  vi.unstubAllGlobals();
+});
+
+describe("the first page", () => {
+  it("is ready once the first snapshot is on screen, and shows its numbers", async () => {
+    await open("fixture=busy", "#/now");
+    expect(document.body.dataset.ready).toBe("true");
+    expect(the("saved-today").textContent).toBe("3.3 GB");
+    expect(the("hit-rate").textContent).toBe("84%");
+    expect(the("cache-size").textContent).toBe("18.4 GB");
+    expect(all("pull-card").length).toBe(5);
+    expect(the("pull-text").textContent).toBe("411 MB of 1.1 GB, 5 min left, 2.3 MB/s");
+    expect(the("pull-progress").getAttribute("aria-valuenow")).toBe("38");
+  });
+
+  it("says what to try where there is nothing yet", async () => {
+    await open("fixture=first", "#/now");
+    expect(the("pulls-empty").textContent).toContain("docker pull alpine");
+    expect(the("hit-rate").textContent, "no requests are no 0 %").toBe("–");
+    expect(the("setup-call").textContent).toContain("Docker does not use Sampan yet");
+  });
+
+  it("freezes when the shell goes away, and goes on when it is back", async () => {
+    await open("fixture=busy", "#/now");
+    let last: Snapshot | undefined;
+    const reply = await fixture(new URLSearchParams("fixture=idle&lang=en")).call({ call: "snapshot" });
+    if (reply.reply === "snapshot") last = reply.value;
+    tell({ kind: "lost" });
+    await settle();
+    expect(the("lost").textContent).toMatch(/Last seen \d\d:\d\d/);
+    expect(document.querySelector("[inert]"), "stale numbers must not look alive").not.toBeNull();
+    expect(the("header-state").dataset.state).toBe("off");
+    if (last) tell({ kind: "snapshot", value: last });
+    await settle();
+    expect(all("lost")).toEqual([]);
+    expect(the("header-state").dataset.state).toBe("serving");
+  });
+});
+
+describe("set-up", () => {
+  it("changes nothing until the consent button is pressed", async () => {
+    await open("fixture=first", "#/setup");
+    expect(the("setup-diff").textContent).toContain("registry-mirrors");
+    expect(new Set(asked.map((command) => command.call)), "looking only").toEqual(new Set(["docker", "docker_plan"]));
+    await click("setup-consent");
+    const plan = (sent("docker_apply")[0] as { plan: string } | undefined)?.plan;
+    expect(sent("docker_apply")).toEqual([{ call: "docker_apply", plan, restart: false }]);
+    expect(plan, "the very plan that was shown").toMatch(/^sha256:/);
+    expect(the("setup-result").textContent).toContain("Docker is set up");
+    expect(the("setup-proof").dataset.arrived).toBe("true");
+  });
+
+  it("marks each line of the difference with more than a colour", async () => {
+    await open("fixture=first", "#/setup");
+    const lines = [...the("setup-diff").querySelectorAll<HTMLElement>("[data-kind]")];
+    expect(lines.length).toBeGreaterThan(5);
+    const marks = { added: "+", removed: "-", same: " " } as Record<string, string>;
+    for (const line of lines) expect(line.textContent?.[0]).toBe(marks[line.dataset.kind ?? ""]);
+  });
+
+  it("restarts only with its own consent, which names the containers", async () => {
+    await open("fixture=restart", "#/setup");
+    const button = the("setup-consent") as HTMLButtonElement;
+    expect(button.disabled, "the second consent is missing").toBe(true);
+    expect(the("setup-plan").textContent).toContain("web, db");
+    await click("setup-restart-consent");
+    expect(button.disabled).toBe(false);
+    await click("setup-consent");
+    expect(sent("docker_apply")).toMatchObject([{ restart: true }]);
+  });
+
+  it("shows the reason, the next step and a new plan when the plan is outdated", async () => {
+    await open("fixture=outdated", "#/setup");
+    await click("setup-consent");
+    expect(the("setup-error").dataset.code).toBe("plan_outdated");
+    expect(the("setup-error").textContent).toContain("Look at the new plan");
+    await click("setup-replan");
+    expect(all("setup-error")).toEqual([]);
+    expect(sent("docker_plan").length).toBe(2);
+  });
+
+  it("shows the undo's own difference before undoing", async () => {
+    await open("fixture=busy", "#/setup");
+    expect(all("setup-plan"), "nothing to change while Docker uses Sampan").toEqual([]);
+    await click("setup-undo");
+    expect(the("setup-plan").dataset.action).toBe("disable");
+    expect(sent("docker_apply")).toEqual([]);
+    await click("setup-undo-cancel");
+    expect(all("setup-plan")).toEqual([]);
+    expect(sent("docker_apply")).toEqual([]);
+  });
+});
+
+describe("clearing", () => {
+  it("shows what goes first, and clears exactly that on confirmation", async () => {
+    await open("fixture=busy", "#/images");
+    await click("clear-all");
+    expect(the("clear-preview").textContent).toContain("10 images go, 18.4 GB are really freed");
+    expect(sent("clear")).toEqual([]);
+    await click("clear-confirm");
+    expect(sent("clear")).toEqual([{ call: "clear", selection: { kind: "all" } }]);
+    expect(the("cleared").textContent).toContain("18.4 GB freed");
+    expect(all("images-empty").length).toBe(1);
+  });
+
+  it("does nothing when it is cancelled", async () => {
+    await open("fixture=busy", "#/images");
+    await click("clear-unused");
+    expect(sent("clear_preview")).toEqual([{ call: "clear_preview", selection: { kind: "unused_for", days: 30 } }]);
+    await click("clear-cancel");
+    expect(all("clear-dialog")).toEqual([]);
+    expect(sent("clear")).toEqual([]);
+  });
+
+  it("names the selected images whole", async () => {
+    await open("fixture=busy", "#/images");
+    the("image-row").querySelector("input")?.click();
+    await settle();
+    await click("clear-selected");
+    expect(sent("clear_preview")).toEqual([
+      { call: "clear_preview", selection: { kind: "images", names: ["docker.io/library/node:20"] } },
+    ]);
+  });
+});
+
+describe("settings", () => {
+  it("change the language and the theme at once", async () => {
+    await open("fixture=busy", "#/settings");
+    const choose = async (id: string, value: string): Promise<void> => {
+      const select = the(id) as HTMLSelectElement;
+      select.value = value;
+      select.dispatchEvent(new Event("change", { bubbles: true }));
+      await settle();
+    };
+    await choose("lang-select", "vi");
+    expect(the("nav-savings").textContent).toBe("Tiết kiệm");
+    expect(document.documentElement.lang).toBe("vi");
+    await choose("theme-select", "dark");
+    expect(document.documentElement.dataset.theme).toBe("dark");
+    expect(sent("configure")).toEqual([
+      { call: "configure", change: { language: "vi", theme: null } },
+      { call: "configure", change: { language: null, theme: "dark" } },
+    ]);
+  });
+});
