@@ -70,11 +70,13 @@ impl App {
         // The control socket first: a second start with the same folders should hear "already runs", not "port taken".
         let socket = ControlSocket::open(&config.state_dir)?;
         let listener = listen(config.listen).await?;
-        let store = Store::open(StoreOptions {
+        let options = StoreOptions {
             dir: config.cache_dir.clone(),
             clock: clock.clone(),
             free_space_floor_bytes: config.free_space_floor_bytes,
-        })?;
+        };
+        let store = Store::open(options)
+            .map_err(|source| StartError::Cache { folder: config.cache_dir.clone(), source })?;
         let stats =
             Stats::open(&config.state_dir.join("stats.db"), clock.clone(), jiff::tz::TimeZone::system())?;
         let client = sampan_upstream::client()?;

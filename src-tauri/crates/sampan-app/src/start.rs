@@ -32,8 +32,13 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The cache folder cannot be used.
-    #[error(transparent)]
-    Cache(#[from] OpenError),
+    #[error("cannot use the cache folder {}: {source}. Give a folder of its own by --cache-dir.", folder.display())]
+    Cache {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// Why.
+        source: OpenError,
+    },
     /// The statistics cannot be kept.
     #[error(
         "cannot keep statistics: {0}. Check the rights of the state folder, or give another by --state-dir."

@@ -28,7 +28,8 @@ fn is_us(listen: SocketAddr, authority: &str) -> bool {
     if port.parse() != Ok(listen.port()) || port.starts_with('+') {
         return false;
     }
-    if host == "localhost" {
+    // Docker Desktop's name for this machine, seen from its VM. `.internal` is reserved: nobody can own it and rebind it.
+    if host == "localhost" || host == "host.docker.internal" {
         return true;
     }
     let ip = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
@@ -53,7 +54,9 @@ mod tests {
 
     #[test]
     fn only_this_listeners_own_names_are_answered() {
-        for good in ["127.0.0.1:7267", "localhost:7267", "[::1]:7267", "127.8.9.1:7267"] {
+        for good in
+            ["127.0.0.1:7267", "localhost:7267", "[::1]:7267", "127.8.9.1:7267", "host.docker.internal:7267"]
+        {
             assert!(asks("127.0.0.1:7267", "/v2/", &[("host", good)]), "{good}");
         }
         for bad in [
@@ -62,7 +65,6 @@ mod tests {
             "127.0.0.1.nip.io:7267",
             "0.0.0.0:7267",
             "localhost.evil:7267",
-            "host.docker.internal:7267",
             "[::ffff:127.0.0.1]:7267",
             "LOCALHOST:7267",
             "localhost.:7267",

@@ -87,20 +87,22 @@ impl Inner {
         }
     }
 
-    /// Asks the upstream where a tag points, within the time a person does not notice.
+    /// Asks the upstream where a tag points. Waits only as long as a person does not notice; the question itself goes
+    /// on, so that its end is known (and shown) as what it was: an answer, or none.
     async fn ask_where(self: &Arc<Self>, image: &ImageName, tag: &Tag) -> Result<Option<Digest>, Failure> {
         let this = self.clone();
         let (their_image, reference) = (image.clone(), Reference::Tag(tag.clone()));
         let asked = async move {
             let upstream = this.upstream(&their_image.registry).ok_or(Failure::NotFound)?;
-            let head = upstream.head_manifest(&their_image.repository, &reference);
-            match tokio::time::timeout(this.revalidate_timeout, head).await {
-                Ok(answer) => answer.map_err(|error| error.failure()),
-                Err(_) => Err(Failure::Unreachable),
-            }
+            let head = upstream.head_manifest(&their_image.repository, &reference).await;
+            head.map_err(|error| error.failure())
         };
         let key = (image.clone(), Reference::Tag(tag.clone()));
-        self.asking.run(&self.tasks, key, asked).await.unwrap_or(Err(Failure::Unreachable))
+        let answer = self.asking.run(&self.tasks, key, asked);
+        match tokio::time::timeout(self.revalidate_timeout, answer).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(_) => Err(Failure::Unreachable),
+        }
     }
 
     async fn fetched(
