@@ -119,6 +119,8 @@ pub(crate) fn off(locale: Locale) -> Tray {
 pub(crate) fn serving(snapshot: &Snapshot, locale: Locale) -> Tray {
     let text = |key| locale.text(key, &[]);
     let (icon, state) = match snapshot.mirror.state {
+        // "Serving Docker" would be a guess while no engine has ever asked.
+        MirrorState::Serving if snapshot.last_used.is_none() => (Icon::Serving, "header.ready"),
         MirrorState::Serving => (Icon::Serving, "tray.state.serving"),
         MirrorState::Working => (Icon::Working, "tray.state.working"),
         MirrorState::Paused => (Icon::Paused, "tray.state.paused"),
@@ -235,6 +237,7 @@ mod tests {
             for (state, icon, key) in table {
                 let mut snapshot = snapshot();
                 snapshot.mirror.state = state;
+                snapshot.last_used = Some(0);
                 let tray = serving(&snapshot, locale);
                 assert_eq!(tray.icon, icon);
                 assert_eq!(lines(&tray)[0], locale.text(key, &[]), "{state:?} in {locale:?}");

@@ -246,11 +246,6 @@ fn failed(error: &ApplyError, plan: &Plan) -> ApiError {
 }
 
 fn shown(app: &Inner, engine: &Engine) -> Docker {
-    let mut notes = engine.notes.clone();
-    if let Err(unsupported) = engine.method() {
-        notes.push(unsupported.reason);
-        notes.push(unsupported.advice);
-    }
     Docker {
         found: engine.found,
         engine: engine.kind.to_string(),
@@ -262,7 +257,7 @@ fn shown(app: &Inner, engine: &Engine) -> Docker {
         enabled: engine.enabled(app.config.listen.port()),
         containers: engine.containers.clone(),
         supported: engine.supported(),
-        notes,
+        notes: engine.notes.clone(),
         evidence: engine.evidence.clone(),
         last_used: app.last_used(),
     }

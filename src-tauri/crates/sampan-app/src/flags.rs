@@ -34,7 +34,7 @@ pub struct Flags {
     /// Keep statistics, settings and the socket other commands use in this folder
     #[arg(long, global = true, value_name = "DIR", env = "SAMPAN_STATE_DIR", hide_env_values = true)]
     pub state_dir: Option<PathBuf>,
-    /// Mirror this registry from this address; may be repeated [default: docker.io=https://registry-1.docker.io]
+    /// Mirror this registry from this address; may be repeated [default: `docker.io=https://registry-1.docker.io`]
     #[arg(
         long,
         global = true,

@@ -8,7 +8,7 @@ use sampan_oci::RegistryName;
 /// The content that points `registry` at Sampan on 127.0.0.1 at `port`.
 pub fn render(registry: &RegistryName, port: u16) -> String {
     format!(
-        "# Written by Sampan. To take it back: sampan docker disable\n\
+        "# Written by Sampan, which takes it back on its Set-up page\n\
          server = \"https://{}\"\n\
          \n\
          [host.\"http://127.0.0.1:{port}\"]\n  \

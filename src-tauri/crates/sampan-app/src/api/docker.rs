@@ -1,0 +1,136 @@
+//! The part of the contract that is about Docker: what was found, what would change, what was done, what was proved.
+
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// Which way to change Docker's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum DockerAction {
+    /// Point Docker at Sampan.
+    Enable,
+    /// Take that back.
+    Disable,
+}
+
+/// The engine the current Docker context means, and whether it uses Sampan. From evidence, which is shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct Docker {
+    /// Whether an engine answered.
+    pub found: bool,
+    /// `Docker Engine`, `Docker Desktop`, `Docker Engine (rootless)` …
+    pub engine: String,
+    /// The engine's version.
+    pub version: Option<String>,
+    /// Where it was reached: `unix:///var/run/docker.sock`.
+    pub endpoint: String,
+    /// `classic` or `containerd`.
+    pub image_store: Option<String>,
+    /// The configuration file the engine reads.
+    pub config_file: Option<String>,
+    /// The mirrors the engine itself lists.
+    pub mirrors: Vec<String>,
+    /// Whether Sampan is among them (or its hosts.toml is in place).
+    pub enabled: bool,
+    /// Names of the running containers.
+    pub containers: Vec<String>,
+    /// Whether Sampan can set this engine up.
+    pub supported: bool,
+    /// Why not, or what to know; English sentences.
+    pub notes: Vec<String>,
+    /// What was looked at and seen, one line each: `socket /var/run/docker.sock answers as dockerd 28.5.2`.
+    pub evidence: Vec<String>,
+    /// When a container engine last asked Sampan for a manifest.
+    #[ts(type = "number | null")]
+    pub last_used: Option<i64>,
+}
+
+/// Exactly what will be changed, before it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DockerPlan {
+    /// Names this plan; apply takes it. A hash of everything the plan was based on.
+    pub id: String,
+    /// Which way.
+    pub action: DockerAction,
+    /// The files, in the order they are written. Empty: nothing to do.
+    pub files: Vec<FileChange>,
+    /// How the engine is told.
+    pub apply: ApplyMethod,
+    /// Containers that a restart would stop; empty where nothing restarts.
+    pub stops: Vec<String>,
+    /// Whether an administrator prompt will appear.
+    pub needs_elevation: bool,
+    /// The same by hand, one shell command a line.
+    pub commands: Vec<String>,
+    /// What else happens, and what does not: English sentences.
+    pub notes: Vec<String>,
+}
+
+/// One file of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct FileChange {
+    /// Its path.
+    pub path: String,
+    /// Whether it does not exist yet.
+    pub created: bool,
+    /// Whether it is removed.
+    pub removed: bool,
+    /// The difference, lines for showing.
+    pub diff: Vec<DiffLine>,
+}
+
+/// One line of a difference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DiffLine {
+    /// Whether it stays, is added or removed.
+    pub kind: DiffKind,
+    /// The line without its newline.
+    pub text: String,
+}
+
+/// What happens to a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum DiffKind {
+    /// It stays.
+    Same,
+    /// It is added.
+    Added,
+    /// It is removed.
+    Removed,
+}
+
+/// How an engine is told of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum ApplyMethod {
+    /// It reads the file at each pull.
+    Nothing,
+    /// It is asked to read its configuration again; no container stops.
+    Reload,
+    /// It must be restarted; needs its own consent.
+    Restart,
+}
+
+/// What applying did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DockerApplied {
+    /// What was done, in order, one English sentence each.
+    pub steps: Vec<String>,
+    /// The engine afterwards.
+    pub docker: Docker,
+    /// After enabling: the proof.
+    pub proof: Option<DockerProof>,
+}
+
+/// Whether Docker really asks Sampan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DockerProof {
+    /// Whether a manifest request of the probe pull arrived at Sampan.
+    pub arrived: bool,
+    /// Milliseconds from asking the engine to the request's arrival.
+    #[ts(type = "number | null")]
+    pub millis: Option<u64>,
+    /// One English sentence.
+    pub detail: String,
+}
