@@ -39,7 +39,8 @@ impl Browser {
     /// # Errors
     /// It is not, for a minute.
     pub async fn shows(&self, css: &str) -> Result<Element> {
-        let waited = self.client.wait().at_most(PATIENCE).every(LOOK_EVERY).for_element(Locator::Css(css)).await;
+        let waited =
+            self.client.wait().at_most(PATIENCE).every(LOOK_EVERY).for_element(Locator::Css(css)).await;
         match waited {
             Ok(element) => Ok(element),
             Err(error) => {
@@ -61,7 +62,11 @@ impl Browser {
     /// # Errors
     /// As [`shows`](Self::shows).
     pub async fn click(&self, id: &str) -> Result<()> {
-        self.shows(&format!("[data-testid={id}]:not([disabled])")).await?.click().await.with_context(|| format!("clicking {id}"))
+        self.shows(&format!("[data-testid={id}]:not([disabled])"))
+            .await?
+            .click()
+            .await
+            .with_context(|| format!("clicking {id}"))
     }
 
     /// Its text, once it is shown.
@@ -83,6 +88,24 @@ impl Browser {
     /// The window is gone.
     pub async fn count(&self, css: &str) -> Result<usize> {
         Ok(self.client.find_all(Locator::Css(css)).await?.len())
+    }
+
+    /// Waits until `css` selects so many elements.
+    /// # Errors
+    /// It does not, for a minute.
+    pub async fn has(&self, css: &str, wanted: usize) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let count = self.count(css).await?;
+            if count == wanted {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                self.screenshot("failed").await?;
+                bail!("{count} of {wanted} {css} are shown");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Waits until the text of `id` passes.

@@ -25,7 +25,11 @@ struct Watcher(watch::Sender<Vec<String>>);
 
 #[zbus::interface(name = "org.kde.StatusNotifierWatcher")]
 impl Watcher {
-    fn register_status_notifier_item(&mut self, service: String, #[zbus(header)] header: zbus::message::Header<'_>) {
+    fn register_status_notifier_item(
+        &mut self,
+        service: String,
+        #[zbus(header)] header: zbus::message::Header<'_>,
+    ) {
         let sender = header.sender().map(ToString::to_string).unwrap_or_default();
         // libappindicator passes an object path, others pass their bus name.
         let item = if service.starts_with('/') {
@@ -54,7 +58,9 @@ impl Watcher {
     }
 
     #[zbus(signal)]
-    async fn status_notifier_host_registered(emitter: &zbus::object_server::SignalEmitter<'_>) -> zbus::Result<()>;
+    async fn status_notifier_host_registered(
+        emitter: &zbus::object_server::SignalEmitter<'_>,
+    ) -> zbus::Result<()>;
 }
 
 struct Notifications(watch::Sender<Vec<String>>);
@@ -156,7 +162,8 @@ impl Panel {
     /// There is no icon, or it has no menu.
     pub async fn menu(&self) -> Result<Vec<Item>> {
         let proxy = self.menu_proxy().await?;
-        let (_, (_, _, children)): Layout = proxy.call("GetLayout", &(0_i32, -1_i32, Vec::<String>::new())).await?;
+        let (_, (_, _, children)): Layout =
+            proxy.call("GetLayout", &(0_i32, -1_i32, Vec::<String>::new())).await?;
         children.into_iter().map(item).collect()
     }
 
@@ -181,7 +188,9 @@ impl Panel {
     /// # Errors
     /// There is no such line, or it cannot be chosen.
     pub async fn click(&self, label: &str) -> Result<()> {
-        let id = self.until(label, |menu| find(menu, label).filter(|item| item.enabled).map(|item| item.id)).await?;
+        let id = self
+            .until(label, |menu| find(menu, label).filter(|item| item.enabled).map(|item| item.id))
+            .await?;
         let proxy = self.menu_proxy().await?;
         let _: () = proxy.call("Event", &(id, "clicked", Value::from(""), 0_u32)).await?;
         Ok(())
@@ -196,7 +205,11 @@ pub fn find<'a>(menu: &'a [Item], label: &str) -> Option<&'a Item> {
 fn item(value: OwnedValue) -> Result<Item> {
     let (id, properties, children): (i32, HashMap<String, OwnedValue>, Vec<OwnedValue>) = value.try_into()?;
     let text = |name: &str| {
-        properties.get(name).and_then(|value| <&str>::try_from(value).ok()).unwrap_or_default().replace('_', "")
+        properties
+            .get(name)
+            .and_then(|value| <&str>::try_from(value).ok())
+            .unwrap_or_default()
+            .replace('_', "")
     };
     // Absent means enabled (dbusmenu specification).
     let enabled = properties.get("enabled").is_none_or(|value| bool::try_from(value).unwrap_or(true));

@@ -3,8 +3,8 @@ import { flushSync, mount, unmount } from "svelte";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import App from "../src/App.svelte";
 import { fixture } from "../src/fixtures/fixture";
-import type { Api, WatchMessage } from "../src/lib/api";
-import type { Command, Snapshot } from "../src/lib/contract";
+import type { Api } from "../src/lib/api";
+import type { Command, Snapshot, WatchMessage } from "../src/lib/contract";
 
 let page: ReturnType<typeof mount> | undefined;
 let asked: Command[] = [];

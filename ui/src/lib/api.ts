@@ -1,15 +1,12 @@
 // The only way to the shell: one command that asks, one channel that tells. Never touches the page.
 import { Channel, invoke } from "@tauri-apps/api/core";
-import type { ApiError, Command, Reply, Snapshot } from "./contract";
-
-/** What arrives on the watch channel. `lost`: the shell went away; snapshots come again when it is back. */
-export type WatchMessage = { kind: "snapshot"; value: Snapshot } | { kind: "lost" };
+import type { ApiError, Command, Reply, WatchMessage } from "./contract";
 
 /** The shell as the page sees it: the real one, or recorded replies. */
 export interface Api {
   /** Answers one command. Rejects only when the shell cannot be reached at all. */
   call(command: Command): Promise<Reply>;
-  /** Calls `listener` for each message from now on, for as long as the page lives. */
+  /** Calls `listener` for each message (`lost`: the shell went away; snapshots come when it is back) from now on, for as long as the page lives. */
   watch(listener: (message: WatchMessage) => void): Promise<void>;
 }
 

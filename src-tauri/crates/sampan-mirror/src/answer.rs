@@ -9,7 +9,9 @@ use http::header::{
     WARNING,
 };
 use http::{HeaderValue, StatusCode};
-use sampan_oci::{Digest, ErrorBody, Failure, ImageName, OciCode, Outcome, RangeRequest, TransferId};
+use sampan_oci::{
+    Digest, ErrorBody, Failure, ImageName, OciCode, Outcome, RangeRequest, RequestKind, TransferId,
+};
 
 use crate::blobs::{Found, Reader};
 use crate::body::{Account, CountedBody};
@@ -40,6 +42,12 @@ impl Draft {
     /// Names the answer in events.
     pub(crate) fn id(&mut self) -> TransferId {
         self.account.answered().id
+    }
+
+    /// Leaves the answer out of every number: the probe is no pull, and its bytes save nobody anything.
+    pub(crate) fn of_no_account(&mut self) {
+        let answered = self.account.answered();
+        (answered.kind, answered.image, answered.reference) = (RequestKind::Other, None, None);
     }
 
     fn set(&mut self, name: HeaderName, value: impl AsRef<str>) {

@@ -137,7 +137,7 @@ fn describe(answered: &mut Answered, route: &Route) {
 
 async fn manifest(
     mirror: &Arc<Inner>,
-    draft: Draft,
+    mut draft: Draft,
     image: ImageName,
     reference: Reference,
     head: bool,
@@ -147,6 +147,7 @@ async fn manifest(
         mirror.probe.manifest(&image, &reference, mirror.clock.now())
     {
         let media_type = sampan_oci::MediaType::DockerManifest.as_str();
+        draft.of_no_account();
         return draft.manifest(&image, &bytes, media_type, &digest, Outcome::Hit, range);
     }
     let resolved = match mirror.manifest(&image, &reference).await {
@@ -175,6 +176,7 @@ async fn blob(
 ) -> Response {
     let (image, digest) = (wanted.image.clone(), wanted.digest);
     if let Some(Answer::Blob(bytes)) = mirror.probe.blob(&image, &digest) {
+        draft.of_no_account();
         return draft.manifest(&image, &bytes, "application/octet-stream", &digest, Outcome::Hit, range);
     }
     if head {

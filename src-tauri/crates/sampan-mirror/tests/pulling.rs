@@ -383,6 +383,8 @@ async fn an_armed_probe_is_served_without_any_upstream() {
     let answer = mirror.get(&format!("/v2/{repository}/manifests/{tag}")).await;
     assert_eq!(answer.status(), 200);
     assert!(ticket.arrived.try_recv().is_ok());
+    mirror.outcome(1).await;
+    assert_eq!(mirror.answers()[0].image, None, "a probe is no pull and is in no number");
     mirror.mirror.disarm_probe();
     let after = mirror.get(&format!("/v2/{repository}/manifests/{tag}")).await;
     assert_eq!(after.status(), 503, "afterwards the name is the upstream's");
