@@ -44,3 +44,21 @@ pub fn wrong_blobs(cache: &Path) -> (Vec<String>, usize) {
     });
     (wrong.collect(), count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_what_its_name_says_is_found() {
+        let cache = crate::scratch();
+        assert_eq!(wrong_blobs(cache.path()), (Vec::new(), 0), "an empty cache has none");
+        let folder = cache.path().join("blobs/sha256");
+        std::fs::create_dir_all(&folder).unwrap();
+        let (right, wrong) = (Digest::of(b"right").hex(), Digest::of(b"wrong").hex());
+        std::fs::write(folder.join(&right), b"right").unwrap();
+        std::fs::write(folder.join(&wrong), b"wrong!").unwrap();
+        assert_eq!(wrong_blobs(cache.path()), (vec![wrong], 2));
+        assert_eq!((held_bytes(cache.path()), du_bytes(cache.path())), (11, 11));
+    }
+}

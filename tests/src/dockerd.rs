@@ -8,7 +8,7 @@ use crate::process::{Process, finish};
 use crate::{bins, scratch};
 
 /// How long it may take to start on a busy machine.
-const START_WITHIN: Duration = Duration::from_secs(60);
+const START_WITHIN: Duration = Duration::from_mins(1);
 
 /// Which configuration file it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +177,30 @@ impl Dockerd {
     /// Whether it has the image.
     pub fn holds(&self, image: &str) -> bool {
         !self.must(&["images", "--quiet", image]).is_empty()
+    }
+
+    /// Starts a container that sleeps, from an image made here: links into the file system of this machine, which it
+    /// sees read-only. Ends at once when dockerd does.
+    pub fn start_container(&self, name: &str) {
+        let archive = self.folder.path().join("container.tar");
+        let file = std::fs::File::create(&archive).expect("a temporary folder can be written to");
+        let mut builder = tar::Builder::new(file);
+        for folder in ["bin", "lib", "lib64", "usr"] {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            let linked = builder.append_link(&mut header, folder, format!("host/{folder}"));
+            linked.expect("a temporary folder can be written to");
+        }
+        builder.finish().expect("a temporary folder can be written to");
+        self.must(&["import", &archive.to_string_lossy(), "sampan-sleeper:1"]);
+        let options = ["run", "--detach", "--network=none", "--volume=/:/host:ro", "--stop-signal=SIGKILL"];
+        self.must(&[&options[..], &["--name", name, "sampan-sleeper:1", "sleep", "1000"]].concat());
+    }
+
+    /// Whether a container runs, as which process, and since when.
+    pub fn container_state(&self, name: &str) -> String {
+        self.must(&["inspect", "--format", "{{.State.Running}} {{.State.Pid}} {{.State.StartedAt}}", name])
     }
 
     /// The mirrors it lists itself (`/info`).

@@ -136,7 +136,7 @@ pub struct Images {
 
 impl Images {
     /// Makes the images, or finds them as an earlier test made them: in the target folder, under a name that changes
-    /// with how they are made.
+    /// with how they are made. For tests that have their [`crate::turn`].
     pub fn prepare() -> Self {
         let recipe = Digest::of(include_bytes!("image.rs")).hex();
         let folder = bins::profile_folder().join("../tmp").join(format!("images-{}", &recipe[..16]));
@@ -160,6 +160,12 @@ impl Images {
 fn make(folder: &Path) {
     let parent = folder.parent().expect("it lies in the target folder");
     std::fs::create_dir_all(parent).expect("the target folder can be written to");
+    // Made by another recipe, or left by a test that was killed: a test that has its turn is alone.
+    for old in std::fs::read_dir(parent).expect("the target folder can be read").flatten() {
+        if old.file_name().to_string_lossy().starts_with("images-") {
+            let _ = std::fs::remove_dir_all(old.path());
+        }
+    }
     let aside = tempfile::Builder::new().prefix("images-").tempdir_in(parent);
     let aside = aside.expect("the target folder can be written to");
     let storage = aside.path().join("registry");
@@ -171,10 +177,8 @@ fn make(folder: &Path) {
             registry.push(&layout, "1", &format!("library/{name}:1"));
         }
     }
-    // Another test may have been faster; its images are the same.
-    if std::fs::rename(aside.path(), folder).is_err() {
-        assert!(folder.is_dir(), "{} cannot be made", folder.display());
-    }
+    let moved = std::fs::rename(aside.path(), folder);
+    moved.unwrap_or_else(|error| panic!("{} cannot be made: {error}", folder.display()));
 }
 
 /// An OCI image layout (image-spec, image-layout.md).

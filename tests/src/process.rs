@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The lines of a log that a failed test shows.
 const SHOWN_LINES: usize = 40;
 /// What the environment of whoever runs the tests must not decide.
-const FOREIGN: [&str; 14] = [
+const FOREIGN: [&str; 18] = [
     "DOCKER_HOST",
     "DOCKER_CONTEXT",
     "DOCKER_CONFIG",
@@ -30,6 +30,10 @@ const FOREIGN: [&str; 14] = [
     "RUST_LOG",
     "http_proxy",
     "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
 ];
 
 /// A temporary folder with a path short enough for sockets in it (they hold 107 bytes). Removed when dropped.

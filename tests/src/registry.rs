@@ -26,8 +26,8 @@ impl Registry {
         let folder = crate::scratch();
         let (port, config) = (free_port(), folder.path().join("registry.yml"));
         let text = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {:?}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
-            storage
+            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: \"{}\"}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
+            storage.display()
         );
         std::fs::write(&config, text).expect("a temporary folder can be written to");
         let mut registry = Self { port, config, folder, process: None, sent_before: 0 };

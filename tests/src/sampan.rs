@@ -128,10 +128,8 @@ impl Sampan {
     /// # Errors
     /// What it answers when a command fails.
     pub async fn call(&self, command: Command) -> Result<Reply, ApiError> {
-        match self.client().await.call(command).await.expect("a running Sampan answers") {
-            Reply::Error(error) => Err(error),
-            reply => Ok(reply),
-        }
+        let reply = self.client().await.call(command).await.expect("a running Sampan answers");
+        if let Reply::Error(error) = reply { Err(error) } else { Ok(reply) }
     }
 
     /// Its state now.
@@ -196,10 +194,10 @@ impl Sampan {
     /// # Errors
     /// Why it cannot be done.
     pub async fn plan(&self, action: DockerAction) -> Result<DockerPlan, ApiError> {
-        match self.call(Command::DockerPlan { action }).await? {
-            Reply::DockerPlan(plan) => Ok(plan),
-            other => panic!("not a plan: {other:?}"),
-        }
+        let Reply::DockerPlan(plan) = self.call(Command::DockerPlan { action }).await? else {
+            panic!("not a plan")
+        };
+        Ok(plan)
     }
 
     /// Applies a plan that was shown, without consent to a restart.
@@ -207,10 +205,11 @@ impl Sampan {
     /// # Errors
     /// Why it was not done.
     pub async fn apply(&self, plan: &DockerPlan) -> Result<DockerApplied, ApiError> {
-        match self.call(Command::DockerApply { plan: plan.id.clone(), restart: false }).await? {
-            Reply::DockerApplied(applied) => Ok(applied),
-            other => panic!("not the end of a change: {other:?}"),
-        }
+        let command = Command::DockerApply { plan: plan.id.clone(), restart: false };
+        let Reply::DockerApplied(applied) = self.call(command).await? else {
+            panic!("not the end of a change")
+        };
+        Ok(applied)
     }
 
     /// Plans and applies, as a person does by two clicks.
@@ -224,10 +223,10 @@ impl Sampan {
 
     /// Whether Docker really asks it.
     pub async fn prove(&self) -> DockerProof {
-        match self.call(Command::DockerProve).await {
-            Ok(Reply::DockerProof(proof)) => proof,
-            other => panic!("not a proof: {other:?}"),
-        }
+        let Ok(Reply::DockerProof(proof)) = self.call(Command::DockerProve).await else {
+            panic!("not a proof")
+        };
+        proof
     }
 
     /// Runs `sampan <arguments>` against it.

@@ -3,6 +3,14 @@
 //! Owns `org.kde.StatusNotifierWatcher` and `org.freedesktop.Notifications` on a private session bus, reads the menu the
 //! app registers there and clicks in it as a panel does (`com.canonical.dbusmenu`, StatusNotifierItem specification).
 
+#![allow(
+    missing_docs,
+    clippy::unused_self,
+    clippy::used_underscore_binding,
+    clippy::needless_pass_by_value,
+    reason = "the methods' shapes are those of the D-Bus interfaces"
+)]
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -57,6 +65,7 @@ impl Watcher {
         self.0.borrow().clone()
     }
 
+    /// Told when the panel comes up; here it is there before the app.
     #[zbus(signal)]
     async fn status_notifier_host_registered(
         emitter: &zbus::object_server::SignalEmitter<'_>,

@@ -53,7 +53,10 @@ async fn assert_there_and_back(dockerd: &mut Dockerd, sampan: &Sampan, others: &
     assert!(proof.arrived && proof.millis.is_some(), "Docker asks Sampan: {proof:?}");
     assert_eq!(dockerd.must(&["images", "--quiet", "--all"]), "", "the proof leaves no image behind");
     let again = sampan.plan(DockerAction::Enable).await.unwrap();
-    assert!(again.files.is_empty() && again.apply == ApplyMethod::Nothing, "nothing is left to do: {again:#?}");
+    assert!(
+        again.files.is_empty() && again.apply == ApplyMethod::Nothing,
+        "nothing is left to do: {again:#?}"
+    );
 
     let undone = sampan.set_up(DockerAction::Disable).await;
     assert!(!undone.docker.enabled, "{undone:#?}");
@@ -105,8 +108,11 @@ async fn real_docker_keeps_its_other_mirrors_its_other_keys_and_its_formatting()
 #[tokio::test]
 async fn real_docker_with_a_linked_daemon_json_keeps_the_link() {
     let Some(_turn) = turn(&DOCKER) else { return };
-    let options =
-        DockerdOptions { config: Some("{\"debug\": false}\n".into()), linked: true, ..DockerdOptions::default() };
+    let options = DockerdOptions {
+        config: Some("{\"debug\": false}\n".into()),
+        linked: true,
+        ..DockerdOptions::default()
+    };
     let mut dockerd = Dockerd::start(options);
     let sampan = sampan(&dockerd, false);
     let link = dockerd.config_file();
@@ -149,6 +155,25 @@ async fn real_docker_with_a_broken_daemon_json_is_left_alone_and_the_place_is_na
 
     std::fs::write(dockerd.config_file(), "{}\n").unwrap();
     assert_there_and_back(&mut dockerd, &sampan, &[]).await;
+}
+
+#[tokio::test]
+async fn real_containers_go_on_running_while_docker_is_set_up_and_back() {
+    let Some(_turn) = turn(&DOCKER) else { return };
+    let mut dockerd = dockerd("{}\n");
+    let sampan = sampan(&dockerd, false);
+    dockerd.start_container("sleeper");
+    let before = dockerd.container_state("sleeper");
+    assert!(before.starts_with("true "), "it runs: {before}");
+    let plan = sampan.plan(DockerAction::Enable).await.unwrap();
+    assert!(plan.stops.is_empty(), "no container stops: {plan:#?}");
+    let applied = sampan.apply(&plan).await.unwrap();
+    assert_eq!(applied.docker.containers, ["sleeper"], "Sampan knows of it");
+    assert_eq!(dockerd.container_state("sleeper"), before, "the same process since the same moment");
+    sampan.set_up(DockerAction::Disable).await;
+    assert_eq!(dockerd.container_state("sleeper"), before, "and still");
+    assert!(dockerd.runs());
+    dockerd.must(&["rm", "--force", "sleeper"]);
 }
 
 #[tokio::test]

@@ -417,7 +417,7 @@ pub struct Image {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ClearSelection {
-    /// Everything, unfinished downloads included.
+    /// Everything; downloads under way go on.
     All,
     /// These images, as [`Image::image`] with `:tag` or `@digest`, or without either for every tag of it.
     Images {

@@ -40,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) stats: Stats,
     pub(crate) mirror: Mirror,
     pub(crate) environment: sampan_docker::Environment,
+    /// Whether the next start will have the same port.
+    pub(crate) port_is_fixed: bool,
     /// One change of Docker's configuration at a time.
     pub(crate) changing_docker: tokio::sync::Mutex<()>,
     pub(crate) last_used: AtomicI64,
@@ -86,6 +88,7 @@ impl App {
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         let upstreams = upstreams.collect();
         // With port 0 the system chose: everything after this must name the real one.
+        let port_is_fixed = config.listen.port() != 0;
         let mut config = config;
         config.listen =
             listener.local_addr().map_err(|source| StartError::Listen { listen: config.listen, source })?;
@@ -108,6 +111,7 @@ impl App {
             let snapshot = Arc::new(convert::empty_snapshot(&config, started));
             Inner {
                 environment: surroundings.docker(&config),
+                port_is_fixed,
                 changing_docker: tokio::sync::Mutex::new(()),
                 last_used: AtomicI64::new(stats.last_used().map_or(i64::MIN, |at| at.0)),
                 settings: Mutex::new(config.settings.clone()),
@@ -315,9 +319,8 @@ impl Inner {
             Command::Snapshot | Command::Watch => Ok(Reply::Snapshot(Box::new(self.snapshot().await))),
             Command::Savings { days } => {
                 let days = within(days, 1, 366, "days")?;
-                Ok(Reply::Savings(convert::savings(
-                    &self.stats.savings(days).map_err(|error| convert::stats_failed(&error))?,
-                )))
+                let report = self.read_stats(move |stats| stats.savings(days)).await?;
+                Ok(Reply::Savings(convert::savings(&report)))
             }
             Command::History { limit } => {
                 let limit = within(limit, 1, 1000, "limit")?;
@@ -396,7 +399,8 @@ impl Inner {
         let (config, saved) = (self.config.clone(), settings.clone());
         let written = tokio::task::spawn_blocking(move || config.save_settings(&saved)).await;
         if let Ok(Err(error)) = written {
-            return Err(ApiError { code: Code::Store, message: error.to_string(), next_step: None });
+            let next_step = Some("Check the rights and the free space of the state folder.".into());
+            return Err(ApiError { code: Code::Store, message: error.to_string(), next_step });
         }
         *locked(&self.settings) = settings;
         self.refresh().await;

@@ -48,8 +48,8 @@ pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<Docker
         DockerAction::Enable => {
             let engine = sampan_docker::detect(&app.environment).await;
             let proof = ask(app, &engine).await?;
-            if !proof.arrived {
-                return Err(taken_back(app, &engine, &proof, &mut steps).await);
+            if !proof.arrived && !plan.is_nothing() {
+                return Err(taken_back(app, &engine, &proof, &mut steps, restart).await);
             }
             steps.push(proof.detail.clone());
             Some(proof)
@@ -73,55 +73,52 @@ async fn ask(app: &Inner, engine: &Engine) -> Result<DockerProof, ApiError> {
     let ticket = app.mirror.arm_probe();
     let asked = Instant::now();
     let pulled = sampan_docker::pull_probe(engine, &ticket.reference);
-    let watched = async {
-        let mut pulled = std::pin::pin!(pulled);
-        let mut arrived = ticket.arrived;
-        let mut seen = None;
-        let ended = loop {
-            tokio::select! {
-                at = &mut arrived, if seen.is_none() => seen = at.ok().map(|_| asked.elapsed()),
-                ended = &mut pulled => break ended,
-            }
-        };
-        (seen.or_else(|| arrived.try_recv().ok().map(|_| asked.elapsed())), ended)
-    };
-    let watched = tokio::time::timeout(PROOF_WITHIN, watched).await;
-    app.mirror.disarm_probe();
-    let millis = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    Ok(match watched {
-        Ok((Some(took), Ok(()))) => DockerProof {
-            arrived: true,
-            millis: Some(millis(took)),
-            detail: format!("Docker asked Sampan after {} ms and pulled the probe image.", millis(took)),
-        },
-        Ok((Some(took), Err(error))) => DockerProof {
-            arrived: true,
-            millis: Some(millis(took)),
-            detail: format!(
-                "Docker asked Sampan after {} ms, but the probe pull failed: {error}.",
-                millis(took)
-            ),
-        },
-        Ok((None, ended)) => {
-            let why = ended.err().map(|error| format!(" ({error})")).unwrap_or_default();
-            DockerProof {
-                arrived: false,
-                millis: None,
-                detail: format!("Docker pulled without asking Sampan{why}."),
-            }
+    let mut pulled = std::pin::pin!(pulled);
+    let mut arrived = ticket.arrived;
+    let mut seen = None;
+    let mut deadline = std::pin::pin!(tokio::time::sleep(PROOF_WITHIN));
+    let ended = loop {
+        tokio::select! {
+            at = &mut arrived, if seen.is_none() => match at {
+                Ok(_) => seen = Some(asked.elapsed()),
+                Err(_) => break None,
+            },
+            ended = &mut pulled => break Some(ended),
+            () = &mut deadline => break None,
         }
-        Err(_) => DockerProof {
-            arrived: false,
-            millis: None,
-            detail: format!("Docker did not ask Sampan within {} s.", PROOF_WITHIN.as_secs()),
-        },
-    })
+    };
+    // The request is what proves it; the pull may still be under way, or have ended in the same moment.
+    let seen = seen.or_else(|| arrived.try_recv().ok().map(|_| asked.elapsed()));
+    app.mirror.disarm_probe();
+    let millis = seen.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    let detail = match (millis, ended) {
+        (Some(millis), Some(Ok(()))) => {
+            format!("Docker asked Sampan after {millis} ms and pulled the probe image.")
+        }
+        (Some(millis), Some(Err(error))) => {
+            format!("Docker asked Sampan after {millis} ms, but the probe pull failed: {error}.")
+        }
+        (Some(millis), None) => {
+            format!("Docker asked Sampan after {millis} ms; it still pulls the probe image.")
+        }
+        (None, Some(Ok(()))) => "Docker pulled without asking Sampan.".into(),
+        (None, Some(Err(error))) => format!("Docker pulled without asking Sampan ({error})."),
+        (None, None) => format!("Docker did not ask Sampan within {} s.", PROOF_WITHIN.as_secs()),
+    };
+    Ok(DockerProof { arrived: millis.is_some(), millis, detail })
 }
 
 /// Undoes what could not be proved, and says so.
-async fn taken_back(app: &Inner, engine: &Engine, proof: &DockerProof, steps: &mut Vec<String>) -> ApiError {
+async fn taken_back(
+    app: &Inner,
+    engine: &Engine,
+    proof: &DockerProof,
+    steps: &mut Vec<String>,
+    restart: bool,
+) -> ApiError {
     let undone = match planned(app, engine, DockerAction::Disable) {
-        Ok(plan) => applied(app, engine, &plan, false).await,
+        // Whoever agreed to a restart for the change agreed to the one that takes it back.
+        Ok(plan) => applied(app, engine, &plan, restart).await,
         Err(error) => Err(error),
     };
     match undone {
@@ -148,7 +145,10 @@ fn planned(app: &Inner, engine: &Engine, action: DockerAction) -> Result<Plan, A
         return Err(not_found(engine));
     }
     let action = match action {
-        DockerAction::Enable => Action::Enable,
+        DockerAction::Enable => {
+            reachable(app)?;
+            Action::Enable
+        }
         DockerAction::Disable => Action::Disable,
     };
     sampan_docker::plan(engine, action, app.config.listen.port()).map_err(|error| refused(&error))
@@ -160,6 +160,21 @@ async fn applied(app: &Inner, engine: &Engine, plan: &Plan, restart: bool) -> Re
         Ok(applied) => Ok(applied.steps),
         Err(error) => Err(failed(&error, plan)),
     }
+}
+
+/// Engines are told `127.0.0.1` and a port: both must be Sampan's, at the next start too.
+fn reachable(app: &Inner) -> Result<(), ApiError> {
+    let listen = app.config.listen;
+    let named =
+        listen.ip() == std::net::Ipv4Addr::LOCALHOST || listen.ip() == std::net::Ipv4Addr::UNSPECIFIED;
+    if named && app.port_is_fixed {
+        return Ok(());
+    }
+    Err(ApiError {
+        code: Code::DockerUnsupported,
+        message: format!("Sampan listens at {listen}, which Docker cannot be pointed at for good"),
+        next_step: Some("Start Sampan with --listen 127.0.0.1:PORT and a port of your choice.".into()),
+    })
 }
 
 /// How this system asks a person for administrator rights.

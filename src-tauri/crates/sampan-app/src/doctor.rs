@@ -7,12 +7,7 @@ use crate::{Config, Surroundings, docker, port};
 /// Looks from inside a running Sampan.
 pub(crate) async fn of_running(app: &Inner) -> Vec<Check> {
     let mut checks = vec![good("mirror", format!("answers at {}", app.config.listen))];
-    checks.extend(app.config.warnings().into_iter().map(|warning| Check {
-        name: "configuration".into(),
-        status: CheckStatus::Warning,
-        detail: warning,
-        next_step: None,
-    }));
+    checks.extend(warnings(&app.config));
     checks.push(cache(&app.config));
     for upstream in app.mirror.upstreams() {
         let name = format!("upstream {}", upstream.registry());
@@ -79,6 +74,15 @@ fn docker_check(docker: &crate::api::Docker) -> Check {
         detail: format!("{} does not ask Sampan", engine.trim()),
         next_step: Some("Open the desktop app's Set-up page.".into()),
     }
+}
+
+fn warnings(config: &Config) -> impl Iterator<Item = Check> {
+    config.warnings().into_iter().map(|warning| Check {
+        name: "configuration".into(),
+        status: CheckStatus::Warning,
+        detail: warning,
+        next_step: Some("If that is not meant, change --listen or --upstream.".into()),
+    })
 }
 
 /// Whether the cache folder can be written to.

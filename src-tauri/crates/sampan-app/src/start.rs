@@ -51,7 +51,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The HTTP client cannot be made: no certificate store, for example.
-    #[error("cannot speak to registries: {0}")]
+    #[error("cannot speak to registries: {0}. Install the system's certificates (Debian: ca-certificates).")]
     Upstream(#[from] sampan_upstream::UpstreamError),
     /// A folder cannot be made.
     #[error("cannot make the folder {}: {source}. Check its rights, or give another.", folder.display())]

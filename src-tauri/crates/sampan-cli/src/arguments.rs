@@ -58,7 +58,7 @@ pub(crate) struct Clear {
     /// Images to remove: nginx (every tag), nginx:1.27, ghcr.io/owner/name@sha256:…
     #[arg(value_name = "IMAGE", required_unless_present_any = ["all", "unused_for"])]
     images: Vec<String>,
-    /// Remove everything, unfinished downloads included
+    /// Remove everything; downloads under way go on
     #[arg(long, conflicts_with_all = ["images", "unused_for"])]
     all: bool,
     /// Remove images that were not asked for in the last DAYS days

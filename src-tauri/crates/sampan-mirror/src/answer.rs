@@ -1,5 +1,7 @@
 //! Answers: heads by the specification, bodies with an account.
 
+use std::sync::{Arc, OnceLock};
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -154,14 +156,14 @@ impl Draft {
         digest: &Digest,
         found: Found,
         range: Option<&str>,
-        read: impl FnOnce(Found, u64, u64) -> Reader,
+        read: impl FnOnce(Found, u64, u64, Arc<OnceLock<Outcome>>) -> Reader,
     ) -> Response {
         self.blob_headers(image, digest, found.outcome);
         let size = found.size;
         let Some((start, end)) = self.part(range, size) else { return self.unsatisfiable(size) };
         self.set(CONTENT_LENGTH, (end - start).to_string());
         self.account.expect(end - start);
-        let reader = read(found, start, end);
+        let reader = read(found, start, end, self.account.late());
         let chunks = stream::try_unfold(reader, |mut reader| async move {
             Ok(reader.next().await?.map(|bytes| (bytes, reader)))
         });

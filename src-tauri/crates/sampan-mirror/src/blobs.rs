@@ -1,10 +1,10 @@
 //! Blobs: from disk, from the one download, or passed through.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sampan_oci::{Bypass, Failure, Outcome, Source};
+use sampan_oci::{Bypass, Failure, Outcome, RangeRequest, Source};
 use sampan_store::BlobFile;
 use sampan_upstream::{Upstream, UpstreamError};
 
@@ -38,44 +38,75 @@ enum From {
 }
 
 impl Inner {
-    /// Finds a blob for a client that wants it whole, or a part of it.
-    pub(crate) async fn blob(self: &Arc<Self>, mut wanted: Wanted, whole: bool) -> Result<Found, PullError> {
+    /// Finds a blob for a client that asks for `range` of it.
+    pub(crate) async fn blob(
+        self: &Arc<Self>,
+        mut wanted: Wanted,
+        range: Option<&str>,
+    ) -> Result<Found, PullError> {
         let unknown = || PullError::BlobUnknown { image: wanted.image.clone(), digest: wanted.digest };
         let upstream = self.upstream(&wanted.image.registry).ok_or_else(unknown)?.clone();
         let link = self.store.link(&wanted.image, &wanted.digest).await?;
-        if let Some(file) = self.store.open_blob(&wanted.digest).await? {
-            let size = file.size();
-            if link.is_none() {
-                self.prove(&wanted, &upstream).await?;
-            }
-            let right_size = link.as_ref().and_then(|link| link.size).is_none_or(|known| known == size);
-            if !right_size {
-                self.store.quarantine(&wanted.digest).await?;
-            } else if sound(&self.store, &wanted.digest, &file, whole).await? {
-                self.store.touch(&wanted.image, &wanted.digest).await;
-                let (outcome, source, from) = (Outcome::Hit, Source::Disk, From::Disk(file));
-                return Ok(Found { size, outcome, source, from, wanted, upstream });
-            }
+        let size = link.and_then(|link| link.size);
+        let held = self.store.open_blob(&wanted.digest).await?;
+        let proven = link.is_some();
+        // Bytes that are here, or on their way for somebody else, are no proof of a right to them (SECURITY.md R84).
+        if !proven && (held.is_some() || self.downloads.is_running(&wanted.digest)) {
+            self.prove(&wanted, &upstream, None).await?;
         }
-        wanted.size = link.and_then(|link| link.size);
+        if let Some(file) = held
+            && self.sound(&wanted, &file, size, range).await?
+        {
+            self.store.touch(&wanted.image, &wanted.digest).await;
+            let (size, outcome, source, from) = (file.size(), Outcome::Hit, Source::Disk, From::Disk(file));
+            return Ok(Found { size, outcome, source, from, wanted, upstream });
+        }
+        wanted.size = size;
         if self.paused() {
             return self.through(wanted, upstream, Bypass::Paused).await;
         }
         let (download, joined) = self.downloads.join_or_start(wanted.clone(), &upstream);
-        match opened(&download, &wanted).await {
+        let (mut outcome, mut source) = (Outcome::Miss, Source::Upstream);
+        if joined {
+            (outcome, source) = (Outcome::Joined, Source::Joined);
+        }
+        let mut opened = opened(&download, &wanted, &upstream).await;
+        if let Ok(0) = opened {
+            // An empty answer is complete as soon as its head is sent: it is checked before.
+            opened = download.verified().await.map(|()| 0);
+        }
+        match opened {
             Ok(size) => {
-                let (outcome, source) = if joined {
-                    (Outcome::Joined, Source::Joined)
-                } else {
-                    (Outcome::Miss, Source::Upstream)
-                };
+                wanted.size = Some(size);
                 Ok(Found { size, outcome, source, from: From::Download(download), wanted, upstream })
             }
             Err(error) => match not_kept(&error) {
                 Some(why) => self.through(wanted, upstream, why).await,
+                // The other repository does not have it (any more); this one may.
+                None if joined && matches!(error, PullError::BlobUnknown { .. }) => {
+                    self.through(wanted, upstream, Bypass::Uncacheable).await
+                }
                 None => Err(error),
             },
         }
+    }
+
+    /// Whether a blob on disk may be served. One of another size than the manifest says is looked at byte by byte: it may
+    /// be the manifest that is wrong, and then other images need the blob.
+    async fn sound(
+        &self,
+        wanted: &Wanted,
+        file: &BlobFile,
+        size: Option<u64>,
+        range: Option<&str>,
+    ) -> Result<bool, PullError> {
+        let size_is_right = size.is_none_or(|known| known == file.size());
+        let whole = match RangeRequest::parse(range, file.size()) {
+            RangeRequest::Whole => true,
+            RangeRequest::Part { start, end } => start == 0 && end == file.size(),
+            RangeRequest::Unsatisfiable => false,
+        };
+        sound(&self.store, &wanted.digest, file, whole && size_is_right).await
     }
 
     /// The size of a blob for a HEAD request; nothing is downloaded for it.
@@ -86,13 +117,20 @@ impl Inner {
         if let (Some(_), Some(file)) = (&link, self.store.open_blob(&wanted.digest).await?) {
             return Ok((file.size(), Outcome::Hit));
         }
-        let told = self.prove(wanted, upstream).await?;
-        let size = told.or(link.and_then(|link| link.size)).ok_or_else(unknown)?;
+        let known = link.and_then(|link| link.size);
+        let told = self.prove(wanted, upstream, known).await?;
+        let size = known.or(told).ok_or_else(unknown)?;
         Ok((size, Outcome::Bypass(Bypass::Uncacheable)))
     }
 
-    /// Proves by the upstream's word that this repository may be served this blob (SECURITY.md R84).
-    async fn prove(&self, wanted: &Wanted, upstream: &Upstream) -> Result<Option<u64>, PullError> {
+    /// Proves by the upstream's word that this repository may be served this blob (SECURITY.md R84). Returns the size it
+    /// tells; a size that is `known` from a manifest is worth more and stays.
+    async fn prove(
+        &self,
+        wanted: &Wanted,
+        upstream: &Upstream,
+        known: Option<u64>,
+    ) -> Result<Option<u64>, PullError> {
         let size = upstream.head_blob(&wanted.image.repository, &wanted.digest).await.map_err(|error| {
             if error.failure() == Failure::NotFound {
                 PullError::BlobUnknown { image: wanted.image.clone(), digest: wanted.digest }
@@ -100,7 +138,9 @@ impl Inner {
                 PullError::upstream(&wanted.image, error)
             }
         })?;
-        if let Err(error) = self.store.add_link(&wanted.image, &wanted.digest, size).await {
+        // Some registries and CDNs answer HEAD with a length of 0: that says nothing.
+        let size = size.filter(|size| *size > 0);
+        if let Err(error) = self.store.add_link(&wanted.image, &wanted.digest, known.or(size)).await {
             tracing::warn!(%error, "a link could not be kept");
         }
         Ok(size)
@@ -113,25 +153,25 @@ impl Inner {
         why: Bypass,
     ) -> Result<Found, PullError> {
         let (clock, sink) = (self.clock.clone(), self.sink.clone());
-        let passing = Passthrough::open(upstream.clone(), wanted.clone(), None, clock, sink).await?;
+        let open = Passthrough::open(upstream.clone(), wanted.clone(), None, clock, sink);
+        let passing = match tokio::time::timeout(SIZE_WITHIN, open).await {
+            Ok(passing) => passing?,
+            Err(_) => return Err(PullError::upstream(&wanted.image, UpstreamError::Timeout)),
+        };
         let (size, outcome, source) = (passing.size(), Outcome::Bypass(why), Source::Upstream);
         Ok(Found { size, outcome, source, from: From::Through(Box::new(passing)), wanted, upstream })
     }
 }
 
-/// Waits for a download's first word. A slow upstream is waited for inside the body, where no client has a limit.
-async fn opened(download: &Download, wanted: &Wanted) -> Result<u64, PullError> {
-    match (
-        tokio::time::timeout(
-            if wanted.size.is_some() { HEADERS_WITHIN } else { SIZE_WITHIN },
-            download.opened(),
-        )
-        .await,
-        wanted.size,
-    ) {
+/// Waits for a download's first word. A slow upstream is waited for inside the body, where no client has a limit; but only
+/// one that is there: a promise that is not kept fails a pull which an error would have moved to the next host
+/// (CLIENTS.md R-M8).
+async fn opened(download: &Download, wanted: &Wanted, upstream: &Upstream) -> Result<u64, PullError> {
+    let patience = if wanted.size.is_some() { HEADERS_WITHIN } else { SIZE_WITHIN };
+    match (tokio::time::timeout(patience, download.opened()).await, wanted.size) {
         (Ok(opened), _) => opened,
-        (Err(_), Some(size)) => Ok(size),
-        (Err(_), None) => Err(PullError::upstream(&wanted.image, UpstreamError::Timeout)),
+        (Err(_), Some(size)) if size > 0 && upstream.health().reachable == Some(true) => Ok(size),
+        (Err(_), _) => Err(PullError::upstream(&wanted.image, UpstreamError::Timeout)),
     }
 }
 
@@ -149,7 +189,14 @@ fn not_kept(error: &PullError) -> Option<Bypass> {
 
 impl Found {
     /// The bytes `start..end`.
-    pub(crate) fn read(self, mirror: &Arc<Inner>, start: u64, end: u64) -> Reader {
+    /// `late` is told another outcome than [`outcome`](Self::outcome) if it changes on the way.
+    pub(crate) fn read(
+        self,
+        mirror: &Arc<Inner>,
+        start: u64,
+        end: u64,
+        late: Arc<OnceLock<Outcome>>,
+    ) -> Reader {
         let Self { from, wanted, upstream, .. } = self;
         match from {
             From::Disk(file) => {
@@ -162,6 +209,7 @@ impl Found {
                 mirror: mirror.clone(),
                 wanted,
                 upstream,
+                late,
             },
             From::Through(mut passing) => {
                 passing.limit(start, end);
@@ -181,6 +229,8 @@ pub(crate) enum Reader {
         mirror: Arc<Inner>,
         wanted: Wanted,
         upstream: Upstream,
+        /// Told when the blob turns out not to be kept.
+        late: Arc<OnceLock<Outcome>>,
     },
     Through(Box<Passthrough>),
 }
@@ -191,14 +241,13 @@ impl Reader {
         match self {
             Self::Disk(reader) => return reader.next().await,
             Self::Through(passing) => return passing.next().await,
-            Self::Follow { follower, download, end, mirror, wanted, upstream } => {
+            Self::Follow { follower, download, end, mirror, wanted, upstream, late } => {
                 let error = match follower.next().await {
                     Ok(bytes) => return Ok(bytes),
                     Err(error) => error,
                 };
-                if not_kept(&error).is_none() {
-                    return Err(error);
-                }
+                let Some(why) = not_kept(&error) else { return Err(error) };
+                let _ = late.set(Outcome::Bypass(why));
                 // The disk filled up in the middle: this client goes on without it.
                 let at = follower.position();
                 let remains = download.remains().map(|(file, _)| (file, at));

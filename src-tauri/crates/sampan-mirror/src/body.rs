@@ -1,7 +1,7 @@
 //! The body of an answer: counted as it leaves, and told once when it ended, however it ended.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -29,15 +29,23 @@ pub(crate) struct Account {
     clock: Arc<dyn Clock>,
     sink: EventSink,
     failed: bool,
+    /// Another outcome than was expected, learnt while the body flowed.
+    late: Arc<OnceLock<Outcome>>,
 }
 
 impl Account {
     pub(crate) fn open(answered: Answered, clock: Arc<dyn Clock>, sink: EventSink) -> Self {
-        Self { answered, expected_bytes: 0, began: Instant::now(), clock, sink, failed: false }
+        let late = Arc::default();
+        Self { answered, expected_bytes: 0, began: Instant::now(), clock, sink, failed: false, late }
     }
 
     pub(crate) fn answered(&mut self) -> &mut Answered {
         &mut self.answered
+    }
+
+    /// Where a body tells an outcome that it learns only on its way.
+    pub(crate) fn late(&self) -> Arc<OnceLock<Outcome>> {
+        self.late.clone()
     }
 
     /// Sets how many body bytes a complete answer has.
@@ -53,8 +61,15 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
+        if let Some(outcome) = self.late.get().filter(|_| !self.failed) {
+            self.answered.outcome = *outcome;
+        }
         if !self.failed && self.answered.served_bytes < self.expected_bytes {
             self.answered.outcome = Outcome::Failed(Failure::ClientLeft);
+        }
+        if self.answered.status >= 400 {
+            // The text of an error is nothing that a client asked for, and saves nobody anything.
+            self.answered.served_bytes = 0;
         }
         self.answered.at = self.clock.now();
         self.answered.took_millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -19,8 +19,15 @@ pub(crate) async fn sound(
         return Ok(true);
     }
     tracing::warn!(%digest, "a blob was damaged on disk; it is fetched again");
-    store.quarantine(digest).await?;
+    give_up(store, digest).await;
     Ok(false)
+}
+
+/// Takes a damaged blob out of the cache. On a disk that cannot be written it stays, and is not served all the same.
+pub(crate) async fn give_up(store: &Store, digest: &Digest) {
+    if let Err(error) = store.quarantine(digest).await {
+        tracing::warn!(%digest, %error, "a damaged blob could not be removed");
+    }
 }
 
 /// Reads `start..end` of a blob on disk.
@@ -73,7 +80,7 @@ impl DiskReader {
 
     async fn damaged(&self, actual: Digest) -> Result<Option<Bytes>, PullError> {
         tracing::warn!(digest = %self.digest, "a blob was damaged on disk; the answer is broken off");
-        self.store.quarantine(&self.digest).await?;
+        give_up(&self.store, &self.digest).await;
         Err(StoreError::Mismatch { expected: self.digest, actual: Box::new(actual) }.into())
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sampan_oci::{Clock, Digest, Event, ImageName};
 use sampan_store::{BlobFile, Store, StoreError};
 use sampan_upstream::{Upstream, UpstreamError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::PullError;
@@ -24,9 +24,13 @@ pub(crate) const READ_BYTES: usize = 256 * 1024;
 /// How often received bytes are told.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// How many of the first `ready` bytes of a blob may be let out before its digest was checked.
-pub(crate) fn releasable(ready: u64, size: u64) -> u64 {
-    if size <= SMALL_BYTES { 0 } else { ready.min(size - TAIL_BYTES) }
+/// The most downloads at once; more wait for their turn (SECURITY.md 3).
+const DOWNLOADS_MAX: usize = 64;
+
+/// Up to where bytes may be let out before the blob's digest was checked, to a client that wants those before `end`. Its
+/// last byte is always held back: an answer that is complete is an answer that is right, for a part as for the whole.
+pub(crate) fn releasable(ready: u64, size: u64, end: u64) -> u64 {
+    if size <= SMALL_BYTES { 0 } else { ready.min(size - TAIL_BYTES).min(end.saturating_sub(1)) }
 }
 
 /// How far a download is.
@@ -75,6 +79,17 @@ impl Download {
         }
     }
 
+    /// Waits until the blob is whole and right.
+    pub(crate) async fn verified(&self) -> Result<(), PullError> {
+        let mut progress = self.progress.subscribe();
+        let ended = progress.wait_for(|p| matches!(p.phase, Phase::Verified | Phase::Failed(_))).await;
+        match ended.map(|p| p.phase.clone()) {
+            Ok(Phase::Failed(error)) => Err(error),
+            Ok(Phase::Asking | Phase::Flowing | Phase::Verified) => Ok(()),
+            Err(_) => Err(PullError::Stopping),
+        }
+    }
+
     /// The file as far as it is, and how many bytes of it were written: for going on elsewhere when the disk is full.
     pub(crate) fn remains(&self) -> Option<(BlobFile, u64)> {
         self.file.get().map(|(file, _)| (file.clone(), self.progress.borrow().ready))
@@ -110,8 +125,8 @@ impl Follower {
         while self.at < self.end {
             let Progress { ready, phase } = self.progress.borrow_and_update().clone();
             if let Some((file, size)) = self.download.file.get() {
-                let limit = if matches!(phase, Phase::Verified) { *size } else { releasable(ready, *size) };
-                let limit = limit.min(self.end);
+                let verified = matches!(phase, Phase::Verified);
+                let limit = if verified { self.end } else { releasable(ready, *size, self.end) };
                 if self.at < limit {
                     let wanted = usize::try_from(limit - self.at).unwrap_or(READ_BYTES).min(READ_BYTES);
                     let bytes = file.read_at(self.at, wanted).await.map_err(StoreError::from)?;
@@ -147,6 +162,7 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Downloads {
     running: Arc<Mutex<HashMap<Digest, Arc<Download>>>>,
+    slots: Arc<Semaphore>,
     store: Store,
     clock: Arc<dyn Clock>,
     sink: EventSink,
@@ -155,24 +171,34 @@ pub(crate) struct Downloads {
 
 impl Downloads {
     pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, sink: EventSink, tasks: Tasks) -> Self {
-        Self { running: Arc::default(), store, clock, sink, tasks }
+        let slots = Arc::new(Semaphore::new(DOWNLOADS_MAX));
+        Self { running: Arc::default(), slots, store, clock, sink, tasks }
+    }
+
+    /// Whether that digest is being downloaded now.
+    pub(crate) fn is_running(&self, digest: &Digest) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest)
     }
 
     /// The running download of that digest and `true`, or a new one and `false`.
     pub(crate) fn join_or_start(&self, wanted: Wanted, upstream: &Upstream) -> (Arc<Download>, bool) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(download) = running.get(&wanted.digest) {
-            return (download.clone(), true);
-        }
-        let download = Arc::new(Download::new());
-        running.insert(wanted.digest, download.clone());
+        let download = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(download) = running.get(&wanted.digest) {
+                return (download.clone(), true);
+            }
+            let download = Arc::new(Download::new());
+            running.insert(wanted.digest, download.clone());
+            download
+        };
+        // The lock is free here: a runtime that is ending drops the task at once, and that takes the lock again.
         let ended =
             Ended { running: self.running.clone(), digest: wanted.digest, download: download.clone() };
-        let upstream = upstream.clone();
+        let (upstream, slots) = (upstream.clone(), self.slots.clone());
         let (store, clock, sink) = (self.store.clone(), self.clock.clone(), self.sink.clone());
         self.tasks.spawn("download", |token| async move {
             let ended = ended;
-            let mut run = Run { store, clock, sink, wanted, download: ended.download.clone() };
+            let mut run = Run { store, clock, sink, slots, wanted, download: ended.download.clone() };
             let result = run.fetch(upstream, token).await;
             if let Err(error) = &result {
                 tracing::warn!(digest = %run.wanted.digest, image = %run.wanted.image, %error, "a download failed");
@@ -212,6 +238,7 @@ struct Run {
     store: Store,
     clock: Arc<dyn Clock>,
     sink: EventSink,
+    slots: Arc<Semaphore>,
     wanted: Wanted,
     download: Arc<Download>,
 }
@@ -226,29 +253,28 @@ impl Run {
 
     async fn fetch_all(&mut self, upstream: Upstream) -> Result<(), PullError> {
         let Wanted { image, digest, size } = self.wanted.clone();
+        // The one before may have published it between this client's look at the disk and now.
+        if let Some(file) = self.store.open_blob(&digest).await?.filter(BlobFile::verified) {
+            let size = file.size();
+            let _ = self.download.file.set((file, size));
+            self.download.tell(size, Phase::Flowing);
+            return Ok(());
+        }
+        let _slot = self.slots.acquire().await.map_err(|_| PullError::Stopping)?;
+        let mut meter = Meter::new(self.sink.clone(), self.clock.clone(), &self.wanted);
         let mut body = UpstreamBody::new(upstream, image.clone(), digest, size, 0);
         let size = body.open().await?;
         let mut stage = self.store.stage(&digest, size).await?;
         let _ = self.download.file.set((stage.reader(), size));
         self.download.tell(0, Phase::Flowing);
-        let mut untold = Untold { bytes: 0, since: Instant::now() };
-        let result = loop {
-            let bytes = match body.next().await {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            };
-            untold.bytes += bytes.len() as u64;
-            if untold.since.elapsed() >= TELL_EVERY {
-                self.tell(&mut untold);
-            }
-            if let Err(error) = stage.append(bytes).await {
-                break Err(error.into());
-            }
+        loop {
+            let next = body.next().await;
+            meter.read(body.received());
+            let Some(bytes) = next? else { break };
+            stage.append(bytes).await?;
             self.download.tell(stage.len(), Phase::Flowing);
-        };
-        self.tell(&mut untold);
-        result?;
+        }
+        drop(meter);
         stage.publish().await.map_err(|error| match error {
             // The store found out, but it is the upstream that sent something else.
             StoreError::Mismatch { expected, actual } => {
@@ -262,26 +288,52 @@ impl Run {
             | StoreError::Io(_)
             | StoreError::Index(_)) => kept_out.into(),
         })?;
-        self.store.add_link(&image, &digest, Some(size)).await?;
-        Ok(())
-    }
-
-    fn tell(&self, untold: &mut Untold) {
-        if untold.bytes > 0 {
-            self.sink.tell(&Event::Fetched {
-                at: self.clock.now(),
-                image: self.wanted.image.clone(),
-                digest: Some(self.wanted.digest),
-                bytes: untold.bytes,
-            });
+        if let Err(error) = self.store.add_link(&image, &digest, Some(size)).await {
+            tracing::warn!(%image, %digest, %error, "that the repository has this blob could not be kept");
         }
-        *untold = Untold { bytes: 0, since: Instant::now() };
+        Ok(())
     }
 }
 
-struct Untold {
-    bytes: u64,
+/// Tells what came in, a few times a second, and the rest when it is dropped: no received byte is left out.
+pub(crate) struct Meter {
+    sink: EventSink,
+    clock: Arc<dyn Clock>,
+    image: ImageName,
+    digest: Digest,
+    received: u64,
+    told: u64,
     since: Instant,
+}
+
+impl Meter {
+    pub(crate) fn new(sink: EventSink, clock: Arc<dyn Clock>, wanted: &Wanted) -> Self {
+        let (image, digest) = (wanted.image.clone(), wanted.digest);
+        Self { sink, clock, image, digest, received: 0, told: 0, since: Instant::now() }
+    }
+
+    /// Takes note that `received` bytes came in so far.
+    pub(crate) fn read(&mut self, received: u64) {
+        self.received = received;
+        if self.since.elapsed() >= TELL_EVERY {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        let bytes = self.received - self.told;
+        if bytes > 0 {
+            let (at, image, digest) = (self.clock.now(), self.image.clone(), Some(self.digest));
+            self.sink.tell(&Event::Fetched { at, image, digest, bytes });
+        }
+        (self.told, self.since) = (self.received, Instant::now());
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.tell();
+    }
 }
 
 #[cfg(test)]
@@ -290,8 +342,11 @@ mod tests {
 
     #[test]
     fn small_blobs_wait_for_their_digest_and_large_ones_hold_back_their_tail() {
-        assert_eq!(releasable(SMALL_BYTES, SMALL_BYTES), 0);
-        assert_eq!(releasable(10, SMALL_BYTES + 1), 10);
-        assert_eq!(releasable(SMALL_BYTES + 1, SMALL_BYTES + 1), SMALL_BYTES + 1 - TAIL_BYTES);
+        let (small, large) = (SMALL_BYTES, SMALL_BYTES + 1);
+        assert_eq!(releasable(small, small, small), 0);
+        assert_eq!(releasable(10, large, large), 10);
+        assert_eq!(releasable(large, large, large), large - TAIL_BYTES);
+        assert_eq!(releasable(large, large, 1000), 999, "of a part its last byte, wherever it lies");
+        assert_eq!(releasable(large, large, 0), 0);
     }
 }

@@ -42,7 +42,8 @@ impl PullError {
                 Failure::NotFound
             }
             Self::Upstream { source, .. } => source.failure(),
-            Self::Store(_) | Self::Stopping => Failure::Store,
+            Self::Store(_) => Failure::Store,
+            Self::Stopping => Failure::Stopping,
         }
     }
 
@@ -53,7 +54,7 @@ impl PullError {
             (Self::BlobUnknown { .. }, _) => (StatusCode::NOT_FOUND, OciCode::BlobUnknown),
             (Self::NameUnknown { .. }, _) => (StatusCode::NOT_FOUND, OciCode::NameUnknown),
             (_, Failure::NotFound | Failure::Forbidden) => (StatusCode::NOT_FOUND, OciCode::ManifestUnknown),
-            (_, Failure::Unreachable | Failure::RateLimited | Failure::Upstream) => {
+            (_, Failure::Unreachable | Failure::RateLimited | Failure::Upstream | Failure::Stopping) => {
                 (StatusCode::SERVICE_UNAVAILABLE, OciCode::Unavailable)
             }
             (_, Failure::Mismatch) => (StatusCode::BAD_GATEWAY, OciCode::Unknown),

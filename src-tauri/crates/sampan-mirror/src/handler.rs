@@ -185,12 +185,12 @@ async fn blob(
             Err(error) => draft.failed(&error),
         };
     }
-    let found = match mirror.blob(wanted, range.is_none()).await {
+    let found = match mirror.blob(wanted, range).await {
         Ok(found) => found,
         Err(error) => return draft.failed(&error),
     };
     let id = draft.id();
-    draft.blob(&image, &digest, found, range, |found, start, end| {
+    draft.blob(&image, &digest, found, range, |found, start, end, late| {
         mirror.sink.tell(&Event::BlobStarted {
             id,
             at: mirror.clock.now(),
@@ -200,7 +200,7 @@ async fn blob(
             offset: start,
             source: found.source,
         });
-        found.read(mirror, start, end)
+        found.read(mirror, start, end, late)
     })
 }
 

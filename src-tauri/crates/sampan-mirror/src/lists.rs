@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sampan_oci::{Bypass, Digest, Failure, ImageName, Outcome, Reference, Tag};
 
+use sampan_upstream::UpstreamError;
+
 use crate::error::PullError;
 use crate::manifests::empty_index;
 use crate::mirror::Inner;
@@ -38,13 +40,14 @@ impl Inner {
     ) -> Result<TagList, PullError> {
         let unknown = || PullError::NameUnknown { image: image.clone() };
         let upstream = self.upstream(&image.registry).ok_or_else(unknown)?;
-        let error = match upstream.tags(&image.repository, n, last.map(Tag::as_str)).await {
-            Ok(page) => {
-                let outcome = Outcome::Bypass(Bypass::Uncacheable);
-                return Ok(TagList { tags: page.tags, more: page.more, outcome });
-            }
-            Err(error) => error,
-        };
+        let error =
+            match upstream.tags(&image.repository, Some(n.unwrap_or(PAGE)), last.map(Tag::as_str)).await {
+                Ok(page) => {
+                    let outcome = Outcome::Bypass(Bypass::Uncacheable);
+                    return Ok(TagList { tags: page.tags, more: page.more, outcome });
+                }
+                Err(error) => error,
+            };
         if error.failure() == Failure::NotFound {
             return Err(unknown());
         }
@@ -69,13 +72,24 @@ impl Inner {
         artifact_type: Option<&str>,
     ) -> Referrers {
         let asked = match self.upstream(&image.registry) {
-            Some(upstream) => upstream.referrers(&image.repository, subject, artifact_type).await,
+            // Asked after the last layer, by a client that gives a mirror 30 s: memory answers a dead link at once.
+            Some(upstream) => {
+                let asked = upstream.referrers(&image.repository, subject, artifact_type);
+                let asked = tokio::time::timeout(self.revalidate_timeout, asked).await;
+                asked.unwrap_or(Err(UpstreamError::Timeout))
+            }
             None => Ok(None),
+        };
+        let none = || Referrers {
+            body: empty_index(),
+            filtered: false,
+            outcome: Outcome::Bypass(Bypass::Uncacheable),
         };
         match asked {
             Ok(Some(list)) => {
-                // Only the whole list can answer later questions.
+                // Only a whole list can answer later questions.
                 if artifact_type.is_none()
+                    && !list.more
                     && let Err(error) = self.store.put_referrers(image, subject, list.body.clone()).await
                 {
                     tracing::warn!(%image, %error, "a referrers list could not be kept");
@@ -83,34 +97,37 @@ impl Inner {
                 let outcome = Outcome::Bypass(Bypass::Uncacheable);
                 Referrers { body: list.body, filtered: list.filtered, outcome }
             }
-            Ok(None) => self.referrers_by_tag(image, subject).await,
+            Ok(None) => self.referrers_by_tag(image, subject).await.unwrap_or_else(none),
+            // The upstream says no: then what it once showed is not ours to show.
+            Err(error) if error.failure() == Failure::NotFound => none(),
             Err(error) => {
                 tracing::info!(%image, %error, "referrers are answered from memory");
                 let held = self.store.referrers(image, subject).await.ok().flatten();
+                let held = held.map(|body| Referrers { body, filtered: false, outcome: Outcome::Stale });
                 match held {
-                    Some(body) => Referrers { body, filtered: false, outcome: Outcome::Stale },
-                    None => self.referrers_by_tag(image, subject).await,
+                    Some(held) => held,
+                    None => self.referrers_held(image, subject).await.unwrap_or_else(none),
                 }
             }
         }
     }
 
     /// The list under the fallback tag, for registries without the API.
-    async fn referrers_by_tag(self: &Arc<Self>, image: &ImageName, subject: &Digest) -> Referrers {
-        let tag = format!("{}-{}", subject.algorithm().as_str(), subject.hex());
-        let found = match tag.parse::<Tag>() {
-            Ok(tag) => self.manifest(image, &Reference::Tag(tag)).await.ok(),
-            Err(_) => None,
-        };
-        match found {
-            Some(found) if found.manifest.is_index() => {
-                Referrers { body: found.bytes, filtered: false, outcome: found.outcome }
-            }
-            Some(_) | None => Referrers {
-                body: empty_index(),
-                filtered: false,
-                outcome: Outcome::Bypass(Bypass::Uncacheable),
-            },
-        }
+    async fn referrers_by_tag(self: &Arc<Self>, image: &ImageName, subject: &Digest) -> Option<Referrers> {
+        let found = self.manifest(image, &Reference::Tag(fallback_tag(subject)?)).await.ok()?;
+        let is_list = found.manifest.is_index();
+        is_list.then(|| Referrers { body: found.bytes, filtered: false, outcome: found.outcome })
     }
+
+    /// The same, as far as it is held.
+    async fn referrers_held(&self, image: &ImageName, subject: &Digest) -> Option<Referrers> {
+        let held = self.store.held_tag(image, &fallback_tag(subject)?).await.ok()??;
+        let (body, _) = self.store.manifest(image, &held.digest).await.ok()??;
+        Some(Referrers { body, filtered: false, outcome: Outcome::Stale })
+    }
+}
+
+/// The tag under which registries without the API keep the list (distribution-spec, "Referrers Tag Schema").
+fn fallback_tag(subject: &Digest) -> Option<Tag> {
+    format!("{}-{}", subject.algorithm().as_str(), subject.hex()).parse().ok()
 }

@@ -1,14 +1,20 @@
 //! Manifests: from the cache, confirmed, fetched, or stale.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sampan_oci::{Bypass, Digest, Failure, ImageName, Manifest, MediaType, Outcome, Reference, Tag};
 use sampan_store::StoreError;
+use sampan_upstream::UpstreamError;
 
 use crate::error::PullError;
 use crate::mirror::Inner;
 use crate::plan::{Plan, Verdict, plan, verdict};
+
+/// How long a client waits for a manifest that has to be fetched. containerd gives a mirror 30 s for its head, and the
+/// question where a tag points may have taken its time before (CLIENTS.md 2).
+const MANIFEST_WITHIN: Duration = Duration::from_secs(15);
 
 /// A manifest to answer with.
 #[derive(Clone, Debug)]
@@ -75,7 +81,10 @@ impl Inner {
         };
         match verdict(digest, &answer) {
             Verdict::Current => {
-                self.store.touch_tag(image, tag).await?;
+                // A cache that cannot be written is no reason to withhold what is in it.
+                if let Err(error) = self.store.touch_tag(image, tag).await {
+                    tracing::warn!(%image, %tag, %error, "that the tag is current could not be kept");
+                }
                 Ok(Resolved { outcome: Outcome::Revalidated, ..held })
             }
             Verdict::Moved => match self.fetched(image, &reference).await {
@@ -100,7 +109,7 @@ impl Inner {
         let key = (image.clone(), Reference::Tag(tag.clone()));
         let answer = self.asking.run(&self.tasks, key, asked);
         match tokio::time::timeout(self.revalidate_timeout, answer).await {
-            Ok(Some(answer)) => answer,
+            Ok(Some((answer, _))) => answer,
             Ok(None) | Err(_) => Err(Failure::Unreachable),
         }
     }
@@ -113,15 +122,27 @@ impl Inner {
         let this = self.clone();
         let (theirs, wanted) = (image.clone(), reference.clone());
         let fetch = async move { this.fetch_manifest(&theirs, &wanted).await };
-        self.fetching
-            .run(&self.tasks, (image.clone(), reference.clone()), fetch)
-            .await
-            .unwrap_or(Err(PullError::Stopping))
+        let flight = self.fetching.run(&self.tasks, (image.clone(), reference.clone()), fetch);
+        // The flight goes on when it is waited for no longer: the next one who asks finds it, or what it brought.
+        match tokio::time::timeout(MANIFEST_WITHIN, flight).await {
+            Ok(Some((Ok(found), true))) if found.outcome == Outcome::Miss => {
+                Ok(Resolved { outcome: Outcome::Joined, ..found })
+            }
+            Ok(Some((found, _))) => found,
+            Ok(None) => Err(PullError::Stopping),
+            Err(_) => Err(PullError::upstream(image, UpstreamError::Timeout)),
+        }
     }
 
     async fn fetch_manifest(&self, image: &ImageName, reference: &Reference) -> Result<Resolved, PullError> {
         let unknown = || PullError::ManifestUnknown { image: image.clone(), reference: reference.clone() };
         let upstream = self.upstream(&image.registry).ok_or_else(unknown)?;
+        // The flight before may have landed between this client's look at the cache and now.
+        if let Reference::Digest(digest) = reference
+            && let Some(held) = self.held(image, digest).await?
+        {
+            return Ok(held);
+        }
         let fetched = upstream.get_manifest(&image.repository, reference).await.map_err(|error| {
             if error.failure() == Failure::NotFound { unknown() } else { PullError::upstream(image, error) }
         })?;

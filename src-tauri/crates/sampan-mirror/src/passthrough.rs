@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sampan_oci::{Clock, Event, Hasher};
+use sampan_oci::{Clock, Hasher};
 use sampan_store::{BlobFile, StoreError};
 use sampan_upstream::{Upstream, UpstreamError};
 
 use crate::EventSink;
-use crate::download::{READ_BYTES, Wanted, releasable};
+use crate::download::{Meter, READ_BYTES, Wanted, releasable};
 use crate::error::PullError;
 use crate::upstream_body::UpstreamBody;
 
@@ -25,8 +25,7 @@ pub(crate) struct Passthrough {
     size: u64,
     held: VecDeque<Bytes>,
     released: u64,
-    clock: Arc<dyn Clock>,
-    sink: EventSink,
+    meter: Meter,
 }
 
 impl Passthrough {
@@ -61,20 +60,15 @@ impl Passthrough {
         };
         wanted.size = Some(size);
         let hasher = Some(hasher);
+        let meter = Meter::new(sink, clock, &wanted);
         let (held, released) = (VecDeque::new(), position);
-        Ok(Self {
-            body,
-            wanted,
-            hasher,
-            position,
-            start: position,
-            end: size,
-            size,
-            held,
-            released,
-            clock,
-            sink,
-        })
+        let mut passing =
+            Self { body, wanted, hasher, position, start: position, end: size, size, held, released, meter };
+        if size == 0 {
+            // An empty answer is complete as soon as its head is sent: it is checked before.
+            passing.take().await?;
+        }
+        Ok(passing)
     }
 
     /// The whole blob's size.
@@ -90,10 +84,13 @@ impl Passthrough {
     /// The next bytes of the range; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
         loop {
-            if self.released == self.end {
+            if self.released == self.end && self.hasher.is_none() {
                 return Ok(None);
             }
-            let limit = if self.hasher.is_none() { self.size } else { releasable(self.position, self.size) };
+            let limit = match self.hasher {
+                None => self.size,
+                Some(_) => releasable(self.position, self.size, self.end),
+            };
             if let Some(bytes) = self.held.pop_front() {
                 if self.released + bytes.len() as u64 <= limit {
                     self.released += bytes.len() as u64;
@@ -134,12 +131,7 @@ impl Passthrough {
         }
         let (from, to) = (self.position, self.position + bytes.len() as u64);
         self.position = to;
-        self.sink.tell(&Event::Fetched {
-            at: self.clock.now(),
-            image: self.wanted.image.clone(),
-            digest: Some(self.wanted.digest),
-            bytes: to - from,
-        });
+        self.meter.read(self.body.received());
         let (first, last) = (from.max(self.start), to.min(self.end));
         if first < last {
             // Both are within this chunk, whose length is a usize.

@@ -53,7 +53,8 @@ pub(crate) fn verdict(held: Digest, answer: &Result<Option<Digest>, sampan_oci::
             | Failure::RateLimited
             | Failure::Upstream
             | Failure::Mismatch
-            | Failure::Store,
+            | Failure::Store
+            | Failure::Stopping,
         ) => Verdict::Stale,
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -19,6 +20,8 @@ const HEAD_WITHIN: Duration = Duration::from_secs(15);
 /// The most header lines, and the most bytes of a head.
 const HEADERS_MAX: usize = 64;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long a client may take nothing of its answer before it is sent away (SECURITY.md R50).
+const STALL_AT_MOST: Duration = Duration::from_mins(1);
 /// How long running answers may go on after a stop was asked for.
 const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 /// The pause after an accept failed (no file descriptors left), so that the loop does not spin.
@@ -50,6 +53,8 @@ pub(crate) async fn serve(mirror: Arc<Inner>, listener: TcpListener, stop: Cance
             drop(slot);
         });
     }
+    // Closed before the drain: who comes now is refused and falls back at once, instead of waiting to be cut off.
+    drop(listener);
     // A full set of slots means that every connection has ended.
     let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(DRAIN_WITHIN, slots.acquire_many(all)).await;
@@ -75,12 +80,14 @@ async fn connection(router: axum::Router, stream: TcpStream, stop: CancellationT
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         router.clone().oneshot(request.map(handler::body))
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(STALL_AT_MOST));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

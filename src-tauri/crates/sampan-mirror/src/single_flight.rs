@@ -28,31 +28,36 @@ where
     K: Clone + Debug + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// The answer for `key`, from the flight under way or from a new one that runs `work`. `None` only when the task
-    /// was cancelled by a shutdown.
-    pub(crate) async fn run<F>(&self, tasks: &Tasks, key: K, work: F) -> Option<V>
+    /// The answer for `key`, from the flight under way (`true`) or from a new one that runs `work` (`false`). `None` only
+    /// when the task was cancelled by a shutdown.
+    pub(crate) async fn run<F>(&self, tasks: &Tasks, key: K, work: F) -> Option<(V, bool)>
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let mut answer = {
+        let (mut answer, new) = {
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(answer) = flights.get(&key) {
-                answer.clone()
+                (answer.clone(), None)
             } else {
                 let (tell, answer) = watch::channel(None);
                 flights.insert(key.clone(), answer.clone());
-                // Dropped with the task, so that a panic or a shutdown leaves no flight that never lands.
-                let landed = Landed { flights: self.flights.clone(), key };
-                tasks.spawn("flight", |token| async move {
-                    tokio::select! {
-                        value = work => { drop(landed); let _ = tell.send(Some(value)); }
-                        () = token.cancelled() => {}
-                    }
-                });
-                answer
+                (answer, Some(tell))
             }
         };
-        answer.wait_for(Option::is_some).await.ok().and_then(|value| value.clone())
+        let joined = new.is_none();
+        // The lock is free here: a runtime that is ending drops the task at once, and that takes the lock again.
+        if let Some(tell) = new {
+            // Dropped with the task, so that a panic or a shutdown leaves no flight that never lands.
+            let landed = Landed { flights: self.flights.clone(), key };
+            tasks.spawn("flight", |token| async move {
+                tokio::select! {
+                    value = work => { drop(landed); let _ = tell.send(Some(value)); }
+                    () = token.cancelled() => {}
+                }
+            });
+        }
+        let landed = answer.wait_for(Option::is_some).await.ok()?;
+        landed.clone().map(|value| (value, joined))
     }
 }
 
@@ -85,9 +90,9 @@ mod tests {
             })
         };
         let (a, b, _) = tokio::join!(ask(), ask(), gate.wait());
-        assert_eq!((a, b), (Some(0), Some(0)), "both get the one answer");
+        assert_eq!((a, b), (Some((0, false)), Some((0, true))), "both get the one answer");
         let (c, _) = tokio::join!(ask(), gate.wait());
-        assert_eq!(c, Some(1), "a later question is a new flight");
+        assert_eq!(c, Some((1, false)), "a later question is a new flight");
     }
 
     #[tokio::test]
@@ -104,6 +109,6 @@ mod tests {
             "the first one leaves while it flies"
         );
         let (second, _) = tokio::join!(flights.run(&tasks, 1, async { "another" }), gate.wait());
-        assert_eq!(second, Some("landed"));
+        assert_eq!(second, Some(("landed", true)));
     }
 }

@@ -1,6 +1,6 @@
 //! One blob's bytes from an upstream, in order, across broken connections.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -9,14 +9,19 @@ use sampan_upstream::{BlobBody, Upstream, UpstreamError};
 
 use crate::error::PullError;
 
-/// How often a blob is asked for again without a single new byte, before the download is given up.
-const ATTEMPTS_WITHOUT_PROGRESS: u32 = 4;
-/// The same before its first byte: a client that waits for headers is better off falling back.
-const ATTEMPTS_AT_FIRST: u32 = 2;
+/// How long a download that has begun goes on trying without a single new byte. A link that changes networks or a
+/// train in a tunnel is back within that; what arrived before must not have to come again.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// A failure this quick at the very beginning is tried once more; after a slow one the client that waits for headers is
+/// better off with an error it can fall back from.
+const QUICK: Duration = Duration::from_secs(2);
+/// How often a blob is fetched from its first byte again, from an upstream that gives no parts.
+const WITHOUT_RANGES_AT_MOST: u32 = 3;
 /// The longest `Retry-After` that is waited for inside a download; a longer one ends it.
 const WAIT_AT_MOST: Duration = Duration::from_secs(10);
-/// The first pause; each further one doubles it.
+/// The first pause; each further one doubles it, up to the longest.
 const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
 
 /// The bytes of one blob from `position` on. A cut connection is resumed with a range request from the last byte; an
 /// upstream that gives no parts is asked for the whole, and what is known already is passed over.
@@ -30,7 +35,11 @@ pub(crate) struct UpstreamBody {
     /// Where the open body is; before `position` while an upstream without ranges sends what is known already.
     body_at: u64,
     ranges: bool,
-    attempts: u32,
+    /// Body bytes received, those that were known already included.
+    received: u64,
+    /// Failures since the last new byte, and when that was (or the beginning).
+    failures: u32,
+    since: Instant,
 }
 
 impl UpstreamBody {
@@ -42,7 +51,24 @@ impl UpstreamBody {
         size: Option<u64>,
         position: u64,
     ) -> Self {
-        Self { upstream, image, digest, size, position, body: None, body_at: 0, ranges: true, attempts: 0 }
+        Self {
+            upstream,
+            image,
+            digest,
+            size,
+            position,
+            body: None,
+            body_at: 0,
+            ranges: true,
+            received: 0,
+            failures: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// Body bytes received so far, whether or not they were new.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Asks the upstream and returns the whole blob's size.
@@ -83,6 +109,7 @@ impl UpstreamBody {
 
     /// What of `bytes` is new; `None`: nothing.
     fn advance(&mut self, mut bytes: Bytes, size: u64) -> Result<Option<Bytes>, PullError> {
+        self.received += bytes.len() as u64;
         let end = self.body_at + bytes.len() as u64;
         if end > size {
             return Err(self.failed(UpstreamError::Protocol("a body longer than its blob")));
@@ -95,7 +122,7 @@ impl UpstreamBody {
         // Less than the chunk's length, or everything in it would be known.
         let new = bytes.split_off(usize::try_from(known).unwrap_or(0));
         self.position = end;
-        self.attempts = 0;
+        (self.failures, self.since) = (0, Instant::now());
         Ok(Some(new))
     }
 
@@ -127,18 +154,23 @@ impl UpstreamBody {
 
     /// Waits before asking again, or gives up with `error`.
     async fn pause(&mut self, error: UpstreamError) -> Result<(), PullError> {
-        self.attempts += 1;
-        let limit = if self.position == 0 { ATTEMPTS_AT_FIRST } else { ATTEMPTS_WITHOUT_PROGRESS };
+        self.failures += 1;
+        let waited = self.since.elapsed();
+        let patient =
+            if self.position == 0 { self.failures < 2 && waited < QUICK } else { waited < PATIENCE };
+        // Without ranges every new attempt carries all bytes again: that is not worth a minute of trying.
+        let patient = patient && (self.ranges || self.failures <= WITHOUT_RANGES_AT_MOST);
         let asked_to_wait = if let UpstreamError::RateLimited { retry_after } = &error {
             retry_after.unwrap_or(WAIT_AT_MOST)
         } else {
             Duration::ZERO
         };
-        if !error.is_transient() || self.attempts >= limit || asked_to_wait >= WAIT_AT_MOST {
+        if !error.is_transient() || !patient || asked_to_wait >= WAIT_AT_MOST {
             return Err(self.failed(error));
         }
         tracing::info!(digest = %self.digest, position = self.position, %error, "asking for a blob again");
-        tokio::time::sleep(asked_to_wait.max(PAUSE * 2_u32.pow(self.attempts - 1))).await;
+        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures - 1)).min(PAUSE_AT_MOST);
+        tokio::time::sleep(asked_to_wait.max(pause)).await;
         Ok(())
     }
 

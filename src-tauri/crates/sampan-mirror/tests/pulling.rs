@@ -168,6 +168,44 @@ async fn a_broken_connection_is_mended_behind_the_clients_back() {
 }
 
 #[tokio::test]
+async fn an_outage_of_some_seconds_costs_no_byte() {
+    let upstream = FakeRegistry::start().await;
+    let image = upstream.publish_image("library/alpine:3.20", &large());
+    let mirror = TestMirror::in_front_of(&upstream).await;
+    body(mirror.get(&manifest("3.20")).await).await.unwrap();
+    upstream.forget();
+    upstream.fails_next(1, Kind::Blob, Fault::CutAfter(3_000_000));
+    let layer = &image.layers()[0];
+    let answer = mirror.get(&blob(&layer.digest)).await;
+    upstream.sent(Kind::Blob, 3_000_000).await;
+    upstream.fails_with(Fault::RefuseConnection);
+    let back = async {
+        // As long as a telephone takes from one network to the next.
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        upstream.heals();
+    };
+    let (bytes, ()) = tokio::join!(body(answer), back);
+    assert_eq!(bytes.unwrap(), layer.bytes);
+    assert_eq!(upstream.body_bytes(Kind::Blob), layer.size(), "what had arrived did not come again");
+}
+
+#[tokio::test]
+async fn a_client_that_joins_without_a_right_is_refused() {
+    let upstream = FakeRegistry::start().await;
+    let image = upstream.publish_image("library/alpine:3.20", &large());
+    upstream.publish_image("library/other:1", &ImageSpec::new(99, &[500]));
+    let mirror = TestMirror::in_front_of(&upstream).await;
+    body(mirror.get(&manifest("3.20")).await).await.unwrap();
+    let layer = &image.layers()[0];
+    upstream.fails_next(1, Kind::Blob, Fault::StallAfter(1_000_000));
+    let first = mirror.get(&blob(&layer.digest)).await;
+    let joining = mirror.get(&format!("/v2/library/other/blobs/{}", layer.digest)).await;
+    assert_eq!(joining.status(), 404, "that somebody else downloads it is no proof of a right to it");
+    upstream.heals();
+    assert_eq!(body(first).await.unwrap(), layer.bytes);
+}
+
+#[tokio::test]
 async fn an_upstream_without_ranges_is_mended_too() {
     let upstream = FakeRegistry::start().await;
     let image = upstream.publish_image("library/alpine:3.20", &large());

@@ -129,6 +129,76 @@ async fn a_lying_upstream_is_never_believed_about_a_blob() {
 }
 
 #[tokio::test]
+async fn a_part_of_a_wrong_blob_is_never_completed_either() {
+    let upstream = FakeRegistry::start().await;
+    let image = upstream.publish_image("library/alpine:3.20", &ImageSpec::new(8, &[6_000_000]));
+    let mirror = TestMirror::in_front_of(&upstream).await;
+    body(mirror.get(MANIFEST).await).await.unwrap();
+    let path = format!("/v2/library/alpine/blobs/{}", image.layers()[0].digest);
+    upstream.fails_on(Kind::Blob, Fault::CorruptByte(100));
+    for paused in [false, true] {
+        mirror.mirror.set_paused(paused);
+        for range in ["bytes=0-1048575", "bytes=50-150", "bytes=0-0"] {
+            let part = mirror.range(&path, range).await;
+            assert_eq!(
+                body(part).await,
+                None,
+                "{range}, paused: {paused}: nobody knew yet that it was right"
+            );
+        }
+    }
+    mirror.mirror.set_paused(false);
+    upstream.heals();
+    let part = mirror.range(&path, "bytes=50-150").await;
+    assert_eq!(body(part).await.unwrap(), image.layers()[0].bytes[50..=150]);
+}
+
+#[tokio::test]
+async fn a_wrong_size_in_one_manifest_does_not_cost_other_images_their_blob() {
+    let upstream = FakeRegistry::start().await;
+    let image = upstream.publish("library/alpine:3.20");
+    let layer = &image.layers()[0];
+    let mirror = TestMirror::in_front_of(&upstream).await;
+    let good = format!("/v2/library/alpine/blobs/{}", layer.digest);
+    body(mirror.get(MANIFEST).await).await.unwrap();
+    body(mirror.get(&good).await).await.unwrap();
+    let config = image.config();
+    let lying = format!(
+        r#"{{"schemaVersion":2,"config":{{"mediaType":"x","digest":"{}","size":{}}},"layers":[{{"mediaType":"y","digest":"{}","size":7}}]}}"#,
+        config.digest,
+        config.size(),
+        layer.digest
+    );
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    upstream.publish_manifest("library/lying", "1", lying, media_type);
+    assert_eq!(mirror.get("/v2/library/lying/manifests/1").await.status(), 200);
+    let asked = mirror.get(&format!("/v2/library/lying/blobs/{}", layer.digest)).await;
+    assert!(body(asked).await.unwrap() == layer.bytes, "the bytes are right, the manifest is not");
+    assert!(mirror.file(&layer.digest).exists());
+    assert_eq!(upstream.fetches_of(&layer.digest), 1);
+}
+
+#[tokio::test]
+async fn a_dead_link_costs_no_client_its_patience() {
+    let upstream = FakeRegistry::start().await;
+    let image = upstream.publish("library/alpine:3.20");
+    let options =
+        common::Options { revalidate_timeout: std::time::Duration::from_millis(200), ..Default::default() };
+    let mirror = TestMirror::with(&upstream, options).await;
+    body(mirror.get(MANIFEST).await).await.unwrap();
+    upstream.fails_with(Fault::StallBeforeHeaders);
+    let began = std::time::Instant::now();
+    assert_eq!(mirror.get(MANIFEST).await.status(), 200);
+    let referrers = mirror.get(&format!("/v2/library/alpine/referrers/{}", image.digest)).await;
+    assert_eq!(
+        referrers.status(),
+        200,
+        "containerd asks after the last layer; its pull hangs on this answer"
+    );
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn a_lying_upstream_is_never_believed_about_a_manifest() {
     let upstream = FakeRegistry::start().await;
     let image = upstream.publish("library/alpine:3.20");
@@ -153,7 +223,7 @@ async fn a_lying_upstream_is_never_believed_about_a_manifest() {
         r#"{{"schemaVersion":2,"config":{{"mediaType":"x","digest":"{0}","size":1}},"layers":[],"manifests":[]}}"#,
         Digest::of(b"x")
     );
-    upstream.publish_manifest("library/alpine", "both", "application/vnd.oci.image.manifest.v1+json", &both);
+    upstream.publish_manifest("library/alpine", "both", both, "application/vnd.oci.image.manifest.v1+json");
     assert_eq!(mirror.get("/v2/library/alpine/manifests/both").await.status(), 502, "readable as two things");
 }
 

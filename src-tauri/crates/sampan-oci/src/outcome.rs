@@ -55,6 +55,8 @@ pub enum Failure {
     Mismatch,
     /// Our own disk failed.
     Store,
+    /// Sampan is ending.
+    Stopping,
 }
 
 /// Whose fault a failure is: picks log level and tray colour.
@@ -74,7 +76,7 @@ impl Failure {
         match self {
             Self::Invalid | Self::Forbidden | Self::ClientLeft | Self::NotFound => Fault::Client,
             Self::Unreachable | Self::RateLimited | Self::Upstream | Self::Mismatch => Fault::Upstream,
-            Self::Store => Fault::Sampan,
+            Self::Store | Self::Stopping => Fault::Sampan,
         }
     }
 }
@@ -109,6 +111,7 @@ impl Outcome {
             Self::Failed(Failure::Upstream) => "failed-upstream",
             Self::Failed(Failure::Mismatch) => "failed-mismatch",
             Self::Failed(Failure::Store) => "failed-store",
+            Self::Failed(Failure::Stopping) => "failed-stopping",
         }
     }
 }

@@ -22,10 +22,10 @@ pub enum OpenError {
     #[error("the cache was made by a newer Sampan (index version {0})")]
     Future(i32),
     /// The disk failed or refused.
-    #[error("the cache cannot be opened")]
+    #[error("the cache cannot be opened: {0}")]
     Io(#[from] io::Error),
     /// The index failed in a way that making it anew does not cure.
-    #[error("the cache's index cannot be opened")]
+    #[error("the cache's index cannot be opened: {0}")]
     Index(#[from] rusqlite::Error),
 }
 
@@ -62,10 +62,10 @@ pub enum StoreError {
     #[error("the store is stopping")]
     Stopped,
     /// The disk failed.
-    #[error("the cache's disk failed")]
+    #[error("the cache's disk failed: {0}")]
     Io(#[source] io::Error),
     /// The index failed.
-    #[error("the cache's index failed")]
+    #[error("the cache's index failed: {0}")]
     Index(#[source] rusqlite::Error),
 }
 

@@ -188,7 +188,10 @@ impl Store {
             if let Some(bytes) = inner.small_blob(&digest)? {
                 return Ok(Some((bytes, media_type)));
             }
-            inner.quarantine(&digest)?;
+            // Damaged bytes are not served, whether or not a read-only disk lets them be removed.
+            if let Err(error) = inner.quarantine(&digest) {
+                tracing::warn!(%digest, %error, "a damaged manifest could not be removed");
+            }
             Ok(None)
         })
         .await
