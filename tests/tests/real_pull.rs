@@ -61,6 +61,26 @@ fn assert_record(pull: &Pull, image: &Image, source: LayerSource, fetched: u64, 
     assert!(pull.layers.iter().all(|layer| layer.source == source), "all from {source:?}: {pull:#?}");
 }
 
+/// `skopeo copy` through Sampan into a folder; whether it succeeded.
+fn copy(sampan: &Sampan, image: &Image, folder: &Path) -> bool {
+    let mut skopeo = Program::new(bins::installed("skopeo").expect("the test asked for it"));
+    skopeo.args(["copy", "--quiet", "--insecure-policy", "--src-tls-verify=false"]);
+    skopeo.arg(format!("docker://{}/{}:{}", sampan.address(), image.repository, image.tag));
+    let output = finish(skopeo.arg(format!("dir:{}", folder.display())));
+    if !output.status.success() {
+        eprintln!("skopeo: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    output.status.success()
+}
+
+/// What `skopeo copy` wrote is the image, byte for byte.
+fn assert_copied(image: &Image, folder: &Path) {
+    for part in image.parts() {
+        let bytes = std::fs::read(folder.join(part.hex())).expect("skopeo writes each part under its digest");
+        assert_eq!(Digest::of(&bytes).to_string(), part.digest, "what arrived is what was asked for");
+    }
+}
+
 #[tokio::test]
 async fn real_docker_pulls_cold_and_again_without_the_upstream_and_all_numbers_agree() {
     let Some(_turn) = turn(&DOCKER) else { return };
@@ -167,25 +187,16 @@ async fn real_skopeo_copies_cold_and_again_without_the_upstream() {
     let mut registry = images.registry();
     let url = registry.url();
     let sampan = Sampan::start(&in_front_of(&url));
-    let copy = |into: &str| {
-        let folder = sampan.folder().join(into);
-        let mut skopeo = Program::new(bins::installed("skopeo").unwrap());
-        skopeo.args(["copy", "--quiet", "--insecure-policy", "--src-tls-verify=false"]);
-        skopeo.arg(format!("docker://{}/{}:{}", sampan.address(), image.repository, image.tag));
-        let output = finish(skopeo.arg(format!("dir:{}", folder.display())));
-        assert!(output.status.success(), "skopeo: {}", String::from_utf8_lossy(&output.stderr));
-        for part in image.parts() {
-            let bytes = std::fs::read(folder.join(part.hex())).unwrap();
-            assert_eq!(Digest::of(&bytes).to_string(), part.digest, "what arrived is what was asked for");
-        }
-    };
+    let (cold, warm) = (sampan.folder().join("cold"), sampan.folder().join("warm"));
 
-    copy("cold");
+    assert!(copy(&sampan, image, &cold));
+    assert_copied(image, &cold);
     assert_eq!(registry.settled_bytes(image.total_bytes()), image.total_bytes(), "exactly 1.0 x the image");
     assert_holds_exactly(&sampan, image);
     sampan.idle().await;
     registry.stop();
-    copy("warm");
+    assert!(copy(&sampan, image, &warm), "with the upstream stopped");
+    assert_copied(image, &warm);
     assert_eq!(registry.sent_bytes(), image.total_bytes(), "not one byte more");
 
     let snapshot = sampan.idle().await;
@@ -312,7 +323,7 @@ async fn real_docker_pulls_again_after_sampan_was_killed_in_the_middle_of_a_pull
     let mut pull =
         Process::start("pull", folder.path(), &mut dockerd.command(&["pull", &image.short_name()]));
     let middle = |snapshot: &Snapshot| snapshot.pulls.iter().any(|pull| pull.done_bytes > 30_000_000);
-    let seen = sampan.watch_for("the middle of the pull", Duration::from_secs(60), middle).await;
+    let seen = sampan.watch_for("the middle of the pull", Duration::from_mins(1), middle).await;
     sampan.kill();
     assert!(
         pull.has_ended().is_none(),
@@ -363,13 +374,7 @@ async fn real_clearing_frees_what_its_dry_run_said_and_nothing_that_others_use()
     let url = registry.url();
     let sampan = Sampan::start(&in_front_of(&url));
     let cache = sampan.cache_dir();
-    let copy = |image: &Image| {
-        let folder = sampan_tests::scratch();
-        let mut skopeo = Program::new(bins::installed("skopeo").unwrap());
-        skopeo.args(["copy", "--quiet", "--insecure-policy", "--src-tls-verify=false"]);
-        skopeo.arg(format!("docker://{}/{}:{}", sampan.address(), image.repository, image.tag));
-        finish(skopeo.arg(format!("dir:{}", folder.path().display()))).status.success()
-    };
+    let copy = |image: &Image| copy(&sampan, image, sampan_tests::scratch().path());
     assert!(copy(big) && copy(small), "both are pulled");
     registry.stop();
     let shared = &big.layers[0];
@@ -406,4 +411,37 @@ async fn real_clearing_frees_what_its_dry_run_said_and_nothing_that_others_use()
     assert_eq!(did.freed_bytes, small.total_bytes());
     assert_eq!(disk::held(&cache).len(), 0, "nothing is left");
     assert_eq!(sampan.snapshot().await.today, totals, "clearing the cache keeps what was saved");
+}
+
+#[tokio::test]
+async fn real_blobs_damaged_on_disk_are_never_served_and_fetched_again() {
+    let Some(_turn) = turn(&["skopeo", "docker-registry"]) else { return };
+    let images = Images::prepare();
+    let image = &images.small;
+    let mut registry = images.registry();
+    let url = registry.url();
+    let mut sampan = Sampan::start(&in_front_of(&url));
+    let folder = sampan_tests::scratch();
+    let into = |name: &str| folder.path().join(name);
+    assert!(copy(&sampan, image, &into("first")));
+    sampan.stop();
+    // What a failing disk does while nobody looks.
+    let layer = &image.layers[1];
+    let file = sampan.cache_dir().join("blobs/sha256").join(layer.hex());
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[500_000] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    assert_eq!(disk::wrong_blobs(&sampan.cache_dir()).0, [layer.hex()], "one bit is wrong");
+
+    registry.stop();
+    sampan.restart();
+    assert!(!copy(&sampan, image, &into("offline")), "no image is better than a wrong one");
+    let served = std::fs::read(into("offline").join(layer.hex())).unwrap_or_default();
+    assert!(served.is_empty(), "not one of its bytes was served: {}", served.len());
+    registry.resume();
+    assert!(copy(&sampan, image, &into("again")), "with the upstream back it is fetched again");
+    assert_copied(image, &into("again"));
+    let twice = image.total_bytes() + layer.size;
+    assert_eq!(registry.settled_bytes(twice), twice, "that layer, and nothing else");
+    assert_holds_exactly(&sampan, image);
 }

@@ -34,7 +34,7 @@ fn added(file: &FileChange) -> Vec<&str> {
 async fn assert_there_and_back(dockerd: &mut Dockerd, sampan: &Sampan, others: &[&str]) {
     let original = dockerd.config();
     let pid = dockerd.id();
-    let plan = sampan.plan(DockerAction::Enable).await.unwrap();
+    let plan = sampan.plan(DockerAction::Enable).await.expect("this Docker can be set up");
     assert_eq!(dockerd.config(), original, "a plan changes nothing");
     assert_eq!(plan.apply, ApplyMethod::Reload, "never a restart: {plan:#?}");
     assert!(plan.stops.is_empty() && !plan.needs_elevation, "no container stops, nobody is asked: {plan:#?}");
@@ -43,7 +43,7 @@ async fn assert_there_and_back(dockerd: &mut Dockerd, sampan: &Sampan, others: &
     assert_eq!(file.created, original.is_none(), "whether there was a file");
     assert!(added(file).concat().contains(&url(sampan)), "the diff shows it: {:#?}", file.diff);
 
-    let applied = sampan.apply(&plan).await.unwrap();
+    let applied = sampan.apply(&plan).await.expect("what was shown can be done");
     assert!(applied.proof.as_ref().is_some_and(|proof| proof.arrived), "{applied:#?}");
     assert!(applied.docker.enabled, "{applied:#?}");
     let ours = [sampan.mirror_url()];
@@ -52,7 +52,7 @@ async fn assert_there_and_back(dockerd: &mut Dockerd, sampan: &Sampan, others: &
     let proof = sampan.prove().await;
     assert!(proof.arrived && proof.millis.is_some(), "Docker asks Sampan: {proof:?}");
     assert_eq!(dockerd.must(&["images", "--quiet", "--all"]), "", "the proof leaves no image behind");
-    let again = sampan.plan(DockerAction::Enable).await.unwrap();
+    let again = sampan.plan(DockerAction::Enable).await.expect("it can be looked at again");
     assert!(
         again.files.is_empty() && again.apply == ApplyMethod::Nothing,
         "nothing is left to do: {again:#?}"

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use sampan_oci::{Event, Failure, ImageName, Millis, Outcome, RequestKind};
+use sampan_oci::{Event, Failure, ImageName, Millis, Outcome, RequestKind, TransferId};
 
 use crate::Totals;
 use crate::days::day_of;
@@ -14,6 +14,8 @@ use crate::tracker::PullTracker;
 
 /// The most sums that wait for the database; further images count as unnamed until it takes them.
 const WAITING_MAX: usize = 4_096;
+/// The most answers under way whose bytes are counted before their end.
+const FLOWING_MAX: usize = 4_096;
 /// Pull numbers set aside ahead of their use, so that a run that is killed never gives one out twice.
 const IDS_AHEAD: u64 = 1_000;
 
@@ -59,6 +61,9 @@ pub(crate) struct State {
     pub(crate) days: BTreeMap<Date, Totals>,
     pub(crate) last_used: Option<Millis>,
     batch: Batch,
+    /// Of each blob on its way: for which image, and how many of its bytes are in the sums already. Bytes that left are
+    /// served, whether or not more will follow: else a first pull would look like a loss until its layers end.
+    flowing: HashMap<TransferId, (ImageName, u64)>,
     ids_reserved: u64,
     /// Something happened since the last tick.
     touched: bool,
@@ -77,6 +82,7 @@ impl State {
             days: loaded.days,
             last_used: loaded.last_used,
             batch: Batch::default(),
+            flowing: HashMap::new(),
             ids_reserved: loaded.next_id,
             touched: true,
             seen: None,
@@ -96,7 +102,9 @@ impl State {
                 self.count(day_of(*at, zone), Some(image), Totals::of_fetched(*bytes));
             }
             Event::Answered(answer) => {
-                if let Some(totals) = Totals::of_answer(answer) {
+                let counted = self.flowing.remove(&answer.id).map_or(0, |(_, counted)| counted);
+                if let Some(mut totals) = Totals::of_answer(answer) {
+                    totals.served_bytes = totals.served_bytes.saturating_sub(counted);
                     self.count(day_of(answer.at, zone), answer.image.as_ref(), totals);
                 }
                 let refused =
@@ -106,7 +114,12 @@ impl State {
                 }
             }
             Event::Manifest { at, .. } => self.used(*at),
-            Event::BlobStarted { .. } | Event::BlobProgress { .. } => {}
+            Event::BlobStarted { id, image, .. } => {
+                if self.flowing.len() < FLOWING_MAX {
+                    self.flowing.entry(*id).or_insert_with(|| (image.clone(), 0));
+                }
+            }
+            Event::BlobProgress { id, at, sent } => self.flowed(*id, *sent, day_of(*at, zone)),
         }
         (self.touched, self.dirty) = (true, true);
     }
@@ -114,6 +127,15 @@ impl State {
     fn count(&mut self, day: Date, image: Option<&ImageName>, totals: Totals) {
         *self.days.entry(day).or_default() += totals;
         self.batch.add(day, image, totals);
+    }
+
+    /// Counts what has left of a blob since the last word of it.
+    fn flowed(&mut self, id: TransferId, sent: u64, day: Date) {
+        let Some((image, counted)) = self.flowing.get_mut(&id) else { return };
+        let served_bytes = sent.saturating_sub(*counted);
+        *counted = (*counted).max(sent);
+        let image = image.clone();
+        self.count(day, Some(&image), Totals { served_bytes, ..Totals::default() });
     }
 
     fn used(&mut self, at: Millis) {
