@@ -3,61 +3,15 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::str::FromStr;
 use std::time::Duration;
 
+use sampan_desktop::orders::{Order, Page};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
 /// A window that does not read or end within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// A page the window can be opened on; the page's own names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Page {
-    Setup,
-}
-
-impl Page {
-    /// Its name, as flag and in the page's address.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Setup => "setup",
-        }
-    }
-}
-
-/// What the shell tells a window, one line each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// Come to the front, on this page if one is given.
-    Focus(Option<Page>),
-    /// End.
-    Quit,
-}
-
-impl Order {
-    fn line(self) -> String {
-        match self {
-            Self::Focus(None) => "focus\n".to_owned(),
-            Self::Focus(Some(page)) => format!("focus {}\n", page.name()),
-            Self::Quit => "quit\n".to_owned(),
-        }
-    }
-}
-
-impl FromStr for Order {
-    type Err = ();
-    fn from_str(line: &str) -> Result<Self, ()> {
-        match line.trim_end() {
-            "focus" => Ok(Self::Focus(None)),
-            "focus setup" => Ok(Self::Focus(Some(Page::Setup))),
-            "quit" => Ok(Self::Quit),
-            _ => Err(()),
-        }
-    }
-}
 
 /// Starts the window process and keeps it to one.
 #[derive(Debug)]

@@ -1,27 +1,23 @@
 //! Sampan's desktop shell: the tray icon with the engine inside, and the window on demand.
 //!
-//! One program, two roles. The *shell* (default) runs the engine and shows the tray; it never makes a webview, because
-//! a process that ever had one stays heavy. The *window* (`--window`) is a process of its own that asks the shell over
-//! its socket and ends when it is closed. Never decides anything about pulls, never touches Docker or the cache: all
-//! of that is `sampan-app`. Start reading at [`shell::run`], then [`window::run`].
+//! The program that runs all day. It links no web view: the window is a program of its own (`sampan-window`), which asks
+//! the shell over its socket and ends when it is closed. Never decides anything about pulls, never touches Docker or
+//! the cache: all of that is `sampan-app`. Start reading at [`shell::run`], then [`tray`].
 #![cfg_attr(all(windows, not(debug_assertions)), windows_subsystem = "windows")]
 
-mod engine;
 mod launch;
 mod menu;
 mod shell;
 mod tray;
 mod trouble;
-mod window;
 
-use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use sampan_desktop::engine;
 use tracing_subscriber::EnvFilter;
 
 /// Sampan in the tray: a registry mirror for slow links.
@@ -31,25 +27,8 @@ struct Arguments {
     #[command(flatten)]
     flags: engine::Flags,
     /// Start in the tray without opening the window, as at login
-    #[arg(long, conflicts_with = "window")]
+    #[arg(long)]
     hidden: bool,
-    /// Be the window of the Sampan that uses this state folder
-    #[arg(long, hide = true)]
-    window: bool,
-    /// Open the window on this page
-    #[arg(long, hide = true, requires = "window", value_enum)]
-    page: Option<launch::Page>,
-}
-
-/// The desktop the process was started in.
-#[derive(Debug)]
-struct Desktop {
-    /// Whether there is a screen to draw on.
-    display: bool,
-    /// Further folders of shared libraries, as the loader takes them.
-    library_path: Option<OsString>,
-    /// Where files of running programs belong.
-    runtime_dir: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -72,11 +51,11 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    #[cfg(not(target_os = "linux"))]
     tauri::async_runtime::set(runtime.handle().clone());
     let surroundings = engine::Surroundings::from_vars(std::env::vars_os());
     let code = match engine::configure(arguments.flags, surroundings) {
-        Ok(setup) if arguments.window => window::run(setup.state_dir(), arguments.page)?,
-        Ok(setup) => shell::run(&runtime, setup, arguments.hidden, desktop())?,
+        Ok(setup) => shell::run(&runtime, setup, arguments.hidden, has_display())?,
         Err(error) => {
             eprintln!("sampan-desktop: {error}");
             ExitCode::from(shell::CANNOT_START)
@@ -87,12 +66,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
+/// Whether there is a screen to draw on.
 #[expect(clippy::disallowed_methods, reason = "main is where the environment is read")]
-fn desktop() -> Desktop {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    Desktop {
-        display: !cfg!(target_os = "linux") || set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some(),
-        library_path: set("LD_LIBRARY_PATH"),
-        runtime_dir: set("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
-    }
+fn has_display() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !cfg!(target_os = "linux") || set("DISPLAY") || set("WAYLAND_DISPLAY")
 }

@@ -1,24 +1,24 @@
-//! The shell: runs the engine, shows the tray, opens the window. One loop on the runtime owns all of it; the main
-//! thread only draws.
+//! The shell: runs the engine, shows the tray, opens the window. One loop on the runtime owns all of it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tauri::{AppHandle, RunEvent};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::engine::api::{Code, Command, Reply, Snapshot};
-use crate::engine::{self, Engine, Locale, Setup, StartFailure};
-use crate::launch::{Launcher, Page};
+use sampan_desktop::engine::api::{Code, Command, Reply, Snapshot};
+use sampan_desktop::engine::{self, Engine, Locale, Setup, StartFailure};
+use sampan_desktop::orders::Page;
+
+use crate::launch::Launcher;
 use crate::menu::{self, Action};
-use crate::tray::{self, Tray};
+use crate::tray::{self, Screen};
 use crate::trouble::{self, Trouble};
-use crate::{Desktop, window};
 
 /// The exit code of a start that could not serve; the same as a wrong flag's.
 pub(crate) const CANNOT_START: u8 = 2;
@@ -31,112 +31,51 @@ const ACTIONS_MAX: usize = 16;
 const NOTIFY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs until a person quits or the engine cannot go on. If this instance runs already, asks that one for its window.
-pub(crate) fn run(
-    runtime: &Runtime,
-    setup: Setup,
-    hidden: bool,
-    desktop: Desktop,
-) -> anyhow::Result<ExitCode> {
-    let state_dir = setup.state_dir();
+pub(crate) fn run(runtime: &Runtime, setup: Setup, hidden: bool, display: bool) -> anyhow::Result<ExitCode> {
+    let launcher = Launcher::new(window_program()?, vec!["--state-dir".into(), setup.state_dir().into()]);
     // A login start shows nothing, so it only needs to know whether it is the second.
     let question = if hidden { Command::Snapshot } else { Command::OpenWindow };
-    if let Some(reply) = runtime.block_on(engine::ask_running(&state_dir, question)) {
-        // `sampan serve` has no window of its own: this process can be it.
+    if let Some(reply) = runtime.block_on(engine::ask_running(&setup.state_dir(), question)) {
+        // `sampan serve` has no window of its own: this start gives it one.
         let headless = matches!(&reply, Reply::Error(error) if error.code == Code::NoDesktop);
-        return if headless && !hidden && desktop.display {
-            window::run(state_dir, None)
-        } else {
-            Ok(ExitCode::SUCCESS)
-        };
+        if headless && !hidden && display {
+            runtime.block_on(accompany(launcher)).context("cannot open the window")?;
+        }
+        return Ok(ExitCode::SUCCESS);
     }
-    if !desktop.display {
+    if !display {
         eprintln!(
             "sampan-desktop: there is no display (DISPLAY and WAYLAND_DISPLAY are not set). \
              `sampan serve` mirrors without one"
         );
         return Ok(ExitCode::from(CANNOT_START));
     }
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let launcher = Launcher::new(program, vec!["--window".into(), "--state-dir".into(), state_dir.into()]);
-    let with_tray = tray::available(desktop.library_path.as_deref());
-    if !with_tray {
-        eprintln!("sampan-desktop: {}", tray::HOW_TO_GET_ONE);
-    }
-
     let (actions, chosen) = mpsc::channel(ACTIONS_MAX);
     let choose = move |action| {
         if actions.try_send(action).is_err() {
             tracing::debug!(?action, "dropped: too many choices are waiting");
         }
     };
-    let (drawn, drawing) = oneshot::channel();
     let system_language = setup.system_language();
     let first_locale = Locale::choose(setup.settings(), system_language.as_deref());
     let shell = Shell { launcher, choose: choose.clone(), chosen, system_language, first_locale };
-    let serving = runtime.spawn(async move {
-        match drawing.await {
-            Ok(screen) => shell.serve(setup, hidden, screen).await,
-            // The event loop did not start; it says why itself.
-            Err(_) => 1,
-        }
-    });
-
-    // Panels show it beside the icon; without it they show the name of the program's file.
-    #[cfg(target_os = "linux")]
-    glib::set_application_name("Sampan");
-    let app = tauri::Builder::default()
-        .setup(move |app| {
-            #[cfg(target_os = "macos")]
-            app.set_activation_policy(tauri::ActivationPolicy::Accessory);
-            let first = menu::off(first_locale);
-            let build = || Tray::build(app.handle(), &desktop.runtime_dir, first, choose);
-            let tray = with_tray.then(build).transpose().unwrap_or_else(|error| {
-                tracing::warn!(%error, "no tray icon");
-                None
-            });
-            let screen =
-                Screen { app: app.handle().clone(), tray: tray.map(|tray| Arc::new(Mutex::new(tray))) };
-            // Its receiver lives as long as the runtime, which outlives this.
-            let _ = drawn.send(screen);
-            Ok(())
-        })
-        .build(window::context())
-        .context("cannot start the desktop part")?;
-    app.run_return(|_, event| {
-        // There is never a window in this process: only a deliberate end, which has a code, ends it.
-        if let RunEvent::ExitRequested { code: None, api, .. } = event {
-            api.prevent_exit();
-        }
-    });
-    let code = runtime.block_on(serving).context("the shell failed")?;
+    let code = tray::run(runtime, menu::off(first_locale), choose, move |screen| {
+        shell.serve(setup, hidden, screen)
+    })?;
     Ok(ExitCode::from(code))
 }
 
-/// What is drawn on the main thread. Dropping it ends the event loop there: no way out of the shell leaves it behind.
-struct Screen {
-    app: AppHandle,
-    tray: Option<Arc<Mutex<Tray>>>,
+/// The window's program: it lies beside this one.
+fn window_program() -> anyhow::Result<PathBuf> {
+    let shell = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(shell.with_file_name(format!("sampan-window{}", std::env::consts::EXE_SUFFIX)))
 }
 
-impl Screen {
-    fn show(&self, wanted: menu::Tray) {
-        let Some(tray) = self.tray.clone() else { return };
-        let paint = move || {
-            let mut tray = tray.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = tray.show(wanted) {
-                tracing::warn!(%error, "the tray could not be changed");
-            }
-        };
-        if let Err(error) = self.app.run_on_main_thread(paint) {
-            tracing::warn!(%error, "the tray could not be reached");
-        }
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        self.app.exit(0);
-    }
+/// Opens a window for a Sampan that has none, and waits until it is closed.
+async fn accompany(mut launcher: Launcher) -> std::io::Result<()> {
+    launcher.open(None).await?;
+    launcher.ended().await;
+    Ok(())
 }
 
 /// What the loop needs besides engine and screen.
@@ -182,7 +121,7 @@ impl<C: Fn(Action) + Clone + Send + Sync + 'static> Shell<C> {
             self.open(None).await;
         }
         let code = self.attend(&engine, &screen, &mut end).await;
-        screen.show(menu::off(newest(&engine.snapshots(), |snapshot| self.locale(snapshot))));
+        screen.show(menu::off(newest(&engine.snapshots(), |snapshot| self.locale(snapshot)))).await;
         self.launcher.end().await;
         tokio::select! {
             () = engine.shutdown() => {}
@@ -228,7 +167,7 @@ impl<C: Fn(Action) + Clone + Send + Sync + 'static> Shell<C> {
                     (painted, paint_at) = (Instant::now(), None);
                     let wanted = newest(&snapshots, |snapshot| menu::serving(snapshot, self.locale(snapshot)));
                     if shown.as_ref() != Some(&wanted) {
-                        screen.show(wanted.clone());
+                        screen.show(wanted.clone()).await;
                         shown = Some(wanted);
                     }
                 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::engine::Locale;
-use crate::engine::api::{NotKeeping, PullState, Snapshot};
+use sampan_desktop::engine::Locale;
+use sampan_desktop::engine::api::{NotKeeping, PullState, Snapshot};
 
 /// A link that is back within this time was no trouble.
 const DOWN_FOR: Duration = Duration::from_mins(1);
@@ -104,7 +104,7 @@ impl Trouble {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::engine::api::{Cache, Mirror, MirrorState, Pull, Settings, Totals, Upstream};
+    use sampan_desktop::engine::api::{Cache, Mirror, MirrorState, Pull, Settings, Totals, Upstream};
 
     pub(crate) fn snapshot() -> Snapshot {
         Snapshot {

@@ -157,13 +157,13 @@ impl Panel {
         Ok(zbus::Proxy::new(&self.connection, service, menu, "com.canonical.dbusmenu").await?)
     }
 
-    /// The name of the icon shown now: the state a person sees.
+    /// The pixels of the icon shown now: the state a person sees.
     /// # Errors
     /// There is no icon.
-    pub async fn icon(&self) -> Result<String> {
+    pub async fn icon(&self) -> Result<Vec<(i32, i32, Vec<u8>)>> {
         let (service, path) = self.item().await?;
         let item = zbus::Proxy::new(&self.connection, service, path, "org.kde.StatusNotifierItem").await?;
-        Ok(item.get_property("IconName").await?)
+        Ok(item.get_property("IconPixmap").await?)
     }
 
     /// The menu as it is now.

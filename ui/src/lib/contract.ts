@@ -312,7 +312,8 @@ export type Pull = {
   eta_seconds: number | null,
   /** The parts, configuration first, then layers in manifest order. Those not asked for yet are `waiting`. */
   layers: Array<Layer>,
-  /** The client, from its User-Agent: `docker`, `buildkit`, `containerd`, `podman`, `skopeo`, or its first word. */
+  /** The client, from its User-Agent: `docker`, `buildkit`, `containerd`, `containers` (podman, buildah), `skopeo`, or
+   * its first word. */
   client: string, };
 
 /** Savings over some days. */

@@ -312,7 +312,8 @@ pub struct Pull {
     pub eta_seconds: Option<u64>,
     /// The parts, configuration first, then layers in manifest order. Those not asked for yet are `waiting`.
     pub layers: Vec<Layer>,
-    /// The client, from its User-Agent: `docker`, `buildkit`, `containerd`, `podman`, `skopeo`, or its first word.
+    /// The client, from its User-Agent: `docker`, `buildkit`, `containerd`, `containers` (podman, buildah), `skopeo`, or
+    /// its first word.
     pub client: String,
 }
 

@@ -93,7 +93,7 @@ fn pull_row(pull: &Pull) -> [String; 5] {
         PullState::Interrupted => "interrupted",
         PullState::Failed => "failed",
     };
-    let stale = if pull.stale { ", copy at hand (the registry could not be asked)" } else { "" };
+    let from_memory = if pull.stale { ", copy at hand (the registry could not be asked)" } else { "" };
     // The parts the client asked for: those it had already never count.
     let asked: u64 = pull.layers.iter().filter(|l| wanted(l)).map(|l| l.size_bytes).sum();
     let progress = match pull.size_bytes {
@@ -102,7 +102,13 @@ fn pull_row(pull: &Pull) -> [String; 5] {
     };
     let rate = pull.rate.map(|rate| format!("{}/s", size(rate))).unwrap_or_default();
     let left = pull.eta_seconds.map(|seconds| format!("{} left", duration(seconds))).unwrap_or_default();
-    [format!("  {}", name(&pull.image, &pull.reference)), format!("{state}{stale}"), progress, rate, left]
+    [
+        format!("  {}", name(&pull.image, &pull.reference)),
+        format!("{state}{from_memory}"),
+        progress,
+        rate,
+        left,
+    ]
 }
 
 fn wanted(layer: &Layer) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Unix only: it sends signals and speaks to the control socket.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test: a step that fails is a failed test")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;

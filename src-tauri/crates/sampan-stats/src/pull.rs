@@ -188,6 +188,22 @@ impl Pull {
         }
     }
 
+    /// The same image, with nothing of it asked for yet.
+    pub(crate) fn again(&self) -> Self {
+        let mut again = Self::new(self.id, self.image.clone(), self.reference.clone(), self.started);
+        (again.index, again.manifest) = (self.index.clone(), self.manifest);
+        for part in &self.parts {
+            again.add(Part { aside: part.aside, ..Part::new(part.digest, part.size) });
+        }
+        again
+    }
+
+    /// Becomes a pull of the same image as `before`, which [`again`](Self::again) made.
+    pub(crate) fn take_parts_of(&mut self, before: Self) {
+        (self.index, self.manifest) = (before.index, before.manifest);
+        (self.parts, self.places) = (before.parts, before.places);
+    }
+
     /// Takes on an attestation's blobs, which are no part of the image's size.
     pub(crate) fn adopt_aside(&mut self, manifest: &Manifest) {
         for descriptor in manifest.descriptors() {

@@ -11,8 +11,6 @@ pub(crate) enum Probe {
     PkgConfig(&'static str),
     /// This header is in the system's include folder.
     Header(&'static str),
-    /// Any of these shared libraries is in a system library folder.
-    Library(&'static [&'static str]),
     /// Any font file is installed.
     Font,
 }
@@ -71,24 +69,14 @@ pub(crate) const DESKTOP_BUILD: &[Need] = &[
 ];
 
 /// Further, to run the desktop app.
-pub(crate) const DESKTOP_RUN: &[Need] = &[
-    Need {
-        name: "Ayatana AppIndicator",
-        why: "shows the tray icon",
-        probe: Probe::Library(&["libayatana-appindicator3.so.1", "libappindicator3.so.1"]),
-        apt: &["libayatana-appindicator3-1"],
-        dnf: &["libayatana-appindicator-gtk3"],
-        pacman: &["libayatana-appindicator"],
-    },
-    Need {
-        name: "a font",
-        why: "the window's text",
-        probe: Probe::Font,
-        apt: &["fonts-dejavu-core"],
-        dnf: &["dejavu-sans-fonts"],
-        pacman: &["ttf-dejavu"],
-    },
-];
+pub(crate) const DESKTOP_RUN: &[Need] = &[Need {
+    name: "a font",
+    why: "the window's text",
+    probe: Probe::Font,
+    apt: &["fonts-dejavu-core"],
+    dnf: &["dejavu-sans-fonts"],
+    pacman: &["ttf-dejavu"],
+}];
 
 /// Further, for the tests: a display, a session bus, a browser driver and real container tools.
 pub(crate) const TESTS: &[Need] = &[
@@ -321,14 +309,7 @@ mod tests {
     fn a_debian_without_anything_gets_the_measured_list() {
         let missing: Vec<_> = ENGINE.iter().chain(DESKTOP_BUILD).chain(DESKTOP_RUN).collect();
         let list = shopping(Manager::Apt, &missing);
-        let expected = [
-            "gcc",
-            "libc6-dev",
-            "pkg-config",
-            "libwebkit2gtk-4.1-dev",
-            "libayatana-appindicator3-1",
-            "fonts-dejavu-core",
-        ];
+        let expected = ["gcc", "libc6-dev", "pkg-config", "libwebkit2gtk-4.1-dev", "fonts-dejavu-core"];
         assert_eq!(list.packages, expected, "each package once, compiler first");
         assert_eq!(list.unknown, [""; 0]);
     }

@@ -105,20 +105,8 @@ fn is_met(environment: &Environment, probe: Probe) -> bool {
             .find_map(|name| environment.find(name))
             .is_some_and(|program| shell::output(Command::new(program).args(["--exists", module])).is_some()),
         Probe::Header(name) => Path::new("/usr/include").join(name).is_file(),
-        Probe::Library(names) => {
-            library_folders().iter().any(|folder| names.iter().any(|name| folder.join(name).exists()))
-        }
         Probe::Font => font_folders(environment.home.as_deref()).iter().any(|folder| holds_font(folder, 5)),
     }
-}
-
-/// Where shared libraries lie: the classic folders, and Debian's one per architecture.
-fn library_folders() -> Vec<PathBuf> {
-    let mut folders: Vec<_> =
-        ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib"].map(PathBuf::from).to_vec();
-    let architectures = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
-    folders.extend(architectures.filter(|path| path.to_string_lossy().contains("-linux-gnu")));
-    folders
 }
 
 fn font_folders(home: Option<&Path>) -> Vec<PathBuf> {
@@ -159,14 +147,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_a_header_and_a_library_are_noticed_and_their_absence_too() {
+    fn a_program_and_a_header_are_noticed_and_their_absence_too() {
         let environment = Environment::read();
         assert!(is_met(&environment, Probe::Program(&["no-such-program", "sh"])), "one of them is enough");
         assert!(!is_met(&environment, Probe::Program(&["no-such-program"])));
         assert!(is_met(&environment, Probe::Header("stdio.h")), "this test was linked with a C compiler");
         assert!(!is_met(&environment, Probe::Header("no-such-header.h")));
-        assert!(is_met(&environment, Probe::Library(&["libc.so.6"])));
-        assert!(!is_met(&environment, Probe::Library(&["libnothing.so.0"])));
         assert!(!is_met(&environment, Probe::PkgConfig("no-such-module")));
     }
 

@@ -62,16 +62,25 @@ impl PullTracker {
         if let Some(pull) = comes_back {
             return Some(pull.id);
         }
-        // The client holds the manifest already, so that only the repository tells what is pulled.
+        // The client holds the manifest already (docker keeps it when it forgets an image): an earlier pull tells its parts.
+        let before = last.filter(|pull| pull.manifest.is_some()).map(Pull::again);
+        // Where none does, only the repository tells what is pulled.
         let unlisted = |pull: &Pull| pull.is_active() && pull.manifest.is_none();
         let id = self.newest(image, unlisted).unwrap_or_else(|| {
             let named = self.names.get(image).filter(|named| at.since(named.at) < NAME_MILLIS);
             let (name, stale) = match named {
                 Some(named) => (named.reference.clone(), named.head.unwrap_or(false)),
-                None => (Reference::Digest(digest), false),
+                None => {
+                    (before.as_ref().map_or(Reference::Digest(digest), |pull| pull.reference.clone()), false)
+                }
             };
             let id = self.open(at, image, name);
-            self.pulls.entry(id).and_modify(|pull| (pull.guessed, pull.stale) = (true, stale));
+            self.pulls.entry(id).and_modify(|pull| {
+                (pull.guessed, pull.stale) = (true, stale);
+                if let Some(before) = before {
+                    pull.take_parts_of(before);
+                }
+            });
             id
         });
         let pull = self.pulls.get_mut(&id).filter(|pull| pull.parts.len() < PARTS_MAX)?;

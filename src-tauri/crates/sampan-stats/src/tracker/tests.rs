@@ -291,6 +291,26 @@ fn blobs_without_a_manifest_are_one_pull_named_by_the_repositorys_last_reference
 }
 
 #[test]
+fn a_client_that_kept_the_manifest_pulls_an_image_of_known_size() {
+    let mut tracker = after(&begun());
+    for (id, part, size) in [(2, "config", 10), (3, "a", 100), (4, "b", 200)] {
+        tracker.record(&start(id, 2_000, "nginx", blob(part), size, 0));
+        tracker.record(&end(id, 2_100, size, Outcome::Miss));
+    }
+    tracker.record(&end(1, 2_100, 100, Outcome::Miss));
+    tracker.tick(Millis(10_000));
+    let cold = only(&tracker, 10_000);
+    assert_eq!((cold.state, cold.size_bytes), (PullState::Complete, Some(310)));
+    // docker forgets an image, but not its manifests: the next pull asks where the tag points, then for blobs.
+    tracker.record(&head(300_000, "nginx", tag("1.27"), Outcome::Revalidated));
+    tracker.record(&start(5, 300_010, "nginx", blob("a"), 100, 0));
+    let warm = tracker.live(Millis(300_010)).remove(0);
+    assert_eq!((warm.size_bytes, warm.done_bytes, warm.reference), (Some(310), 0, tag("1.27")));
+    assert_eq!(warm.layers.len(), 3, "the same parts, none of them asked for but one");
+    assert_ne!(warm.id, cold.id);
+}
+
+#[test]
 fn events_out_of_order_give_the_same_pull() {
     let platform = nginx();
     let mut events = vec![

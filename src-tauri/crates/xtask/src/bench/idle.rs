@@ -48,7 +48,8 @@ pub(crate) fn run(environment: &Environment, over: Duration) -> Result<()> {
     shell.ready("the app", &log, Duration::from_mins(1), || answers(port))?;
 
     let mut rows = vec![measure("never had a window", shell.pid(), &[], over)];
-    let mut window = Running::start(session.app(&app, port).arg("--window"), &log)?;
+    let mut window =
+        Running::start(&mut session.app(&environment.built("release", "sampan-window"), port), &log)?;
     thread::sleep(WINDOW_OPEN);
     if !window.is_alive() {
         bail!("the window ended by itself:\n{}", tail(&log));

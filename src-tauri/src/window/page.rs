@@ -15,9 +15,11 @@ use tauri::webview::NewWindowResponse;
 use tauri::{AppHandle, Builder, Context, Manager, Runtime, State, Url, WebviewUrl, WebviewWindowBuilder};
 use tokio::task::JoinSet;
 
-use crate::engine;
-use crate::engine::api::{ApiError, Code, Command, Reply, Snapshot};
-use crate::launch::{Order, Page};
+use sampan_desktop::engine::{
+    self,
+    api::{ApiError, Code, Command, Reply, Snapshot},
+};
+use sampan_desktop::orders::{Order, Page};
 
 /// The one window; the capability file names it.
 const LABEL: &str = "main";
@@ -46,7 +48,7 @@ pub(crate) fn run(state_dir: PathBuf, page: Option<Page>) -> anyhow::Result<Exit
 }
 
 /// Page, icons and permissions, embedded.
-pub(crate) fn context<R: Runtime>() -> Context<R> {
+fn context<R: Runtime>() -> Context<R> {
     tauri::generate_context!()
 }
 
@@ -287,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_configuration_gives_the_page_nothing_else() {
-        let config: Value = serde_json::from_str(include_str!("../tauri.conf.json")).unwrap();
+        let config: Value = serde_json::from_str(include_str!("../../tauri.conf.json")).unwrap();
         let app = &config["app"];
         assert_eq!(app["withGlobalTauri"], false);
         assert_eq!(app["windows"], json!([]), "windows are made on demand");
@@ -300,7 +302,7 @@ mod tests {
         }
         let security: Vec<_> = app["security"].as_object().unwrap().keys().collect();
         assert_eq!(security, ["capabilities", "csp", "freezePrototype"], "no key weakens the page");
-        let capability: Value = serde_json::from_str(include_str!("../capabilities/main.json")).unwrap();
+        let capability: Value = serde_json::from_str(include_str!("../../capabilities/main.json")).unwrap();
         assert_eq!(capability["windows"], json!([LABEL]));
         assert_eq!(capability["permissions"], json!(["allow-call", "allow-watch"]));
         assert!(capability.get("remote").is_none(), "no other origin is given anything");
@@ -308,7 +310,22 @@ mod tests {
 
     #[test]
     fn watch_messages_have_the_shape_the_page_expects() {
-        let snapshot = crate::trouble::tests::snapshot();
+        let snapshot: Snapshot = serde_json::from_value(json!({
+            "sequence": 1, "at": 0, "pulls": [], "last_used": null,
+            "mirror": {
+                "version": "0", "listen": "127.0.0.1:7267", "started": 0, "state": "serving", "paused_until": null,
+                "upstreams": [],
+            },
+            "today": {
+                "requests": 0, "hits": 0, "failures": 0, "served_bytes": 0, "fetched_bytes": 0, "hit_bytes": 0,
+                "saved_bytes": 0,
+            },
+            "cache": {
+                "dir": "/", "size_bytes": 0, "partial_bytes": 0, "blobs": 0, "free_bytes": null, "not_keeping": null,
+            },
+            "settings": { "language": null, "theme": "system" },
+        }))
+        .unwrap();
         let message = serde_json::to_value(WatchMessage::Snapshot(Box::new(snapshot))).unwrap();
         assert_eq!((&message["kind"], &message["value"]["sequence"]), (&json!("snapshot"), &json!(1)));
         assert_eq!(serde_json::to_value(WatchMessage::Lost).unwrap(), json!({"kind": "lost"}));

@@ -1,25 +1,96 @@
-//! Puts a [`menu::Tray`] on the desktop, and changes only what differs from what is there.
+//! The tray of macOS and Windows, by Tauri. Drawn on the main thread, which belongs to its event loop.
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context as _;
 use tauri::image::Image;
 use tauri::menu::{IsMenuItem, Menu, MenuItem, PredefinedMenuItem, Submenu};
 use tauri::tray::TrayIconBuilder;
-use tauri::{AppHandle, Wry, include_image};
-use tempfile::TempDir;
+use tauri::{AppHandle, RunEvent, Wry, include_image};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 use crate::menu::{self, Action, Icon, Item};
 
+/// Runs `serve` on `runtime` while the main thread draws, and returns what it returns.
+pub(crate) fn run<F>(
+    runtime: &Runtime,
+    first: menu::Tray,
+    choose: impl Fn(Action) + Clone + Send + Sync + 'static,
+    serve: impl FnOnce(Screen) -> F + Send + 'static,
+) -> anyhow::Result<u8>
+where
+    F: Future<Output = u8> + Send + 'static,
+{
+    let (drawn, drawing) = oneshot::channel();
+    let serving = runtime.spawn(async move {
+        match drawing.await {
+            Ok(screen) => serve(screen).await,
+            // The event loop did not start; it says why itself.
+            Err(_) => 1,
+        }
+    });
+    let app = tauri::Builder::default()
+        .setup(move |app| {
+            #[cfg(target_os = "macos")]
+            app.set_activation_policy(tauri::ActivationPolicy::Accessory);
+            let tray = Tray::build(app.handle(), first, choose).map(Some).unwrap_or_else(|error| {
+                tracing::warn!(%error, "no tray icon");
+                None
+            });
+            let screen =
+                Screen { app: app.handle().clone(), tray: tray.map(|tray| Arc::new(Mutex::new(tray))) };
+            // Its receiver lives as long as the runtime, which outlives this.
+            let _ = drawn.send(screen);
+            Ok(())
+        })
+        .build(tauri::generate_context!())
+        .context("cannot start the desktop part")?;
+    app.run_return(|_, event| {
+        // There is never a window in this process: only a deliberate end, which has a code, ends it.
+        if let RunEvent::ExitRequested { code: None, api, .. } = event {
+            api.prevent_exit();
+        }
+    });
+    runtime.block_on(serving).context("the shell failed")
+}
+
+/// What is drawn on the main thread. Dropping it ends the event loop there: no way out of the shell leaves it behind.
+pub(crate) struct Screen {
+    app: AppHandle,
+    tray: Option<Arc<Mutex<Tray>>>,
+}
+
+impl Screen {
+    /// Shows `wanted`, soon.
+    #[expect(clippy::unused_async, reason = "on Linux the tray is another program, and answers later")]
+    pub(crate) async fn show(&self, wanted: menu::Tray) {
+        let Some(tray) = self.tray.clone() else { return };
+        let paint = move || {
+            let mut tray = tray.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = tray.show(wanted) {
+                tracing::warn!(%error, "the tray could not be changed");
+            }
+        };
+        if let Err(error) = self.app.run_on_main_thread(paint) {
+            tracing::warn!(%error, "the tray could not be reached");
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.app.exit(0);
+    }
+}
+
 /// The icon on the desktop, and what it shows.
-pub(crate) struct Tray {
+struct Tray {
     app: AppHandle,
     icon: tauri::tray::TrayIcon,
     /// The native items whose text can change in place, beside the model's in the same order.
     texts: Vec<Text>,
     shown: menu::Tray,
-    /// Linux wants icons as files, and would put them where all users share them. Dropped after the icon.
-    _scratch: TempDir,
 }
 
 /// An item with a text.
@@ -33,18 +104,15 @@ type Built = (Menu<Wry>, Vec<Text>);
 
 impl Tray {
     /// Shows `first`. On the main thread only.
-    pub(crate) fn build(
+    fn build(
         app: &AppHandle,
-        runtime_dir: &Path,
         first: menu::Tray,
         chosen: impl Fn(Action) + Send + Sync + 'static,
     ) -> tauri::Result<Self> {
-        let scratch = tempfile::Builder::new().prefix("sampan-tray-").tempdir_in(runtime_dir)?;
         let (native, texts) = build_menu(app, &first.items)?;
         let icon = TrayIconBuilder::with_id("main")
             .icon(image(first.icon))
             .icon_as_template(cfg!(target_os = "macos"))
-            .temp_dir_path(scratch.path())
             .menu(&native)
             .show_menu_on_left_click(true)
             .on_menu_event(move |_, event| {
@@ -53,11 +121,11 @@ impl Tray {
                 }
             })
             .build(app)?;
-        Ok(Self { app: app.clone(), icon, texts, shown: first, _scratch: scratch })
+        Ok(Self { app: app.clone(), icon, texts, shown: first })
     }
 
     /// Shows `wanted`. An open menu stays open if only texts change. On the main thread only.
-    pub(crate) fn show(&mut self, wanted: menu::Tray) -> tauri::Result<()> {
+    fn show(&mut self, wanted: menu::Tray) -> tauri::Result<()> {
         if self.shown.icon != wanted.icon {
             self.icon.set_icon(Some(image(wanted.icon)))?;
             self.icon.set_icon_as_template(cfg!(target_os = "macos"))?;
@@ -75,43 +143,10 @@ impl Tray {
             self.icon.set_menu(Some(native))?;
             self.texts = texts;
         }
-        // Linux has no tooltips: there the same line is the first of the menu.
         self.icon.set_tooltip(texts(&wanted.items).next())?;
         self.shown = wanted;
         Ok(())
     }
-}
-
-/// Whether a tray can be built at all. Building one without its library is not an error but a panic.
-pub(crate) fn available(library_path: Option<&OsStr>) -> bool {
-    !cfg!(target_os = "linux") || library_in_folders(library_path) || library_in_loader_cache()
-}
-
-/// What to say where there is no tray.
-pub(crate) const HOW_TO_GET_ONE: &str = "no tray icon: the library libayatana-appindicator3 is missing. Install it (Debian, Ubuntu: \
-     libayatana-appindicator3-1, Fedora: libayatana-appindicator-gtk3, Arch: libayatana-appindicator) and start again";
-
-const LIBRARIES: [&str; 2] = ["libayatana-appindicator3.so.1", "libappindicator3.so.1"];
-
-fn library_in_folders(library_path: Option<&OsStr>) -> bool {
-    let given = library_path.map(std::env::split_paths).into_iter().flatten();
-    let usual = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib"].map(PathBuf::from);
-    let multiarch = PathBuf::from(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH));
-    given
-        .chain(usual)
-        .chain([multiarch])
-        .any(|folder| LIBRARIES.iter().any(|library| folder.join(library).exists()))
-}
-
-/// Asks the loader's own list, for folders a distribution adds.
-fn library_in_loader_cache() -> bool {
-    ["/sbin/ldconfig", "/usr/sbin/ldconfig"].iter().any(|ldconfig| {
-        let listed = std::process::Command::new(ldconfig).arg("-p").output();
-        listed.is_ok_and(|output| {
-            let list = String::from_utf8_lossy(&output.stdout);
-            LIBRARIES.iter().any(|library| list.contains(library))
-        })
-    })
 }
 
 fn image(icon: Icon) -> Image<'static> {
@@ -203,17 +238,6 @@ mod tests {
         ];
         for (a, b, same) in table {
             assert_eq!(same_shape(&a, &b), same, "{a:?} to {b:?}");
-        }
-    }
-
-    #[test]
-    fn the_library_is_found_in_a_folder_given_to_the_loader() {
-        let folder = tempfile::tempdir().unwrap();
-        for library in LIBRARIES {
-            let file = folder.path().join(library);
-            std::fs::write(&file, "").unwrap();
-            assert!(library_in_folders(Some(folder.path().as_os_str())));
-            std::fs::remove_file(file).unwrap();
         }
     }
 }
