@@ -155,6 +155,18 @@ async fn real_window_sets_docker_up_shows_a_pull_and_what_it_saved_and_clears_it
     window.shows("[data-testid=savings-chart] svg, svg[data-testid=savings-chart]").await?;
     window.has("[data-testid=receipt]", 2).await?;
 
+    let sent = i64::try_from(registry.sent_bytes())?;
+    assert_eq!(
+        i64::try_from(savings.total.fetched_bytes)?,
+        sent,
+        "what the window shows as fetched is what was sent"
+    );
+    let status = Program::new(bins::ours("sampan"))
+        .args(["status", "--json", "--state-dir"])
+        .arg(app.state_dir())
+        .output()?;
+    let status: Snapshot = serde_json::from_slice(&status.stdout)?;
+    assert_eq!(status.today, app.snapshot().await?.today, "the command line asks the running app");
     looks_at_every_page(&window).await?;
     clears_everything(&window, &app, savings).await?;
 
@@ -183,6 +195,8 @@ async fn looks_at_every_page(window: &Browser) -> Result<()> {
                 window.click(&format!("nav-{page}")).await?;
                 if page == "setup" {
                     window.shows("[data-testid=setup-engine][data-enabled=true]").await?;
+                    window.click("setup-undo").await?;
+                    window.shows("[data-testid=setup-plan][data-action=disable]").await?;
                 }
                 window.screenshot(&format!("{page}-{theme}-{language}")).await?;
             }
@@ -250,6 +264,12 @@ async fn real_tray_pauses_resumes_opens_one_window_and_quits() -> Result<()> {
     let ended = second.wait(Duration::from_secs(10));
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
     assert_eq!(windows_of(&app), first, "still the one window");
+    // A window that ended is no window: the next click opens another.
+    let window = i32::try_from(first[0]).ok().and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(window.expect("a process id"), rustix::process::Signal::TERM)?;
+    until_windows(&app, 0).await;
+    desktop.panel.click("Open Sampan").await?;
+    let first = until_windows(&app, 1).await;
 
     desktop.panel.click("Quit").await?;
     let ended = app.process.wait(Duration::from_secs(15));

@@ -24,6 +24,8 @@ use crate::{Config, Surroundings, SystemClock, convert, docker, doctor};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often it is looked at all the same: free disk space changes without an event.
 const LOOK_ANYWAY_EVERY: u32 = 120;
+/// After how many looks an upstream that did not answer is asked again: once a minute.
+const ASK_SILENT_EVERY: u32 = 240;
 /// How long tasks may take to end.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
@@ -230,7 +232,7 @@ impl Inner {
     async fn look(&self, token: CancellationToken) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut idle = 0;
+        let (mut idle, mut silent) = (0, 0);
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
@@ -238,10 +240,32 @@ impl Inner {
             }
             let pause_ended = self.settle_pause();
             idle += 1;
+            silent += 1;
+            if silent >= ASK_SILENT_EVERY {
+                silent = 0;
+                self.ask_silent_upstreams();
+            }
             if self.stats.tick() || pause_ended || idle >= LOOK_ANYWAY_EVERY {
                 idle = 0;
                 self.refresh().await;
             }
+        }
+    }
+
+    /// Asks the upstreams that did not answer last time whether they do now: else one lost packet would show a warning
+    /// until somebody pulls.
+    fn ask_silent_upstreams(&self) {
+        for upstream in self.mirror.upstreams().filter(|upstream| upstream.health().reachable == Some(false))
+        {
+            let upstream = upstream.clone();
+            self.tasks.spawn("ping", |token| async move {
+                tokio::select! {
+                    answer = upstream.ping() => if let Err(error) = answer {
+                        tracing::debug!(registry = %upstream.registry(), %error, "still does not answer");
+                    },
+                    () = token.cancelled() => {}
+                }
+            });
         }
     }
 

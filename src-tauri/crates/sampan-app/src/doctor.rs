@@ -1,6 +1,6 @@
 //! Looks at everything that can be wrong, and says what to do about it.
 
-use crate::api::{Check, CheckStatus};
+use crate::api::{Check, CheckStatus, DockerAction};
 use crate::app::Inner;
 use crate::{Config, Surroundings, docker, port};
 
@@ -20,7 +20,8 @@ pub(crate) async fn of_running(app: &Inner) -> Vec<Check> {
             ),
         });
     }
-    checks.push(docker_check(&docker::look(app).await));
+    let by_hand = docker::plan(app, DockerAction::Enable).await.map(|plan| plan.commands).unwrap_or_default();
+    checks.push(docker_check(&docker::look(app).await, &by_hand));
     checks
 }
 
@@ -46,24 +47,19 @@ pub async fn examine(config: &Config, surroundings: &Surroundings) -> Vec<Check>
             format!("{} {}", engine.kind, engine.version.as_deref().unwrap_or("of unknown version")),
         )
     } else {
-        bad(
-            "docker",
-            format!("no engine answers at {}", engine.endpoint),
-            "Start Docker, or choose its context.",
-        )
+        let next = engine.notes.first().map_or("Start Docker, or choose its context.", String::as_str);
+        bad("docker", format!("no engine can be asked at {}", engine.endpoint), next)
     };
     checks.push(detail);
     checks
 }
 
-fn docker_check(docker: &crate::api::Docker) -> Check {
+/// `by_hand`: the commands that would set it up.
+fn docker_check(docker: &crate::api::Docker, by_hand: &[String]) -> Check {
     let engine = format!("{} {}", docker.engine, docker.version.as_deref().unwrap_or_default());
     if !docker.found {
-        return bad(
-            "docker",
-            format!("no engine answers at {}", docker.endpoint),
-            "Start Docker, or choose its context.",
-        );
+        let next = docker.notes.first().map_or("Start Docker, or choose its context.", String::as_str);
+        return bad("docker", format!("no engine can be asked at {}", docker.endpoint), next);
     }
     if docker.enabled {
         return good("docker", format!("{} asks Sampan first", engine.trim()));
@@ -72,7 +68,10 @@ fn docker_check(docker: &crate::api::Docker) -> Check {
         name: "docker".into(),
         status: CheckStatus::Warning,
         detail: format!("{} does not ask Sampan", engine.trim()),
-        next_step: Some("Open the desktop app's Set-up page.".into()),
+        next_step: Some(match by_hand {
+            [] => "Open the desktop app's Set-up page.".into(),
+            commands => format!("Open the desktop app's Set-up page, or run: {}", commands.join("; ")),
+        }),
     }
 }
 

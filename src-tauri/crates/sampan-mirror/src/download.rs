@@ -21,8 +21,10 @@ pub(crate) const SMALL_BYTES: u64 = 4 * 1024 * 1024;
 pub(crate) const TAIL_BYTES: u64 = 64 * 1024;
 /// How much a reader takes from disk at a time.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
-/// How often received bytes are told.
+/// How often received bytes are told, and at the latest after how many: what is served from them is told too, and would
+/// look like a saving until then.
 const TELL_EVERY: Duration = Duration::from_millis(200);
+const TELL_BYTES: u64 = 256 * 1024;
 
 /// The most downloads at once; more wait for their turn (SECURITY.md 3).
 const DOWNLOADS_MAX: usize = 64;
@@ -315,7 +317,7 @@ impl Meter {
     /// Takes note that `received` bytes came in so far.
     pub(crate) fn read(&mut self, received: u64) {
         self.received = received;
-        if self.since.elapsed() >= TELL_EVERY {
+        if self.since.elapsed() >= TELL_EVERY || self.received - self.told >= TELL_BYTES {
             self.tell();
         }
     }

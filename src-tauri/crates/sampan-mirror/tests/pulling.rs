@@ -317,6 +317,40 @@ async fn a_full_disk_stops_keeping_not_pulling() {
 }
 
 #[tokio::test]
+async fn a_disk_that_fills_in_the_middle_of_a_blob_stops_keeping_not_pulling() {
+    let Some(disk) = common::SmallDisk::mount(3) else { return };
+    let upstream = FakeRegistry::start().await;
+    let image = upstream.publish_image("library/alpine:3.20", &large());
+    let mirror =
+        TestMirror::on(tempfile::tempdir_in(disk.path()).unwrap(), &upstream, Options::default()).await;
+    body(mirror.get(&manifest("3.20")).await).await.unwrap();
+    let layer = &image.layers()[0];
+    // The free space says that it fits: only writing finds out that it does not.
+    disk.fill(1);
+    let (one, other) = tokio::join!(async { body(mirror.get(&blob(&layer.digest)).await).await }, async {
+        body(mirror.range(&blob(&layer.digest), "bytes=1000000-").await).await
+    },);
+    assert!(one.unwrap() == layer.bytes, "the client does not notice");
+    assert!(other.unwrap() == layer.bytes[1_000_000..], "nor does one that follows");
+    assert!(!mirror.file(&layer.digest).exists());
+}
+
+#[tokio::test]
+async fn the_head_of_an_answer_does_not_wait_for_its_body() {
+    let upstream = FakeRegistry::start().await;
+    let image = upstream.publish("library/alpine:3.20");
+    let mirror = TestMirror::in_front_of(&upstream).await;
+    body(mirror.get(&manifest("3.20")).await).await.unwrap();
+    let layer = &image.layers()[1];
+    upstream.fails_next(1, Kind::Blob, Fault::StallAfter(1));
+    // A small blob, none of whose bytes may leave before its digest is known.
+    let answer = mirror.get(&blob(&layer.digest)).await;
+    assert_eq!((answer.status().as_u16(), answer.content_length()), (200, Some(layer.size())));
+    upstream.heals();
+    assert_eq!(body(answer).await.unwrap(), layer.bytes);
+}
+
+#[tokio::test]
 async fn a_pause_keeps_nothing_new_and_serves_what_is_held() {
     let upstream = FakeRegistry::start().await;
     let image = upstream.publish("library/alpine:3.20");

@@ -154,6 +154,21 @@ async fn a_part_of_a_wrong_blob_is_never_completed_either() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_says_nothing_about_a_cold_tag_costs_less_than_a_clients_patience() {
+    let upstream = FakeRegistry::start().await;
+    upstream.publish("library/alpine:3.20");
+    let mirror = TestMirror::in_front_of(&upstream).await;
+    upstream.fails_with(Fault::StallBeforeHeaders);
+    let began = std::time::Instant::now();
+    assert_eq!(mirror.get(MANIFEST).await.status(), 503);
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(25),
+        "containerd gives a mirror 30 s: {:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn a_wrong_size_in_one_manifest_does_not_cost_other_images_their_blob() {
     let upstream = FakeRegistry::start().await;
     let image = upstream.publish("library/alpine:3.20");

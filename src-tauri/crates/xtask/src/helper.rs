@@ -13,14 +13,17 @@ use crate::{
 };
 
 /// Where the app looks for it. Root owns the whole path, so no other program of the person's can change it.
-const INSTALLED: &str = "/usr/local/libexec/sampan/sampan-helper";
+const INSTALLED: &str = "/usr/lib/sampan/sampan-helper";
+/// What polkit asks the person, by name of the file that changes.
+const POLICY: &str = "/usr/share/polkit-1/actions/org.sampan.docker.policy";
 
-/// Offers to install the helper just built, where someone can be asked and has not been before.
+/// Offers to install the helper just built, where someone can be asked and has not said no before. Root needs none.
 ///
 /// # Errors
 /// The person agreed and the installation failed.
 pub(crate) fn offer(environment: &Environment, built: &Path) -> Result<()> {
-    if !cfg!(target_os = "linux") || !environment.terminal || !built.is_file() {
+    let pointless = environment.root || environment.find("pkexec").is_none();
+    if !cfg!(target_os = "linux") || !environment.terminal || !built.is_file() || pointless {
         return Ok(());
     }
     let refused = Stamp::new(environment, "helper-refused");
@@ -32,9 +35,10 @@ pub(crate) fn offer(environment: &Environment, built: &Path) -> Result<()> {
          It knows two verbs (use this mirror, stop using it) and runs only after you typed your password."
     );
     if !shell::ask(
-        "Install it with sudo now? (Refusing is fine: Sampan then shows you the commands instead, and this is not asked again.)",
-        false,
+        "Install it with sudo now? (Refusing is fine: Sampan then shows you the commands instead.)",
+        true,
     ) {
+        eprintln!("This is not asked again; `cargo xtask run --install-helper` installs it later.");
         return refused.set("yes");
     }
     install(environment, built)
@@ -45,9 +49,12 @@ pub(crate) fn offer(environment: &Environment, built: &Path) -> Result<()> {
 /// # Errors
 /// sudo or install failed.
 pub(crate) fn install(environment: &Environment, built: &Path) -> Result<()> {
-    let words =
-        ["install", "-D", "-o", "root", "-g", "root", "-m", "0755", &built.to_string_lossy(), INSTALLED];
-    shell::run(&mut system::as_root(environment, &words.map(str::to_owned)))
+    let policy = environment.workspace.join("src-tauri/crates/sampan-docker/polkit/org.sampan.docker.policy");
+    for (from, mode, to) in [(built, "0755", INSTALLED), (&policy, "0644", POLICY)] {
+        let words = ["install", "-D", "-o", "root", "-g", "root", "-m", mode, &from.to_string_lossy(), to];
+        shell::run(&mut system::as_root(environment, &words.map(str::to_owned)))?;
+    }
+    Ok(())
 }
 
 fn is_same(built: &Path) -> Result<bool> {

@@ -60,7 +60,7 @@ fn npm(environment: &Environment, arguments: &[&str]) -> Result<()> {
     shell::run(command.args(arguments).current_dir(environment.workspace.join("ui")))
 }
 
-fn check_version(environment: &Environment) -> Result<()> {
+pub(crate) fn check_version(environment: &Environment) -> Result<()> {
     let advice = "Node.js 20.19 or newer (but not 21), or 22.12 or newer, builds the app's page. Where your distribution's is \
                   older: https://nodejs.org/en/download, or `nvm install 22`";
     let Some(node) = environment.find("node") else { bail!("there is no Node.js here. {advice}") };

@@ -91,7 +91,7 @@ pub(crate) const TESTS: &[Need] = &[
     Need {
         name: "D-Bus",
         why: "a session bus of its own for each tray test",
-        probe: Probe::Program(&["dbus-run-session"]),
+        probe: Probe::Program(&["dbus-daemon"]),
         apt: &["dbus"],
         dnf: &["dbus-daemon"],
         pacman: &["dbus"],
@@ -105,16 +105,8 @@ pub(crate) const TESTS: &[Need] = &[
         pacman: &[],
     },
     Need {
-        name: "openbox",
-        why: "a window manager, for screenshots",
-        probe: Probe::Program(&["openbox"]),
-        apt: &["openbox"],
-        dnf: &["openbox"],
-        pacman: &["openbox"],
-    },
-    Need {
         name: "dockerd",
-        why: "a real Docker to pull with; tests start their own, with a data folder and socket of its own",
+        why: "a real Docker to pull with (its package starts a system-wide Docker too; tests use one of their own)",
         probe: Probe::Program(&["dockerd"]),
         apt: &["docker.io"],
         dnf: &["moby-engine"],
@@ -122,7 +114,7 @@ pub(crate) const TESTS: &[Need] = &[
     },
     Need {
         name: "docker-registry",
-        why: "a real registry to stand for Docker Hub",
+        why: "a real registry to stand for Docker Hub (its package starts one on port 5000 too)",
         probe: Probe::Program(&["docker-registry"]),
         apt: &["docker-registry"],
         dnf: &[],
@@ -143,14 +135,6 @@ pub(crate) const TESTS: &[Need] = &[
         apt: &["podman"],
         dnf: &["podman"],
         pacman: &["podman"],
-    },
-    Need {
-        name: "ip",
-        why: "network namespaces for tests that must not reach anything",
-        probe: Probe::Program(&["ip"]),
-        apt: &["iproute2"],
-        dnf: &["iproute"],
-        pacman: &["iproute2"],
     },
     Need {
         name: "unshare",

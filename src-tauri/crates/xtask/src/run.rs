@@ -51,15 +51,20 @@ pub(crate) fn run(environment: &Environment, options: &Options) -> Result<()> {
 fn desktop(environment: &Environment, options: &Options) -> Result<()> {
     use packages::{DESKTOP_BUILD, DESKTOP_RUN, ENGINE};
     let begun = Instant::now();
+    // Before anything is installed: a Node.js that is too old cannot be mended by a package.
+    node::check_version(environment)?;
     system::require(environment, &[ENGINE, DESKTOP_BUILD, DESKTOP_RUN], options.yes)?;
     node::build(environment)?;
-    // One command for both, so that they share one build of every dependency.
-    build(environment, options, &["sampan-desktop", "sampan-docker"])?;
+    // One command for all, so that they share one build of every dependency.
+    build(environment, options, &["sampan-desktop", "sampan-docker", "sampan-cli"])?;
     let helper = environment.built(options.profile(), "sampan-helper");
     if options.install_helper {
         helper::install(environment, &helper)?;
-    } else {
-        helper::offer(environment, &helper)?;
+    } else if !options.yes
+        && let Err(error) = helper::offer(environment, &helper)
+    {
+        // The app works without it, and shows the commands instead.
+        eprintln!("The helper is not installed: {error:#}");
     }
     let app = environment.built(options.profile(), "sampan-desktop");
     eprintln!(

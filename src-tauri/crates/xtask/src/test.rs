@@ -173,6 +173,11 @@ fn require_all(environment: &Environment, options: &Options) -> Result<()> {
 
 fn tests(environment: &Environment, options: &Options) -> Result<()> {
     require_all(environment, options)?;
+    if !environment.root {
+        eprintln!(
+            "  NOT run here: tests that start a container engine need root (`sudo -E cargo xtask test` runs them)."
+        );
+    }
     match tools::NEXTEST.obtain(environment) {
         Ok(nextest) => {
             let words = ["nextest", "run", "--locked", "--workspace"];

@@ -59,7 +59,8 @@ impl TestMirror {
         Self::on(dir, upstream, Options::default()).await
     }
 
-    async fn on(dir: tempfile::TempDir, upstream: &FakeRegistry, options: Options) -> Self {
+    /// A mirror whose cache is in `dir`.
+    pub async fn on(dir: tempfile::TempDir, upstream: &FakeRegistry, options: Options) -> Self {
         let clock = Arc::new(TestClock::new());
         let store = Store::open(StoreOptions {
             dir: dir.path().join("cache"),
@@ -155,6 +156,43 @@ impl TestMirror {
     pub async fn stop(self) -> usize {
         self.stop.cancel();
         self.tasks.shutdown(Duration::from_secs(10)).await
+    }
+}
+
+/// A disk of a few MiB, unmounted when dropped.
+pub struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None`, with the reason printed, where the test may not mount one.
+    pub fn mount(mebibytes: u32) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={mebibytes}m");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(folder));
+        }
+        eprintln!("skipped: a small disk can be mounted by root only");
+        None
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
+    /// Takes some of its room.
+    pub fn fill(&self, mebibytes: usize) {
+        std::fs::write(self.0.path().join("filler"), vec![1; mebibytes << 20]).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: files of the cache may still be open.
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
 
