@@ -47,19 +47,23 @@ pub async fn examine(config: &Config, surroundings: &Surroundings) -> Vec<Check>
             format!("{} {}", engine.kind, engine.version.as_deref().unwrap_or("of unknown version")),
         )
     } else {
-        let next = engine.notes.first().map_or("Start Docker, or choose its context.", String::as_str);
-        bad("docker", format!("no engine can be asked at {}", engine.endpoint), next)
+        unasked(&engine.endpoint, &engine.notes)
     };
     checks.push(detail);
     checks
+}
+
+/// An engine that cannot be asked: the notes say why and what to do (it does not run, or this user may not).
+fn unasked(endpoint: &str, notes: &[String]) -> Check {
+    let next = if notes.is_empty() { "Start Docker, or choose its context.".into() } else { notes.join(" ") };
+    bad("docker", format!("no engine can be asked at {endpoint}"), &next)
 }
 
 /// `by_hand`: the commands that would set it up.
 fn docker_check(docker: &crate::api::Docker, by_hand: &[String]) -> Check {
     let engine = format!("{} {}", docker.engine, docker.version.as_deref().unwrap_or_default());
     if !docker.found {
-        let next = docker.notes.first().map_or("Start Docker, or choose its context.", String::as_str);
-        return bad("docker", format!("no engine can be asked at {}", docker.endpoint), next);
+        return unasked(&docker.endpoint, &docker.notes);
     }
     if docker.enabled {
         return good("docker", format!("{} asks Sampan first", engine.trim()));

@@ -16,7 +16,7 @@ use super::{ConfigError, parse_listen, parse_url};
 const KEYS: [(&str, &str); 6] = [
     ("listen", "\"127.0.0.1:7267\""),
     ("cache_dir", "\"/var/cache/sampan\""),
-    ("state_dir", "\"/var/lib/sampan\""),
+    ("state_dir", "\"/srv/sampan/state\""),
     ("upstreams", "{ \"docker.io\" = \"https://registry-1.docker.io\" }"),
     ("revalidate_timeout", "\"5s\""),
     ("free_space_floor", "\"1 GiB\""),
