@@ -1,8 +1,9 @@
 //! Setting Docker up: looks, plans, applies after consent, proves, and takes back what could not be proved.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use sampan_docker::{Action, ApplyError, Elevation, Engine, Plan, PlanError};
+use sampan_docker::{Action, Applied, ApplyError, Elevation, Engine, Kind, Plan, PlanError};
 
 use crate::api::{
     ApiError, ApplyMethod, Code, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerPlan,
@@ -14,6 +15,9 @@ use crate::app::Inner;
 /// before it asks its mirror).
 const PROOF_WITHIN: Duration = Duration::from_secs(30);
 
+const NO_HELPER: &str = "Sampan's privileged helper is not installed: run the commands below by hand, or install it \
+                         with `cargo xtask run --install-helper`.";
+
 /// The engine the current context means.
 pub(crate) async fn look(app: &Inner) -> Docker {
     let engine = sampan_docker::detect(&app.environment).await;
@@ -23,14 +27,23 @@ pub(crate) async fn look(app: &Inner) -> Docker {
 /// What enabling or disabling would change.
 pub(crate) async fn plan(app: &Inner, action: DockerAction) -> Result<DockerPlan, ApiError> {
     let engine = sampan_docker::detect(&app.environment).await;
-    let plan = planned(app, &engine, action)?;
+    let mut plan = planned(app, &engine, action)?;
+    if plan.needs_elevation && !has_helper() {
+        plan.notes.push(NO_HELPER.into());
+    }
     Ok(shown_plan(action, plan))
 }
 
 /// Applies the plan a person consented to; after enabling, proves it or takes it back.
 pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<DockerApplied, ApiError> {
     let _one_at_a_time = app.changing_docker.lock().await;
-    let engine = sampan_docker::detect(&app.environment).await;
+    let mut engine = sampan_docker::detect(&app.environment).await;
+    match sampan_docker::recover(&app.environment, &engine).await {
+        Ok(steps) if steps.is_empty() => {}
+        // The plan that was shown rests on what has just been taken back: it is outdated below.
+        Ok(_) => engine = sampan_docker::detect(&app.environment).await,
+        Err(error) => return Err(failed(&error, &[])),
+    }
     // The id is a hash of everything a plan rests on: the plan made now is the one that was shown, or it is outdated.
     let candidates = [DockerAction::Enable, DockerAction::Disable];
     let found = candidates.into_iter().find_map(|action| {
@@ -42,14 +55,17 @@ pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<Docker
         message: "something changed since the plan was shown".into(),
         next_step: Some("Look at the new plan and decide again. Nothing was changed.".into()),
     })?;
-    let mut steps = applied(app, &engine, &plan, restart).await?;
+    let applied = sampan_docker::apply(&app.environment, &engine, &plan, restart, &*elevation())
+        .await
+        .map_err(|error| failed(&error, &plan.commands))?;
+    let mut steps = applied.steps.clone();
     let proof = match action {
         DockerAction::Disable => None,
         DockerAction::Enable => {
-            let engine = sampan_docker::detect(&app.environment).await;
-            let proof = ask(app, &engine).await?;
+            let changed = sampan_docker::detect(&app.environment).await;
+            let proof = ask(app, &changed).await?;
             if !proof.arrived && !plan.is_nothing() {
-                return Err(taken_back(app, &engine, &proof, &mut steps, restart).await);
+                return Err(taken_back(app, &engine, &plan, &applied, &proof).await);
             }
             steps.push(proof.detail.clone());
             Some(proof)
@@ -90,6 +106,9 @@ async fn ask(app: &Inner, engine: &Engine) -> Result<DockerProof, ApiError> {
     // The request is what proves it; the pull may still be under way, or have ended in the same moment.
     let seen = seen.or_else(|| arrived.try_recv().ok().map(|_| asked.elapsed()));
     app.mirror.disarm_probe();
+    if seen.is_some() {
+        app.last_used.fetch_max(app.clock.now().0, Ordering::Relaxed);
+    }
     let millis = seen.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     let detail = match (millis, ended) {
         (Some(millis), Some(Ok(()))) => {
@@ -108,35 +127,42 @@ async fn ask(app: &Inner, engine: &Engine) -> Result<DockerProof, ApiError> {
     Ok(DockerProof { arrived: millis.is_some(), millis, detail })
 }
 
-/// Undoes what could not be proved, and says so.
+/// Undoes what could not be proved, and says so. `engine` is the one the plan was made from.
 async fn taken_back(
     app: &Inner,
     engine: &Engine,
+    plan: &Plan,
+    applied: &Applied,
     proof: &DockerProof,
-    steps: &mut Vec<String>,
-    restart: bool,
 ) -> ApiError {
-    let undone = match planned(app, engine, DockerAction::Disable) {
-        // Whoever agreed to a restart for the change agreed to the one that takes it back.
-        Ok(plan) => applied(app, engine, &plan, restart).await,
-        Err(error) => Err(error),
-    };
-    match undone {
-        Ok(undo) => {
-            steps.extend(undo);
+    let env = &app.environment;
+    match sampan_docker::undo(env, engine, plan, applied, &*elevation()).await {
+        Ok(_) => {
+            // The privileged helper makes its own plan: what it left is looked at.
+            let now = |path| sampan_docker::look(path, env.uid).bytes;
+            let exact = plan.files.iter().all(|file| now(&file.path) == file.before);
+            let state = if exact {
+                "Docker's configuration is as it was before."
+            } else {
+                "Sampan was taken out of Docker's configuration, which is not byte for byte as before."
+            };
             ApiError {
                 code: Code::RolledBack,
-                message: format!("{} Docker's configuration is as it was before.", proof.detail),
+                message: format!("{} {state}", proof.detail),
                 next_step: Some(
                     "Run `sampan doctor`, which names what may be in the way, and try again.".into(),
                 ),
             }
         }
-        Err(error) => ApiError {
-            code: error.code,
-            message: format!("{} Taking the change back failed too: {}", proof.detail, error.message),
-            next_step: error.next_step,
-        },
+        Err(error) => {
+            let commands = sampan_docker::inverse(engine, plan).commands;
+            let failure = failed(&error, &commands);
+            ApiError {
+                code: failure.code,
+                message: format!("{} Taking the change back failed too: {}", proof.detail, failure.message),
+                next_step: finish(&commands).or(failure.next_step),
+            }
+        }
     }
 }
 
@@ -152,14 +178,6 @@ fn planned(app: &Inner, engine: &Engine, action: DockerAction) -> Result<Plan, A
         DockerAction::Disable => Action::Disable,
     };
     sampan_docker::plan(engine, action, app.config.listen.port()).map_err(|error| refused(&error))
-}
-
-async fn applied(app: &Inner, engine: &Engine, plan: &Plan, restart: bool) -> Result<Vec<String>, ApiError> {
-    let elevation = elevation();
-    match sampan_docker::apply(&app.environment, engine, plan, restart, &*elevation).await {
-        Ok(applied) => Ok(applied.steps),
-        Err(error) => Err(failed(&error, plan)),
-    }
 }
 
 /// Engines are told `127.0.0.1` and a port: both must be Sampan's, at the next start too.
@@ -189,6 +207,18 @@ fn elevation() -> Box<dyn Elevation> {
     return Box::new(sampan_docker::Direct);
 }
 
+/// Whether the program that has administrator rights is there and can be trusted.
+#[cfg(target_os = "linux")]
+fn has_helper() -> bool {
+    sampan_docker::Pkexec::default().helper().is_ok()
+}
+
+/// Elsewhere that is known only when it is asked for.
+#[cfg(not(target_os = "linux"))]
+fn has_helper() -> bool {
+    true
+}
+
 /// Finishes or takes back what an earlier run of Sampan left half done.
 pub(crate) async fn recover(app: &Inner) {
     let _one_at_a_time = app.changing_docker.lock().await;
@@ -202,12 +232,15 @@ pub(crate) async fn recover(app: &Inner) {
 }
 
 fn not_found(engine: &Engine) -> ApiError {
+    let otherwise = "Start Docker, or choose its context with `docker context use`, and look again.";
+    let next_step = match engine.method() {
+        Err(unsupported) if engine.kind == Kind::Remote => unsupported.advice,
+        Ok(_) | Err(_) => engine.notes.first().map_or(otherwise, String::as_str).to_owned(),
+    };
     ApiError {
         code: Code::DockerNotFound,
-        message: format!("no container engine answers at {}", engine.endpoint),
-        next_step: Some(
-            "Start Docker, or choose its context with `docker context use`, and look again.".into(),
-        ),
+        message: format!("the container engine at {} could not be asked", engine.endpoint),
+        next_step: Some(next_step),
     }
 }
 
@@ -225,6 +258,13 @@ fn refused(error: &PlanError) -> ApiError {
                 "Take --registry-mirror out of the daemon's command line, restart it, and look again.".into(),
             ),
         ),
+        PlanError::Together(url) => (
+            Code::ConfigInvalid,
+            Some(format!("Take {url} out of registry-mirrors, reload Docker, and look again.")),
+        ),
+        PlanError::NotTheSystems { commands, .. } => {
+            (Code::DockerUnsupported, Some(format!("Do it by hand: {}", commands.join(" && "))))
+        }
         PlanError::Unsafe(_) => {
             (Code::DockerUnsupported, Some("Correct the rights of that file, and look again.".into()))
         }
@@ -238,9 +278,9 @@ fn refused(error: &PlanError) -> ApiError {
     ApiError { code, message: error.to_string(), next_step }
 }
 
-fn failed(error: &ApplyError, plan: &Plan) -> ApiError {
-    let by_hand =
-        || (!plan.commands.is_empty()).then(|| "Run the plan's commands by hand instead.".to_owned());
+/// `commands`: the plan's own.
+fn failed(error: &ApplyError, commands: &[String]) -> ApiError {
+    let by_hand = || (!commands.is_empty()).then(|| "Run the plan's commands by hand instead.".to_owned());
     let (code, next_step) = match error {
         ApplyError::Outdated(_) => (
             Code::PlanOutdated,
@@ -250,14 +290,21 @@ fn failed(error: &ApplyError, plan: &Plan) -> ApiError {
             (Code::InvalidRequest, Some("Agree to the restart too, or leave everything as it is.".into()))
         }
         ApplyError::Invalid(_) => (Code::ConfigInvalid, by_hand()),
-        ApplyError::NotPermitted(_) | ApplyError::Io { .. } => (Code::NotPermitted, by_hand()),
-        ApplyError::RolledBack { .. } => (Code::RolledBack, by_hand()),
-        ApplyError::RollbackFailed { commands, .. } => {
-            (Code::Internal, Some(format!("Finish by hand: {}", commands.join(" && "))))
+        ApplyError::NotPermitted(_) | ApplyError::Io { .. } | ApplyError::Untrusted(_) => {
+            (Code::NotPermitted, by_hand())
         }
-        ApplyError::Helper(_) => (Code::Internal, by_hand()),
+        ApplyError::RolledBack { .. } => (Code::RolledBack, by_hand()),
+        ApplyError::RollbackFailed { commands, .. } => (Code::Internal, finish(commands)),
+        ApplyError::Helper { commands, .. } => (Code::Internal, finish(commands).or_else(by_hand)),
+        ApplyError::Unsettled(_) => {
+            (Code::Internal, Some("Settle that first, then look at a new plan.".to_owned()))
+        }
     };
     ApiError { code, message: error.to_string(), next_step }
+}
+
+fn finish(commands: &[String]) -> Option<String> {
+    (!commands.is_empty()).then(|| format!("Finish by hand: {}", commands.join(" && ")))
 }
 
 fn shown(app: &Inner, engine: &Engine) -> Docker {
@@ -306,5 +353,32 @@ fn shown_plan(action: DockerAction, plan: Plan) -> DockerPlan {
         needs_elevation: plan.needs_elevation,
         commands: plan.commands,
         notes: plan.notes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_may_not_ask_the_engine_is_told_so_and_not_that_none_answers() {
+        let mut engine = Engine::unknown("unix:///var/run/docker.sock".into());
+        let nothing = not_found(&engine);
+        assert!(nothing.next_step.unwrap().contains("Start Docker"), "nothing else is known");
+        engine.notes = vec!["Add the user to the docker group.".into(), "Another.".into()];
+        let denied = not_found(&engine);
+        assert_eq!(denied.next_step.as_deref(), Some("Add the user to the docker group."), "the first note");
+        assert!(denied.message.contains("could not be asked"), "{}", denied.message);
+    }
+
+    #[test]
+    fn the_commands_of_a_failed_rollback_reach_the_person() {
+        let commands = vec!["rm a".to_owned(), "kill -HUP 1".to_owned()];
+        let stuck = ApplyError::Helper { reason: "Stuck.".into(), commands };
+        let said = failed(&stuck, &["the plan's own".into()]);
+        assert_eq!(said.next_step.as_deref(), Some("Finish by hand: rm a && kill -HUP 1"), "not the plan's");
+        let silent = ApplyError::Helper { reason: "Stuck.".into(), commands: Vec::new() };
+        let said = failed(&silent, &["the plan's own".into()]);
+        assert_eq!(said.next_step.as_deref(), Some("Run the plan's commands by hand instead."), "else those");
     }
 }

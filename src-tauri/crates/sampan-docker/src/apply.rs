@@ -4,7 +4,7 @@
 //! those shown.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sampan_oci::Digest;
@@ -25,6 +25,8 @@ const VALIDATE: Duration = Duration::from_secs(15);
 pub struct Applied {
     /// What was done, in order, one English sentence each.
     pub steps: Vec<String>,
+    /// What was in place of these files before, for [`undo`](crate::undo).
+    pub(crate) earlier: Vec<Change>,
 }
 
 /// Why a plan was not carried out.
@@ -68,9 +70,20 @@ pub enum ApplyError {
         /// The shell commands that finish it by hand.
         commands: Vec<String>,
     },
-    /// The privileged step failed; its own words.
+    /// Sampan's record of its changes could have been written by others; nothing was changed.
     #[error("{0}")]
-    Helper(String),
+    Untrusted(String),
+    /// An earlier change was interrupted and could not be settled; nothing else was changed.
+    #[error("An earlier change was interrupted and is not settled: {0}")]
+    Unsettled(String),
+    /// The privileged step failed, or did not say whether it was done; its own words.
+    #[error("{reason}")]
+    Helper {
+        /// What failed.
+        reason: String,
+        /// The shell commands that finish it by hand, where it said some.
+        commands: Vec<String>,
+    },
 }
 
 /// Carries out `plan`, which was made from `engine`. `consent_restart` is the second consent: the engine may restart.
@@ -80,7 +93,7 @@ pub enum ApplyError {
 /// An [`ApplyError`]. Unless it is [`ApplyError::RollbackFailed`], every file then has the bytes it had before.
 ///
 /// # Cancel safety
-/// Dropping the future may leave the change half done; the journal lets [`recover`] take it back.
+/// Dropping the future may leave the change half done; the journal lets [`recover`](crate::recover) take it back.
 pub async fn apply(
     env: &Environment,
     engine: &Engine,
@@ -89,7 +102,8 @@ pub async fn apply(
     elevation: &dyn Elevation,
 ) -> Result<Applied, ApplyError> {
     if plan.is_nothing() {
-        return Ok(Applied { steps: vec!["Everything was as wanted already.".into()] });
+        let steps = vec!["Everything was as wanted already.".into()];
+        return Ok(Applied { steps, earlier: Vec::new() });
     }
     if plan.apply == ApplyMethod::Restart && !consent_restart {
         return Err(ApplyError::RestartNotConsented);
@@ -97,6 +111,7 @@ pub async fn apply(
     for file in &plan.files {
         unchanged(file, env.uid)?;
     }
+    let mut journal = settled_journal(env, engine)?;
     if plan.needs_elevation {
         return elevated(plan, elevation).await;
     }
@@ -109,17 +124,23 @@ pub async fn apply(
             engine.validator.as_ref().map(|dockerd| format!("{} finds it valid.", dockerd.display())),
         );
     }
-    let mut journal = Journal::load(&env.state_dir);
-    journal.pending = plan.files.iter().map(|file| pending(file, plan.port)).collect();
+    journal.pending.extend(plan.files.iter().map(|file| pending(file, plan.port, &engine.endpoint)));
     save(&journal, env)?;
     let mut carrier = Carrier::new(env, engine, journal, steps);
     let result = carry_out(&mut carrier, plan).await;
     match result {
         Ok(()) => {
-            let Carrier { mut journal, steps, .. } = carrier;
-            settle(&mut journal, plan);
-            save(&journal, env)?;
-            Ok(Applied { steps })
+            let Carrier { mut journal, mut steps, .. } = carrier;
+            let targets = |change: &&Change| plan.files.iter().any(|file| file.target == change.target);
+            let earlier = journal.installed.iter().filter(targets).cloned().collect();
+            let litter = settle(&mut journal, plan, &engine.endpoint);
+            match journal.save(&env.state_dir) {
+                Ok(()) => litter.remove(),
+                Err(error) => steps.push(format!(
+                    "It could not be written down that this is done ({error}): at its next start Sampan takes it back."
+                )),
+            }
+            Ok(Applied { steps, earlier })
         }
         Err(failed) => Err(take_back(carrier, plan, failed).await),
     }
@@ -150,12 +171,9 @@ async fn take_back(mut carrier: Carrier<'_>, plan: &Plan, failed: Failed) -> App
     let reason = failed.to_string();
     match carrier.roll_back(&plan.files, plan.apply).await {
         Ok(()) => {
-            carrier.journal.pending.clear();
-            let saved = carrier.journal.save(&carrier.env.state_dir);
+            let litter = Litter::of(&carrier.journal.take_pending(&carrier.engine.endpoint));
             let mut steps = carrier.steps;
-            if let Err(error) = saved {
-                steps.push(format!("The journal could not be written: {error}."));
-            }
+            litter.remove_after(&carrier.journal, carrier.env, &mut steps);
             match failed {
                 Failed::Changed(path) if !carrier.touched => ApplyError::Outdated(path),
                 Failed::Io { path, source } if !carrier.touched => ApplyError::Io { path, source },
@@ -171,69 +189,8 @@ async fn take_back(mut carrier: Carrier<'_>, plan: &Plan, failed: Failed) -> App
     }
 }
 
-/// Takes back changes that an earlier run began and did not end (a crash, a power cut). To be called at start with
-/// the engine as it is now. Returns what was done, one English sentence each; empty: there was nothing to do.
-///
-/// # Errors
-/// [`ApplyError::RollbackFailed`] where a file could not be restored; it is tried again at the next start.
-pub async fn recover(env: &Environment, engine: &Engine) -> Result<Vec<String>, ApplyError> {
-    let journal = Journal::load(&env.state_dir);
-    if journal.pending.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut files = Vec::new();
-    for change in &journal.pending {
-        if let Some(file) = unfinished(change, engine) {
-            files.push(file);
-        }
-    }
-    let tells = files.iter().any(|file| file.part == Part::DaemonJson);
-    let apply = if tells && engine.pid.is_some() { ApplyMethod::Reload } else { ApplyMethod::Nothing };
-    let mut carrier = Carrier::new(env, engine, journal, Vec::new());
-    carrier.resume(&files);
-    if let Err(failed) = carrier.roll_back(&files, apply).await {
-        let commands = carrier.by_hand(&files, apply);
-        let reason = "An earlier change was interrupted.".into();
-        return Err(ApplyError::RollbackFailed { reason, detail: failed.to_string(), commands });
-    }
-    carrier.journal.pending.clear();
-    save(&carrier.journal, env)?;
-    Ok(carrier.steps)
-}
-
-/// A begun change as a file change whose `after` is what is there now; `None`: the file is as before, or somebody
-/// else changed it since.
-fn unfinished(change: &Change, engine: &Engine) -> Option<FileChange> {
-    let now = files::read(&change.target).ok()?;
-    let hash = now.as_deref().map(Digest::of);
-    if hash == change.before || !(hash == change.after || (hash.is_some() && hash == change.interim)) {
-        return None;
-    }
-    let before = match change.before {
-        None => None,
-        Some(before) => {
-            Some(files::read(change.backup.as_deref()?).ok()?.filter(|bytes| before.names(bytes))?)
-        }
-    };
-    let part = match engine.hosts.iter().find(|hosts| hosts.file.target == change.target) {
-        Some(hosts) => Part::Hosts(hosts.registry.clone()),
-        None => Part::DaemonJson,
-    };
-    Some(FileChange {
-        path: change.target.clone(),
-        target: change.target.clone(),
-        part,
-        created: before.is_none(),
-        removed: now.is_none(),
-        before,
-        interim: None,
-        after: now,
-        diff: Vec::new(),
-    })
-}
-
 /// The file is still the one that was shown, reached by the same way.
-fn unchanged(file: &FileChange, uid: u32) -> Result<(), ApplyError> {
+pub(crate) fn unchanged(file: &FileChange, uid: u32) -> Result<(), ApplyError> {
     let seen = files::look(&file.path, uid);
     if seen.problem.is_some() || seen.target != file.target || seen.bytes != file.before {
         return Err(ApplyError::Outdated(file.path.clone()));
@@ -241,19 +198,26 @@ fn unchanged(file: &FileChange, uid: u32) -> Result<(), ApplyError> {
     Ok(())
 }
 
-async fn elevated(plan: &Plan, elevation: &dyn Elevation) -> Result<Applied, ApplyError> {
+pub(crate) async fn elevated(plan: &Plan, elevation: &dyn Elevation) -> Result<Applied, ApplyError> {
     let verb = match plan.action {
         Action::Enable => Verb::Enable,
         Action::Disable => Verb::Disable,
     };
-    let report = elevation.run(verb, plan.port).await.map_err(ApplyError::NotPermitted)?;
-    let HelperReport { done, rolled_back, mut steps, error } = report;
+    let report = elevation.run(verb, plan.port).await.map_err(|error| match error {
+        ElevationError::Unavailable(_) | ElevationError::Declined | ElevationError::NotGiven => {
+            ApplyError::NotPermitted(error)
+        }
+        ElevationError::Unknown(_) | ElevationError::Failed(_) => {
+            ApplyError::Helper { reason: error.to_string(), commands: Vec::new() }
+        }
+    })?;
+    let HelperReport { done, rolled_back, mut steps, error, commands } = report;
     if !done {
         let reason = error.unwrap_or_else(|| "The privileged step failed.".into());
         return Err(if rolled_back {
             ApplyError::RolledBack { reason, steps }
         } else {
-            ApplyError::Helper(reason)
+            ApplyError::Helper { reason, commands }
         });
     }
     // The helper makes its own plan from the files as it finds them; what it did is compared with what was shown.
@@ -265,7 +229,7 @@ async fn elevated(plan: &Plan, elevation: &dyn Elevation) -> Result<Applied, App
             ));
         }
     }
-    Ok(Applied { steps })
+    Ok(Applied { steps, earlier: Vec::new() })
 }
 
 /// Asks a dockerd of the engine's version, where there is one that can answer. Its word is necessary, not enough.
@@ -294,53 +258,146 @@ async fn validate(engine: &Engine, bytes: &[u8]) -> Result<(), ApplyError> {
     Err(ApplyError::Invalid(last))
 }
 
-fn pending(file: &FileChange, port: u16) -> Change {
+/// The journal, where nothing of this engine's is left half done.
+pub(crate) fn settled_journal(env: &Environment, engine: &Engine) -> Result<Journal, ApplyError> {
+    let journal = Journal::load(&env.state_dir, env.uid).map_err(ApplyError::Untrusted)?;
+    if let Some(change) = journal.pending_on(&engine.endpoint).next() {
+        let path = change.target.display();
+        return Err(ApplyError::Unsettled(format!(
+            "{path} is taken back first, which Sampan does at its start."
+        )));
+    }
+    Ok(journal)
+}
+
+pub(crate) fn pending(file: &FileChange, port: u16, endpoint: &str) -> Change {
     Change {
         target: file.target.clone(),
+        part: file.part.clone(),
+        endpoint: endpoint.into(),
         port,
         before: file.before.as_deref().map(Digest::of),
         interim: file.interim.as_deref().map(Digest::of),
+        going_back: None,
         after: file.after.as_deref().map(Digest::of),
         backup: None,
         made_folders: Vec::new(),
     }
 }
 
+/// What nobody needs once the journal no longer names it.
+#[derive(Default)]
+pub(crate) struct Litter {
+    pub(crate) backups: Vec<PathBuf>,
+    /// Folders that were made, outermost first.
+    folders: Vec<PathBuf>,
+}
+
+impl Litter {
+    /// The folders that were made for files which are gone again.
+    pub(crate) fn of(changes: &[Change]) -> Self {
+        let mut litter = Self::default();
+        for change in changes.iter().filter(|change| change.before.is_none()) {
+            litter.folders_of(change);
+        }
+        litter
+    }
+
+    /// Only folders above the file itself: the journal says no more than that.
+    fn folders_of(&mut self, change: &Change) {
+        let above =
+            |folder: &&PathBuf| change.target.parent().is_some_and(|parent| parent.starts_with(folder));
+        self.folders.extend(change.made_folders.iter().filter(above).cloned());
+    }
+
+    fn remove(&self) {
+        for backup in &self.backups {
+            let _ = std::fs::remove_file(backup);
+        }
+        // One that is not empty has become somebody else's.
+        for folder in self.folders.iter().rev() {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+
+    /// Saves the journal, then removes what it no longer names.
+    pub(crate) fn remove_after(&self, journal: &Journal, env: &Environment, steps: &mut Vec<String>) {
+        match journal.save(&env.state_dir) {
+            Ok(()) => self.remove(),
+            Err(error) => steps.push(format!("It could not be written down that this is done: {error}.")),
+        }
+    }
+}
+
 /// Moves what was begun to what is in place. Enabling twice keeps the bytes from before the first time.
-fn settle(journal: &mut Journal, plan: &Plan) {
-    for mut change in std::mem::take(&mut journal.pending) {
+fn settle(journal: &mut Journal, plan: &Plan, endpoint: &str) -> Litter {
+    let mut litter = Litter::default();
+    for mut change in journal.take_pending(endpoint) {
         let earlier = journal.installed.iter().position(|old| old.target == change.target);
         let earlier = earlier.map(|index| journal.installed.remove(index));
         if plan.action == Action::Disable {
-            let file = plan.files.iter().find(|file| file.target == change.target);
             // A file that only Sampan wrote can be written again at any time: its backups are litter.
-            if file.is_some_and(|file| file.removed && matches!(file.part, Part::Hosts(_))) {
-                for backup in files::backups(&change.target) {
-                    let _ = std::fs::remove_file(backup);
-                }
+            if change.after.is_none() && matches!(change.part, Part::Hosts(_)) {
+                litter.backups.extend(files::backups(&change.target));
             }
             if let Some(earlier) = earlier.filter(|_| change.after.is_none()) {
-                remove_folders(&earlier.made_folders);
+                litter.folders_of(&earlier);
             }
             continue;
         }
         if let Some(earlier) = earlier.filter(|earlier| earlier.after == change.before) {
-            change = Change { after: change.after, port: change.port, ..earlier };
+            change = Change { after: change.after, port: change.port, endpoint: change.endpoint, ..earlier };
         }
         journal.installed.push(change);
     }
+    litter
 }
 
-/// Folders that were made and are empty again go; others stay.
-pub(crate) fn remove_folders(made: &[PathBuf]) {
-    for folder in made.iter().rev() {
-        if std::fs::remove_dir(folder).is_err() {
-            return;
+pub(crate) fn save(journal: &Journal, env: &Environment) -> Result<(), ApplyError> {
+    journal.save(&env.state_dir).map_err(|source| ApplyError::Io { path: env.state_dir.clone(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Stopped;
+
+    impl sampan_oci::Clock for Stopped {
+        fn now(&self) -> sampan_oci::Millis {
+            sampan_oci::Millis(0)
         }
     }
-}
 
-fn save(journal: &Journal, env: &Environment) -> Result<(), ApplyError> {
-    let path = |dir: &Path| dir.to_owned();
-    journal.save(&env.state_dir).map_err(|source| ApplyError::Io { path: path(&env.state_dir), source })
+    #[test]
+    fn what_the_journal_still_names_stays_when_it_cannot_be_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = dir.path().join("state");
+        // A folder in the journal's place cannot be replaced by a file.
+        std::fs::create_dir_all(state_dir.join("docker.json")).unwrap();
+        let env = Environment {
+            docker_host: None,
+            docker_context: None,
+            docker_config_dir: None,
+            home: dir.path().into(),
+            xdg_config_home: None,
+            uid: 0,
+            state_dir: state_dir.clone(),
+            system_state_dir: state_dir.clone(),
+            registries: Vec::new(),
+            clock: std::sync::Arc::new(Stopped),
+        };
+        let (made, backup) = (dir.path().join("made"), dir.path().join("backup"));
+        std::fs::create_dir(&made).unwrap();
+        std::fs::write(&backup, "held").unwrap();
+        let litter = Litter { backups: vec![backup.clone()], folders: vec![made.clone()] };
+        let mut steps = Vec::new();
+        litter.remove_after(&Journal::default(), &env, &mut steps);
+        assert!(steps[0].contains("could not be written down"), "a person is told: {steps:?}");
+        assert!(backup.exists() && made.exists(), "the journal on disk may still need them");
+        std::fs::remove_dir(state_dir.join("docker.json")).unwrap();
+        litter.remove_after(&Journal::default(), &env, &mut steps);
+        assert!(!backup.exists() && !made.exists() && steps.len() == 1, "afterwards they go: {steps:?}");
+    }
 }

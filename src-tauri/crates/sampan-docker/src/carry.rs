@@ -4,14 +4,18 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sampan_oci::Digest;
+
 use crate::client;
-use crate::daemon_json;
-use crate::engine::{Engine, mirror_url};
+use crate::daemon_json::{self, same_mirror};
+use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::files::{self, ReplaceError};
 use crate::journal::Journal;
 use crate::manual;
-use crate::plan::{ApplyMethod, DEFAULT_PORT, FileChange, Part, same_list};
+use crate::plan::{ApplyMethod, FileChange, Part, same_list};
+use crate::process;
+use crate::together::is_loopback;
 
 /// How long a reload may take until the engine lists what it was told: it takes milliseconds.
 const RELOADED: Duration = Duration::from_secs(10);
@@ -19,6 +23,8 @@ const RELOADED: Duration = Duration::from_secs(10);
 const RESTARTED: Duration = Duration::from_mins(3);
 /// How often the engine is asked meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How often a file is put back while the daemon comes and goes.
+const RESTORES_MAX: u32 = 3;
 
 /// What went wrong on the way.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,8 @@ pub(crate) struct Carrier<'a> {
     pub(crate) steps: Vec<String>,
     /// What the engine listed before the change; `None` after an interrupted run.
     known: Option<Vec<String>>,
+    /// Files that could not go back yet, because a mirror on this machine is still named.
+    pub(crate) kept: Vec<PathBuf>,
     /// Whether any file was written.
     pub(crate) touched: bool,
     /// What each file holds now, of those that were written, in order.
@@ -61,12 +69,17 @@ impl<'a> Carrier<'a> {
         steps: Vec<String>,
     ) -> Self {
         let known = Some(engine.mirrors.clone());
-        Self { env, engine, journal, steps, known, touched: false, written: Vec::new() }
+        Self { env, engine, journal, steps, known, kept: Vec::new(), touched: false, written: Vec::new() }
     }
 
     /// Takes over files that an interrupted run wrote.
     pub(crate) fn resume(&mut self, files: &[FileChange]) {
         self.known = None;
+        self.reopen(files);
+    }
+
+    /// Takes over files that an earlier change wrote, to take them back.
+    pub(crate) fn reopen(&mut self, files: &[FileChange]) {
         self.written = files.iter().map(|file| (file.target.clone(), file.after.clone())).collect();
     }
 
@@ -168,31 +181,106 @@ impl<'a> Carrier<'a> {
         let written: Vec<PathBuf> = self.written.iter().rev().map(|(target, _)| target.clone()).collect();
         for target in written {
             let Some(file) = files.iter().find(|file| file.target == target) else { continue };
-            if file.part == Part::DaemonJson && apply != ApplyMethod::Nothing {
-                let before = file.before.clone().unwrap_or_default();
-                // A daemon that refused the file never left the list it had, whatever its file says.
-                let mut accepted: Vec<Vec<String>> = daemon_json::mirrors(&before).into_iter().collect();
-                accepted.extend(self.known.clone());
-                // As in undoing: without the key the engine would keep what it has.
-                if apply == ApplyMethod::Reload && !daemon_json::has_list(&before).unwrap_or(true) {
-                    let url = mirror_url(&self.engine.kind, DEFAULT_PORT);
-                    let empty = daemon_json::add_mirror(&before, &url)
-                        .and_then(|added| daemon_json::remove_mirror(&added, &url, true))
-                        .map_err(|refusal| Failed::Engine(refusal.to_string()))?;
-                    self.write(file, Some(&empty))?;
-                } else {
-                    self.write(file, file.before.as_deref())?;
+            match &file.part {
+                Part::DaemonJson if apply != ApplyMethod::Nothing => self.restore_config(file, apply).await?,
+                Part::Hosts(registry) if registry.is_docker_hub() && file.before.is_none() => {
+                    match self.still_named().await {
+                        Some(why) if self.known.is_some() => return Err(Failed::Engine(why)),
+                        Some(why) => {
+                            self.steps.push(format!("{} stays: {why}", file.path.display()));
+                            self.kept.push(target);
+                        }
+                        None => self.write(file, None)?,
+                    }
                 }
-                self.tell(apply, &accepted).await?;
+                Part::DaemonJson | Part::Hosts(_) => self.write(file, file.before.as_deref())?,
             }
-            self.write(file, file.before.as_deref())?;
-        }
-        // Folders that were made for files which are gone again.
-        for change in self.journal.pending.iter().rev().filter(|change| change.before.is_none()) {
-            crate::apply::remove_folders(&change.made_folders);
         }
         self.steps.push("Took everything back.".into());
         Ok(())
+    }
+
+    /// Puts `daemon.json` back, and the engine to what it listed.
+    async fn restore_config(&mut self, file: &FileChange, apply: ApplyMethod) -> Result<(), Failed> {
+        let before = file.before.clone().unwrap_or_default();
+        // A daemon that refused the file never left the list it had, whatever its file says.
+        let mut accepted: Vec<Vec<String>> = daemon_json::mirrors(&before).into_iter().collect();
+        accepted.extend(self.known.clone());
+        if apply == ApplyMethod::Restart {
+            self.write(file, file.before.as_deref())?;
+            return self.tell(apply, &accepted).await;
+        }
+        for _ in 0..RESTORES_MAX {
+            if self.is_gone().await {
+                self.write(file, file.before.as_deref())?;
+                // It may have started meanwhile, from the file as it was changed.
+                if self.is_gone().await {
+                    self.steps.push("Docker does not run: it will start with the file as it was.".into());
+                    return Ok(());
+                }
+            }
+            // As in undoing: without the key the engine would keep what it has.
+            let first = match daemon_json::has_list(&before) {
+                Ok(false) => {
+                    let empty = daemon_json::with_empty_list(&before)
+                        .map_err(|refusal| Failed::Engine(refusal.to_string()))?;
+                    self.journal_way_back(file, &empty)?;
+                    Some(empty)
+                }
+                Ok(true) | Err(_) => file.before.clone(),
+            };
+            self.write(file, first.as_deref())?;
+            match self.tell(apply, &accepted).await {
+                Ok(()) => return self.write(file, file.before.as_deref()),
+                Err(failed) if !self.is_gone().await => return Err(failed),
+                Err(_) => {}
+            }
+        }
+        Err(Failed::Engine("Docker starts and ends all the time.".into()))
+    }
+
+    /// Writes into the journal what the file is about to hold, so that the next start knows it for Sampan's.
+    fn journal_way_back(&mut self, file: &FileChange, bytes: &[u8]) -> Result<(), Failed> {
+        if let Some(change) = self.journal.pending.iter_mut().find(|change| change.target == file.target) {
+            change.going_back = Some(Digest::of(bytes));
+        }
+        let path = &self.env.state_dir;
+        self.journal.save(path).map_err(|source| Failed::Io { path: path.clone(), source })
+    }
+
+    /// Whether no daemon answers and none is running. One that hangs is not gone: it still has its mirrors.
+    async fn is_gone(&self) -> bool {
+        client::mirrors(&self.engine.endpoint).await.is_err() && !process::is_running(self.engine.pid)
+    }
+
+    /// Why Docker Hub's `hosts.toml` must not go yet: a mirror on this machine is still named.
+    async fn still_named(&self) -> Option<String> {
+        let mut named = Vec::new();
+        let mut agreed = self.known.clone();
+        if let Some(config) = &self.engine.config {
+            let now = match files::read(&config.target) {
+                Ok(now) => now,
+                Err(why) => return Some(why),
+            };
+            let hash = now.as_deref().map(Digest::of);
+            let restored = self
+                .journal
+                .pending_on(&self.engine.endpoint)
+                .any(|change| change.part == Part::DaemonJson && change.before == hash)
+                || (self.known.is_some() && now == config.bytes);
+            match daemon_json::mirrors(now.as_deref().unwrap_or_default()) {
+                Ok(list) if restored => agreed = agreed.or(Some(list)),
+                Ok(list) => named.extend(list),
+                Err(_) if restored => {}
+                Err(refusal) => return Some(format!("{}: {refusal}.", config.path.display())),
+            }
+        }
+        // An engine that does not answer has no mirrors but those it will read.
+        let listed = client::mirrors(&self.engine.endpoint).await.unwrap_or_default();
+        let agreed = agreed.unwrap_or_default();
+        named.extend(listed.into_iter().filter(|url| !agreed.iter().any(|other| same_mirror(url, other))));
+        let url = named.into_iter().find(|url| is_loopback(url))?;
+        Some(format!("{url} is still among Docker's mirrors, and both files belong together."))
     }
 
     /// The commands that finish a failed rollback.

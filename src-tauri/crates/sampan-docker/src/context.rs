@@ -107,6 +107,23 @@ pub fn reach(host: &str) -> Reach {
     }
 }
 
+/// Whether two endpoints are one: `/var/run` is `/run`.
+pub(crate) fn same_endpoint(one: &str, other: &str) -> bool {
+    let plain = |endpoint: &str| match reach(endpoint) {
+        Reach::Unix(path) => {
+            path.strip_prefix("/run").map_or(path.clone(), |rest| Path::new("/var/run").join(rest))
+        }
+        Reach::Pipe(name) => name.into(),
+        Reach::Remote => endpoint.into(),
+    };
+    plain(one) == plain(other)
+}
+
+/// Whether `endpoint` is the socket of the system's Docker.
+pub(crate) fn is_the_systems(endpoint: &str) -> bool {
+    same_endpoint(endpoint, "unix:///var/run/docker.sock")
+}
+
 fn host_of(meta: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Meta {

@@ -158,6 +158,19 @@ pub fn remove_mirror(bytes: &[u8], url: &str, leave_empty_list: bool) -> Result<
     Ok(closed(bom, &edited))
 }
 
+/// The file with the key and an empty list, where it has no such key: what a running dockerd must read before the
+/// key may be missing again. A file that has the key is returned as it is.
+///
+/// # Errors
+/// A [`Refusal`] where the file is not one Sampan edits.
+pub(crate) fn with_empty_list(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    if has_list(bytes)? {
+        return Ok(bytes.to_vec());
+    }
+    let any = "http://127.0.0.1:1";
+    remove_mirror(&add_mirror(bytes, any)?, any, true)
+}
+
 /// Whether two mirror URLs are one to dockerd, which adds a slash at the end.
 pub fn same_mirror(one: &str, other: &str) -> bool {
     one.trim_end_matches('/') == other.trim_end_matches('/')

@@ -11,8 +11,9 @@ use crate::engine::{Engine, HostsSeen, ImageStore, Kind, Version};
 use crate::environment::Environment;
 use crate::files;
 use crate::journal::Journal;
-use crate::method::Method;
+use crate::method::{Method, WSL_DESKTOP};
 use crate::process::{self, Daemon};
+use crate::together::is_loopback;
 
 /// How many folders of `certs.d` are looked into: a person has a handful of registries.
 const CERTS_MAX: usize = 256;
@@ -54,6 +55,7 @@ pub async fn detect(env: &Environment) -> Engine {
         Err(error) => {
             engine.evidence.push(error);
             note_unanswered(&mut engine, env);
+            locate_unanswered(&mut engine, env);
         }
         Ok((info, version, containers)) => {
             engine.found = true;
@@ -95,6 +97,9 @@ async fn ask(endpoint: &str) -> Result<(SystemInfo, SystemVersion, Vec<String>),
 fn learn(engine: &mut Engine, info: &SystemInfo, version: &SystemVersion, context: Option<&str>) {
     engine.version = info.server_version.clone().or_else(|| version.version.clone());
     engine.kind = kind(info, version, context, &engine.endpoint);
+    if engine.kind == Kind::Desktop && is_wsl() {
+        engine.kind = Kind::OtherVm(WSL_DESKTOP.into());
+    }
     let driver_type = info.driver_status.iter().flatten().find_map(|pair| match pair.as_slice() {
         [name, value] if name == "driver-type" => Some(value.as_str()),
         _ => None,
@@ -123,6 +128,12 @@ fn learn(engine: &mut Engine, info: &SystemInfo, version: &SystemVersion, contex
         mirrors => format!("/info lists the mirrors {}", mirrors.join(", ")),
     });
     engine.evidence.extend(evidence);
+}
+
+/// Whether this Linux runs inside Windows.
+fn is_wsl() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    cfg!(target_os = "linux") && release.to_ascii_lowercase().contains("microsoft")
 }
 
 fn kind(info: &SystemInfo, version: &SystemVersion, context: Option<&str>, endpoint: &str) -> Kind {
@@ -215,10 +226,34 @@ fn locate(engine: &mut Engine, env: &Environment, daemon: Result<Daemon, String>
         }
     }
     engine.validator = validator(engine, env);
-    engine.remembered = Journal::load(&env.state_dir).remembered();
+    let mut journals = vec![Journal::load(&env.state_dir, env.uid)];
     if env.system_state_dir != env.state_dir {
-        engine.remembered.extend(Journal::load(&env.system_state_dir).remembered());
+        journals.push(Journal::load(&env.system_state_dir, 0));
     }
+    for journal in journals {
+        match journal {
+            Ok(journal) => engine.remembered.extend(journal.remembered()),
+            Err(why) => engine.evidence.push(why),
+        }
+    }
+}
+
+/// The files a daemon that does not run will read when it starts, at the usual places: a change that was interrupted
+/// may be why it does not run.
+fn locate_unanswered(engine: &mut Engine, env: &Environment) {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let rootless = format!("unix:///run/user/{}/docker.sock", env.uid);
+    let folder = if context::is_the_systems(&engine.endpoint) {
+        PathBuf::from("/etc/docker")
+    } else if env.uid != 0 && context::same_endpoint(&engine.endpoint, &rootless) {
+        env.rootless_config()
+    } else {
+        return;
+    };
+    engine.config = Some(files::look(&folder.join("daemon.json"), env.uid));
+    engine.hosts = hosts(&folder.join("certs.d"), env);
 }
 
 /// `hosts.toml` of the registries Sampan serves, Docker Hub first, then of every other registry that has one.
@@ -298,15 +333,18 @@ fn may_open(_socket: &Path) -> bool {
 /// Says why the engine is not set up, or what stands in the way.
 fn note_support(engine: &mut Engine) {
     match engine.method() {
+        // That nothing answers is said already; what to do about it may be, too.
+        Err(unsupported) if engine.kind == Kind::None => {
+            if engine.notes.is_empty() {
+                engine.notes.push(unsupported.advice);
+            }
+        }
         Err(unsupported) => engine.notes.extend([unsupported.reason, unsupported.advice]),
         Ok(method) => {
             let problem = engine.config.as_ref().and_then(|file| file.problem.clone());
             engine.notes.extend(problem.filter(|_| method != Method::HostsOnly));
             let hub = engine.hosts.iter().any(|h| h.registry.is_docker_hub() && h.file.bytes.is_some());
-            let loopback = engine
-                .mirrors
-                .iter()
-                .any(|mirror| mirror.contains("://127.") || mirror.contains("://localhost"));
+            let loopback = engine.mirrors.iter().any(|mirror| is_loopback(mirror));
             if matches!(method, Method::HostsOnly | Method::HostsAndMirrors) && loopback && !hub {
                 engine.notes.push(
                     "daemon.json lists a mirror on this machine and there is no hosts.toml for docker.io: from Docker \

@@ -43,6 +43,9 @@ pub struct HelperReport {
     pub steps: Vec<String>,
     /// Why it was not, one English sentence.
     pub error: Option<String>,
+    /// The shell commands that finish by hand what could not be taken back.
+    #[serde(default)]
+    pub commands: Vec<String>,
 }
 
 /// Why the helper did not run.
@@ -51,9 +54,15 @@ pub enum ElevationError {
     /// There is no way to ask for rights here, for the reason given.
     #[error("{0}")]
     Unavailable(String),
-    /// The person said no, or did not answer.
+    /// The person said no.
     #[error("administrator rights were not given")]
     Declined,
+    /// The person may not say yes, or there is no program that asks.
+    #[error("administrator rights were not given, or nothing here can ask for them")]
+    NotGiven,
+    /// Nothing came back in time.
+    #[error("it is not known whether the privileged step was done: {0}")]
+    Unknown(String),
     /// The helper ran and did not report.
     #[error("the privileged step did not report: {0}")]
     Failed(String),
@@ -120,7 +129,8 @@ impl Elevation for Pkexec {
             let output = output(command).await?;
             match output.status.code() {
                 // pkexec(1): 126 dismissed, 127 not authorised or no agent.
-                Some(126 | 127) => Err(ElevationError::Declined),
+                Some(126) => Err(ElevationError::Declined),
+                Some(127) => Err(ElevationError::NotGiven),
                 Some(_) | None => report(&output.stdout, &output.stderr),
             }
         })
@@ -176,7 +186,7 @@ impl Elevation for RunAs {
             let output = output(command).await?;
             let done = output.status.success();
             let error = (!done).then(|| "The privileged step failed or was declined.".to_owned());
-            Ok(HelperReport { done, rolled_back: false, steps: Vec::new(), error })
+            Ok(HelperReport { done, rolled_back: false, steps: Vec::new(), error, commands: Vec::new() })
         })
     }
 }
@@ -190,9 +200,13 @@ pub fn trusted(program: &Path) -> Result<(), String> {
 }
 
 async fn output(mut command: tokio::process::Command) -> Result<std::process::Output, ElevationError> {
-    command.stdin(std::process::Stdio::null());
+    // A prompt nobody waits for any more goes. A helper that runs is root's: it cannot be ended and ends its change.
+    command.stdin(std::process::Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(PROMPT, command.output()).await {
-        Err(_) => Err(ElevationError::Declined),
+        Err(_) => {
+            let minutes = PROMPT.as_secs() / 60;
+            Err(ElevationError::Unknown(format!("it did not end within {minutes} minutes")))
+        }
         Ok(Err(error)) => {
             Err(ElevationError::Unavailable(format!("Administrator rights cannot be asked for: {error}.")))
         }

@@ -117,7 +117,7 @@ pub(crate) fn owned(path: &Path, uid: u32) -> Result<(), String> {
 
 /// Windows guards these folders by access lists that are inherited; nothing to add here.
 #[cfg(not(unix))]
-pub fn owned(_path: &Path, _uid: u32) -> Result<(), String> {
+pub(crate) fn owned(_path: &Path, _uid: u32) -> Result<(), String> {
     Ok(())
 }
 
@@ -193,6 +193,18 @@ pub(crate) fn back_up(target: &Path, bytes: &[u8], now: Millis, keep: Option<&Pa
         }
     }
     Ok(backup)
+}
+
+/// Whether `backup` is named as [`back_up`] names a backup of `target`, in the same folder.
+pub(crate) fn is_backup_of(backup: &Path, target: &Path) -> bool {
+    let Some(millis) = backup
+        .to_str()
+        .zip(target.to_str())
+        .and_then(|(backup, target)| backup.strip_prefix(target)?.strip_prefix(BACKUP_MARK))
+    else {
+        return false;
+    };
+    millis.parse::<i64>().is_ok_and(|number| number.to_string() == millis)
 }
 
 /// The backups of `target`, oldest first.
@@ -326,12 +338,12 @@ pub(crate) fn allow(_path: &Path, _mode: u32) -> io::Result<()> {
 
 /// A rename is on disk only when its folder is.
 #[cfg(unix)]
-fn sync_folder_of(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 #[cfg(not(unix))]
-fn sync_folder_of(_path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder_of(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 

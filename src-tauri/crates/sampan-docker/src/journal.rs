@@ -3,13 +3,16 @@
 //! One small file, `<state>/docker.json`, replaced whole. It holds hashes and paths, never the content of a
 //! configuration file: that is in the backups, with the original's owner and mode.
 
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use sampan_oci::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::context::same_endpoint;
 use crate::files;
+use crate::plan::Part;
 
 /// The journal file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,10 @@ pub(crate) struct Journal {
 pub struct Change {
     /// The file that was edited (a symbolic link's target).
     pub target: PathBuf,
+    /// Which file of the engine's configuration it is.
+    pub part: Part,
+    /// The engine it belongs to: `unix:///var/run/docker.sock`.
+    pub endpoint: String,
     /// The port of Sampan's that it names.
     pub port: u16,
     /// The hash of its bytes before; `None`: it did not exist.
@@ -34,6 +41,9 @@ pub struct Change {
     /// The hash of the bytes it has until the engine has let go, where those are not the final ones.
     #[serde(default)]
     pub interim: Option<Digest>,
+    /// The hash of the bytes it has while it is taken back, where those are not the ones from before.
+    #[serde(default)]
+    pub going_back: Option<Digest>,
     /// The hash of its bytes after; `None`: it was removed.
     pub after: Option<Digest>,
     /// Where the bytes before are.
@@ -73,11 +83,35 @@ impl Remembered {
 impl Journal {
     const FILE: &'static str = "docker.json";
 
-    /// Reads the journal of `state_dir`; empty where there is none or it is damaged (every use checks hashes, so a
-    /// lost journal costs only the exactness of an undo).
-    pub(crate) fn load(state_dir: &Path) -> Self {
-        let bytes = files::read(&state_dir.join(Self::FILE)).ok().flatten();
-        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    /// Reads the journal of `state_dir`, which belongs to `uid`; empty where there is none or it is damaged (every
+    /// use checks hashes, so a lost journal costs only the exactness of an undo).
+    ///
+    /// # Errors
+    /// One English sentence, where it is no regular file or others could have written it: what it says is then not
+    /// done.
+    pub(crate) fn load(state_dir: &Path, uid: u32) -> Result<Self, String> {
+        let path = state_dir.join(Self::FILE);
+        if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(Self::default());
+        }
+        let untrusted = |why| format!("Sampan's record of its changes is not used: {why}");
+        files::owned(&path, uid).map_err(untrusted)?;
+        let bytes = files::read(&path).map_err(untrusted)?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+    }
+
+    /// Takes out what was begun on `endpoint`; other engines' changes stay.
+    pub(crate) fn take_pending(&mut self, endpoint: &str) -> Vec<Change> {
+        let (these, others) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|change| same_endpoint(&change.endpoint, endpoint));
+        self.pending = others;
+        these
+    }
+
+    /// What was begun on `endpoint` and not ended.
+    pub(crate) fn pending_on(&self, endpoint: &str) -> impl Iterator<Item = &Change> {
+        self.pending.iter().filter(move |change| same_endpoint(&change.endpoint, endpoint))
     }
 
     /// Writes it, whole and on disk.
@@ -92,8 +126,9 @@ impl Journal {
         // The helper's journal is read by the person's own Sampan, which shows what undoing will do.
         files::allow(temp.path(), 0o644)?;
         temp.as_file().sync_all()?;
-        temp.persist(state_dir.join(Self::FILE)).map_err(|error| error.error)?;
-        Ok(())
+        let path = state_dir.join(Self::FILE);
+        temp.persist(&path).map_err(|error| error.error)?;
+        files::sync_folder_of(&path)
     }
 
     /// The changes in place with their original bytes.
@@ -108,5 +143,27 @@ impl Journal {
     /// The backup an undo of `target` still needs.
     pub(crate) fn backup_of(&self, target: &Path) -> Option<&Path> {
         self.installed.iter().find(|change| change.target == target)?.backup.as_deref()
+    }
+}
+
+/// Holds `state_dir` for this process alone, as long as the returned file is open; makes the folder if need be.
+///
+/// # Errors
+/// One English sentence: somebody else holds it, or others than `uid` can write there.
+pub fn hold(state_dir: &Path, uid: u32) -> Result<File, String> {
+    let path = state_dir.join("lock");
+    let cannot = |error: io::Error| format!("{} cannot be used: {error}.", path.display());
+    std::fs::create_dir_all(state_dir).map_err(cannot)?;
+    files::owned(&path, uid)?;
+    if std::fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(format!("{} is not a regular file.", path.display()));
+    }
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err("Another change of Docker's configuration is under way: try again when it has ended.".into())
+        }
+        Err(TryLockError::Error(error)) => Err(cannot(error)),
     }
 }

@@ -22,8 +22,11 @@ mod method;
 mod plan;
 mod probe;
 mod process;
+mod recover;
+mod together;
+mod undo;
 
-pub use apply::{Applied, ApplyError, apply, recover};
+pub use apply::{Applied, ApplyError, apply};
 pub use detect::detect;
 pub use diff::{DiffKind, DiffLine};
 #[cfg(target_os = "macos")]
@@ -37,7 +40,9 @@ pub use engine::{Access, Engine, FileSeen, HostsSeen, ImageStore, Kind, Version,
 pub use environment::Environment;
 pub use files::{BACKUPS_MAX, backups, look};
 pub use hosts_toml::{port_of as hosts_toml_port, render as hosts_toml};
-pub use journal::{Change, Remembered};
+pub use journal::{Change, Remembered, hold};
 pub use method::{Method, Unsupported};
 pub use plan::{Action, ApplyMethod, DEFAULT_PORT, FileChange, Part, Plan, PlanError, plan};
 pub use probe::{ProbeError, pull_probe};
+pub use recover::recover;
+pub use undo::{inverse, undo};

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::daemon_json::{self, same_mirror};
 use crate::engine::{Engine, Kind};
 use crate::plan::{ApplyMethod, FileChange, Part};
 
@@ -20,9 +21,10 @@ pub(crate) fn commands(
         if let Some(folder) = file.target.parent().filter(|_| file.created && file.after.is_some()) {
             lines.push(format!("{sudo}mkdir -p {}", quoted_path(folder)));
         }
-        if let Some(interim) = &file.interim {
-            lines.push(write(&file.target, interim, sudo));
+        if let Some(interim) = file.interim.clone().or_else(|| interim(file, apply)) {
+            lines.push(write(&file.target, &interim, sudo));
             lines.extend(tell.clone());
+            lines.extend(wait(engine, files, apply, sudo));
             told = true;
         }
         match &file.after {
@@ -31,6 +33,7 @@ pub(crate) fn commands(
         }
         if file.part == Part::DaemonJson && !told {
             lines.extend(tell.clone());
+            lines.extend(wait(engine, files, apply, sudo));
             told = true;
         }
     }
@@ -38,6 +41,44 @@ pub(crate) fn commands(
         lines.extend(tell);
     }
     lines
+}
+
+/// A running dockerd keeps its mirrors when the key is gone: it must see an empty list first.
+fn interim(file: &FileChange, apply: ApplyMethod) -> Option<Vec<u8>> {
+    let last = file.after.as_deref().unwrap_or_default();
+    let needed = file.part == Part::DaemonJson
+        && apply == ApplyMethod::Reload
+        && daemon_json::has_list(last).is_ok_and(|has| !has);
+    needed.then(|| daemon_json::with_empty_list(last).ok()).flatten()
+}
+
+/// Waits until the engine no longer lists the mirrors that go, where a `hosts.toml` goes after them.
+fn wait(engine: &Engine, files: &[FileChange], apply: ApplyMethod, sudo: &str) -> Option<String> {
+    let removes = files.iter().any(|file| matches!(file.part, Part::Hosts(_)) && file.after.is_none());
+    if apply != ApplyMethod::Reload || !removes {
+        return None;
+    }
+    let config = files.iter().find(|file| file.part == Part::DaemonJson)?;
+    let listed = |bytes: Option<&Vec<u8>>| {
+        daemon_json::mirrors(bytes.map(Vec::as_slice).unwrap_or_default()).unwrap_or_default()
+    };
+    let stay = listed(config.after.as_ref());
+    let mut go: Vec<String> = listed(config.before.as_ref());
+    go.extend(engine.mirrors.iter().cloned());
+    go.retain(|url| !stay.iter().any(|other| same_mirror(url, other)));
+    let mut patterns: Vec<String> =
+        go.iter().map(|url| format!(" -e {}", quoted(url.trim_end_matches('/')))).collect();
+    patterns.sort();
+    patterns.dedup();
+    let endpoint = quoted(&engine.endpoint);
+    // Only an answer counts: what is printed where Docker does not answer is no list.
+    (!patterns.is_empty()).then(|| {
+        format!(
+            "until {sudo}docker -H {endpoint} info --format '{{{{json .RegistryConfig.Mirrors}}}}' | grep '^[[n]' | \
+             grep -qvF{}; do sleep 1; done",
+            patterns.concat()
+        )
+    })
 }
 
 fn tell(engine: &Engine, apply: ApplyMethod, sudo: &str) -> Option<String> {

@@ -25,6 +25,9 @@ pub struct Unsupported {
     pub advice: String,
 }
 
+/// What Docker Desktop is called where it is seen from a Linux inside Windows.
+pub(crate) const WSL_DESKTOP: &str = "Docker Desktop for Windows";
+
 /// The table.
 ///
 /// # Errors
@@ -40,6 +43,10 @@ pub(crate) fn method(engine: &Engine) -> Result<Method, Unsupported> {
         Kind::Podman => no(
             "This is Podman, which reads its own registries.conf.",
             "Add a drop-in in ~/.config/containers/registries.conf.d/ that names Sampan as a mirror of docker.io.",
+        ),
+        Kind::OtherVm(name) if name == WSL_DESKTOP => no(
+            "Docker Desktop belongs to Windows here, and so does its daemon.json.",
+            "Run Sampan on Windows, or add it to registry-mirrors in Docker Desktop's settings (Docker Engine).",
         ),
         Kind::OtherVm(name) => no(
             &format!("{name} runs Docker in a virtual machine with a configuration of its own."),

@@ -4,13 +4,17 @@ use std::fmt;
 use std::path::PathBuf;
 
 use sampan_oci::{Algorithm, Hasher, RegistryName};
+use serde::{Deserialize, Serialize};
 
+use crate::context;
 use crate::daemon_json::{self, Refusal, same_mirror};
 use crate::diff::{self, DiffLine};
 use crate::engine::{Access, Engine, FileSeen, HostsSeen, Kind, mirror_url};
 use crate::hosts_toml;
+use crate::journal::Change;
 use crate::manual;
 use crate::method::{Method, Unsupported};
+use crate::together::{self, is_loopback};
 
 /// The port Sampan listens on unless told otherwise: an entry that names it is Sampan's.
 pub const DEFAULT_PORT: u16 = 7267;
@@ -100,7 +104,7 @@ impl fmt::Debug for FileChange {
 }
 
 /// Which file of an engine's configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
     /// `daemon.json`.
     DaemonJson,
@@ -133,6 +137,19 @@ pub enum PlanError {
     /// The file must not be edited, for the reason given.
     #[error("{0}")]
     Unsafe(String),
+    /// A mirror on this machine would be left without the `hosts.toml` that belongs beside it.
+    #[error(
+        "{0} would stay among Docker's mirrors without docker.io's hosts.toml; both files belong together"
+    )]
+    Together(String),
+    /// Administrator rights are needed, and the helper that has them changes the system's Docker only.
+    #[error("{endpoint} is not the system's Docker, the only one that Sampan's privileged helper changes")]
+    NotTheSystems {
+        /// The engine.
+        endpoint: String,
+        /// The same by hand, one shell command a line.
+        commands: Vec<String>,
+    },
     /// Not even an administrator can write the file.
     #[error("{0} cannot be written: it is read-only")]
     ReadOnly(PathBuf),
@@ -253,15 +270,20 @@ impl<'a> Draft<'a> {
     }
 
     fn unlist_mirror(&mut self) -> Result<(), PlanError> {
-        let Ok(file) = self.config() else { return Ok(()) };
         let ours = self.ours();
         let is_ours = |url: &String| ours.iter().any(|our| same_mirror(our, url));
         let listed = self.engine.mirrors.iter().any(is_ours);
+        // What the file says must be known before anything that belongs beside it goes.
+        let matters = listed || self.engine.hosts.iter().any(|seen| seen.port().is_some());
+        let file = match self.config() {
+            Ok(file) => file,
+            Err(error) if matters => return Err(error),
+            Err(_) => return Ok(()),
+        };
         let before = file.bytes.clone().unwrap_or_default();
         let in_file = match daemon_json::mirrors(&before) {
             Ok(mirrors) => mirrors.iter().any(is_ours),
-            // A file Sampan cannot read matters only if the engine took Sampan from it.
-            Err(refusal) if listed => return Err(refused(file, refusal)),
+            Err(refusal) if matters => return Err(refused(file, refusal)),
             Err(_) => false,
         };
         if !in_file && !listed {
@@ -313,23 +335,30 @@ impl<'a> Draft<'a> {
         leave_empty_list: bool,
     ) -> Result<Vec<u8>, PlanError> {
         let mut edited = before.to_vec();
-        let ours = self.ours();
-        if leave_empty_list && !daemon_json::has_list(&edited).map_err(|r| refused(file, r))? {
-            let any = mirror_url(&self.engine.kind, self.port);
-            edited = daemon_json::add_mirror(&edited, &any).map_err(|r| refused(file, r))?;
+        if leave_empty_list {
+            edited = daemon_json::with_empty_list(&edited).map_err(|r| refused(file, r))?;
         }
-        for url in &ours {
+        for url in &self.ours() {
             edited =
                 daemon_json::remove_mirror(&edited, url, leave_empty_list).map_err(|r| refused(file, r))?;
         }
         Ok(edited)
     }
 
-    /// The URLs that are Sampan's: this port, every port the journal knows, the default one.
+    /// The URLs that are Sampan's: this port, the default one, those in its own `hosts.toml` files, and those the
+    /// journal knows of files that are still as Sampan left them.
     fn ours(&self) -> Vec<String> {
-        let mut ports = vec![self.port];
-        ports.extend(self.engine.remembered.iter().map(|known| known.change.port));
-        ports.push(DEFAULT_PORT);
+        let engine = self.engine;
+        let as_left = |change: &&Change| {
+            let mut seen = engine.config.iter().chain(engine.hosts.iter().map(|hosts| &hosts.file));
+            let file = seen.find(|file| file.target == change.target);
+            let now = file.and_then(|file| file.bytes.as_deref());
+            now.zip(change.after).is_some_and(|(now, after)| after.names(now))
+        };
+        let mut ports = vec![self.port, DEFAULT_PORT];
+        ports.extend(engine.hosts.iter().filter_map(HostsSeen::port));
+        let remembered = engine.remembered.iter().map(|known| &known.change);
+        ports.extend(remembered.filter(as_left).map(|change| change.port));
         let mut urls: Vec<String> = ports.iter().map(|port| mirror_url(&self.engine.kind, *port)).collect();
         urls.sort();
         urls.dedup();
@@ -359,6 +388,7 @@ impl<'a> Draft<'a> {
 
     fn finish(mut self, action: Action) -> Result<Plan, PlanError> {
         let engine = self.engine;
+        together::check(engine, action, &self.files, self.intended.as_deref())?;
         let apply = match (self.tell, &engine.kind) {
             (false, _) => ApplyMethod::Nothing,
             (true, Kind::Desktop) => ApplyMethod::Restart,
@@ -388,6 +418,11 @@ impl<'a> Draft<'a> {
             }
         }
         let commands = manual::commands(engine, &self.files, apply, needs_elevation);
+        let systems =
+            context::is_the_systems(&engine.endpoint) && matches!(engine.kind, Kind::Linux | Kind::Snap);
+        if needs_elevation && !systems {
+            return Err(PlanError::NotTheSystems { endpoint: engine.endpoint.clone(), commands });
+        }
         let id = self.id(action, apply, &stops);
         Ok(Plan {
             id,
@@ -445,11 +480,11 @@ fn change(file: &FileSeen, part: Part, interim: Option<Vec<u8>>, after: Option<V
     }
 }
 
-fn checked(file: &FileSeen) -> Result<&FileSeen, PlanError> {
+pub(crate) fn checked(file: &FileSeen) -> Result<&FileSeen, PlanError> {
     file.problem.as_ref().map_or(Ok(file), |problem| Err(PlanError::Unsafe(problem.clone())))
 }
 
-fn refused(file: &FileSeen, refusal: Refusal) -> PlanError {
+pub(crate) fn refused(file: &FileSeen, refusal: Refusal) -> PlanError {
     PlanError::Refused { path: file.path.clone(), refusal }
 }
 
@@ -465,9 +500,4 @@ pub(crate) fn same_list(one: &[String], other: &[String]) -> bool {
         plain
     };
     plain(one) == plain(other)
-}
-
-fn is_loopback(url: &str) -> bool {
-    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
-    host.starts_with("127.") || host.starts_with("localhost") || host.starts_with("[::1]")
 }

@@ -90,13 +90,27 @@ pub(crate) async fn daemon(socket: &Path) -> Result<Daemon, String> {
 /// Always.
 #[cfg(not(target_os = "linux"))]
 #[expect(clippy::unused_async, reason = "the same signature as on Linux")]
-pub async fn daemon(socket: &Path) -> Result<Daemon, String> {
+pub(crate) async fn daemon(socket: &Path) -> Result<Daemon, String> {
     Err(format!("{} leads into a virtual machine", socket.display()))
 }
 
 #[cfg(target_os = "linux")]
 fn is_dockerd(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "dockerd")
+}
+
+/// Whether the process `pid` is a dockerd that has not ended.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_running(pid: Option<u32>) -> bool {
+    // A process that ended and was not waited for has a name and no arguments.
+    let arguments = |pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    pid.is_some_and(|pid| is_dockerd(pid) && !arguments(pid).is_empty())
+}
+
+/// Elsewhere the daemon is never a process of this machine.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_running(_pid: Option<u32>) -> bool {
+    false
 }
 
 #[cfg(target_os = "linux")]

@@ -241,6 +241,7 @@ async fn a_restart_needs_its_own_consent_and_rights_are_never_assumed() {
         "the first consent does not stop containers"
     );
     let mut foreign = place.engine();
+    foreign.endpoint = "unix:///var/run/docker.sock".into();
     foreign.hosts[0].file.access = sampan_docker::Access::NeedsElevation;
     let elevated = plan(&foreign, Action::Enable, 7267).unwrap();
     let refused = apply(&place.env, &foreign, &elevated, false, &Direct).await;

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use sampan_docker::{
-    Action, ApplyError, ApplyMethod, Direct, Engine, Environment, ImageStore, Kind, PlanError, ProbeError,
-    apply, backups, detect, plan, pull_probe,
+    Action, ApplyError, ApplyMethod, Direct, Engine, Environment, HelperReport, ImageStore, Kind, PlanError,
+    ProbeError, apply, backups, detect, plan, pull_probe,
 };
 use sampan_oci::{Clock, Millis, RegistryName};
 
@@ -41,6 +41,11 @@ struct Daemon {
 impl Daemon {
     /// Starts a dockerd that reads `config`; `None`, with the reason printed, where that cannot be.
     fn start(config: &str) -> Option<Self> {
+        Self::start_as(config, false)
+    }
+
+    /// The same, as `systems` in mounts of its own where `/etc/docker` is its folder `etc`.
+    fn start_as(config: &str, systems: bool) -> Option<Self> {
         let Some(dockerd) =
             ["/usr/bin/dockerd", "/usr/sbin/dockerd"].map(Path::new).into_iter().find(|p| p.exists())
         else {
@@ -53,11 +58,18 @@ impl Daemon {
         }
         // A socket's path holds at most 107 bytes, so not under a deep folder for temporary files.
         let dir = tempfile::Builder::new().prefix("sd").tempdir_in("/tmp").unwrap();
-        std::fs::write(dir.path().join("daemon.json"), config).unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join(if systems { "etc/daemon.json" } else { "daemon.json" }), config)
+            .unwrap();
         let at = |name: &str| dir.path().join(name).into_os_string();
-        let mut child = Command::new(dockerd)
-            .arg("--config-file")
-            .arg(at("daemon.json"))
+        let mut command = Command::new(if systems { Path::new("unshare") } else { dockerd });
+        if systems {
+            let script = "mount --bind \"$0/etc\" /etc/docker && exec \"$@\"";
+            command.args(["-m", "sh", "-c", script]).arg(dir.path()).arg(dockerd);
+        } else {
+            command.arg("--config-file").arg(at("daemon.json"));
+        }
+        let mut child = command
             .arg("--data-root")
             .arg(at("data"))
             .arg("--exec-root")
@@ -304,4 +316,88 @@ async fn a_probe_is_pulled_through_the_engine_and_leaves_nothing_behind() {
     pull_probe(&engine, &image).await.unwrap();
     let images = daemon.dir.path().join("data/image/vfs/imagedb/content/sha256");
     assert_eq!(std::fs::read_dir(images).unwrap().count(), 0, "the probe's image is removed each time");
+}
+
+#[tokio::test]
+async fn what_was_done_is_undone_byte_for_byte_with_the_daemon_and_without_it() {
+    let original = "{\"debug\": false,\n \"max-concurrent-uploads\": 3}\n";
+    for dies in [false, true] {
+        let Some(mut daemon) = Daemon::start(original) else { return };
+        let env = daemon.env();
+        let engine = detect(&env).await;
+        if is_recent(&engine) {
+            return;
+        }
+        let planned = plan(&engine, Action::Enable, PORT).unwrap();
+        let applied = apply(&env, &engine, &planned, false, &Direct).await.unwrap();
+        assert_eq!(daemon.mirrors().await, [OURS], "it is in place");
+        if dies {
+            daemon.child.kill().unwrap();
+            // Not waited for before the undo: a process that ended is gone although it still has its number.
+        }
+        let steps = sampan_docker::undo(&env, &engine, &planned, &applied, &Direct).await.unwrap();
+        assert_eq!(daemon.content(), original, "byte for byte as it was: {steps:#?}");
+        let says = steps.iter().any(|step| step.contains("does not run"));
+        assert_eq!(says, dies, "a person is told: {steps:#?}");
+        if dies {
+            daemon.child.wait().unwrap();
+        } else {
+            assert_eq!(daemon.mirrors().await, Vec::<String>::new(), "the running engine has let go");
+        }
+    }
+}
+
+/// Runs the built helper as the system's: its Docker is `daemon`, and what it writes is in the daemon's folder.
+fn real_helper(daemon: &Daemon, verb: &str) -> HelperReport {
+    let script = "set -e; mount -t tmpfs none /run; touch /run/docker.sock; mount --bind \"$0/s\" /run/docker.sock; \
+                  mount --bind \"$0/etc\" /etc/docker; mount --bind \"$0/var\" /var/lib; \
+                  exec \"$0/sampan-helper\" \"$1\" \"$2\"";
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .arg(daemon.dir.path())
+        .args([verb, &PORT.to_string()])
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {words}"))
+}
+
+#[tokio::test]
+async fn real_helper_enables_and_disables_the_systems_docker_byte_for_byte() {
+    if !Path::new("/etc/docker").is_dir() {
+        println!("skipped: there is no /etc/docker to put another in the place of");
+        return;
+    }
+    let original = "{\n\t\"debug\": false\n}\n";
+    let Some(daemon) = Daemon::start_as(original, true) else { return };
+    let at = |name: &str| daemon.dir.path().join(name);
+    let config = at("etc/daemon.json");
+    // The helper runs only from where nobody but root can have put it.
+    std::fs::copy(env!("CARGO_BIN_EXE_sampan-helper"), at("sampan-helper")).unwrap();
+    std::fs::create_dir_all(at("var/sampan")).unwrap();
+
+    let report = real_helper(&daemon, "enable");
+    assert!(report.done && report.commands.is_empty(), "{report:?}");
+    assert_eq!(daemon.mirrors().await, [OURS], "the engine itself lists Sampan: {report:#?}");
+    assert_ne!(std::fs::read_to_string(&config).unwrap(), original, "the system's own file names it");
+    assert!(at("var/sampan/docker.json").exists(), "it is written down where only root writes");
+
+    let held = sampan_docker::hold(&at("var/sampan"), 0).unwrap();
+    let report = real_helper(&daemon, "disable");
+    assert!(!report.done, "one at a time: {report:?}");
+    assert!(report.error.as_ref().unwrap().contains("under way"), "and it says so: {report:?}");
+    assert_eq!(daemon.mirrors().await, [OURS], "nothing was changed");
+    drop(held);
+
+    let report = real_helper(&daemon, "disable");
+    assert!(report.done, "{report:?}");
+    assert_eq!(daemon.mirrors().await, Vec::<String>::new(), "the running engine has let go: {report:#?}");
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), original, "byte for byte as it was");
+    assert!(!at("etc/certs.d").exists(), "no folder is left behind");
+
+    let journal = at("var/sampan/docker.json");
+    std::fs::set_permissions(&journal, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let report = real_helper(&daemon, "enable");
+    assert!(!report.done, "a journal that others can write is no journal: {report:?}");
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), original, "nothing was changed");
 }

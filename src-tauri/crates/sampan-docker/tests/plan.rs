@@ -3,10 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test: a plan that fails is a failed test")]
 
 use sampan_docker::{
-    Access, Action, ApplyMethod, DEFAULT_PORT, Engine, FileSeen, HostsSeen, ImageStore, Kind, Method, Part,
-    Plan, PlanError, hosts_toml, plan,
+    Access, Action, ApplyMethod, Change, DEFAULT_PORT, Engine, FileSeen, HostsSeen, ImageStore, Kind, Method,
+    Part, Plan, PlanError, Remembered, hosts_toml, plan,
 };
-use sampan_oci::RegistryName;
+use sampan_oci::{Digest, RegistryName};
 
 const CONFIG: &str = "/etc/docker/daemon.json";
 const OURS: &str = "http://127.0.0.1:7267";
@@ -82,6 +82,13 @@ fn every_engine_is_set_up_by_the_method_it_understands() {
         (Desktop, "20.10.24", Classic, Some(Method::Desktop), "its own file"),
         (Podman, "5.0.0", Classic, None, "another configuration"),
         (OtherVm("Colima".into()), "29.7.2", Containerd, None, "another configuration"),
+        (
+            OtherVm("Docker Desktop for Windows".into()),
+            "29.7.2",
+            Containerd,
+            None,
+            "its file is the Windows user's",
+        ),
         (Windows, "29.7.2", Classic, None, "a service to restart"),
         (Remote, "29.7.2", Classic, None, "another machine"),
         (Linux, "dev", Classic, None, "a version that cannot be compared"),
@@ -259,7 +266,8 @@ fn disabling_takes_back_in_reverse_order_and_lets_the_engine_go_first() {
     assert_eq!(text(file.after.as_ref()), "{\"debug\": true}", "then the key goes");
     assert_eq!(planned.intended.as_deref(), Some([].as_slice()), "the engine must list none");
     assert!(planned.files[1].removed, "Sampan's own file goes");
-    assert_eq!(planned.commands.len(), 4, "empty, reload, tidy, remove: {:?}", planned.commands);
+    assert_eq!(planned.commands.len(), 5, "empty, reload, wait, tidy, remove: {:?}", planned.commands);
+    assert!(planned.commands[2].starts_with("until ") && planned.commands[2].contains(OURS), "it has let go");
 }
 
 #[test]
@@ -361,4 +369,128 @@ fn a_plans_name_changes_with_everything_it_rests_on() {
         id(&restarted, Action::Enable, DEFAULT_PORT),
         "what a reload does not touch does not matter"
     );
+}
+
+#[test]
+fn rights_are_asked_for_only_where_the_helper_changes_the_engine_that_was_shown() {
+    for (endpoint, kind, allowed, why) in [
+        ("unix:///var/run/docker.sock", Kind::Linux, true, "the system's"),
+        ("unix:///run/docker.sock", Kind::Linux, true, "the same by its other name"),
+        ("unix:///run/docker.sock", Kind::Snap, true, "the system's, from a snap"),
+        ("unix:///run/other.sock", Kind::Linux, false, "a second daemon"),
+        ("unix:///run/user/1000/docker.sock", Kind::Rootless, false, "a user's own"),
+        ("unix:///var/run/docker.sock", Kind::Desktop, false, "Docker Desktop behind the usual name"),
+    ] {
+        let mut engine = engine(kind, "27.5.1", ImageStore::Containerd, Some("{}"));
+        if engine.kind == Kind::Rootless {
+            engine.version = Some("29.7.2".into());
+        }
+        engine.endpoint = endpoint.into();
+        engine.config.as_mut().unwrap().access = Access::NeedsElevation;
+        engine.hosts[0].file.access = Access::NeedsElevation;
+        match plan(&engine, Action::Enable, 7267) {
+            Ok(planned) => assert!(allowed && planned.needs_elevation, "{why}: {planned:?}"),
+            Err(PlanError::NotTheSystems { commands, .. }) => {
+                assert!(!allowed && commands.iter().any(|line| line.contains("sudo ")), "by hand: {why}");
+            }
+            Err(error) => panic!("{why}: {error:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_hubs_hosts_file_never_goes_while_a_mirror_on_this_machine_stays() {
+    let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
+    let listing = |urls: &[&str]| format!("{{\"registry-mirrors\": {urls:?}}}");
+    let (local, corp) = ("http://127.0.0.1:5000", "https://corp");
+    for (store, config, listed, refused, why) in [
+        (ImageStore::Classic, listing(&[OURS]), vec![OURS], false, "nothing is left"),
+        (ImageStore::Classic, listing(&[OURS, corp]), vec![OURS, corp], false, "what is left is far away"),
+        (ImageStore::Classic, listing(&[OURS, local]), vec![OURS, local], true, "another one stays"),
+        (ImageStore::Containerd, "{}".into(), vec![], false, "none is listed"),
+        (ImageStore::Containerd, listing(&[local]), vec![], true, "the next reload lists it"),
+        (ImageStore::Containerd, "{}".into(), vec![local], true, "the running engine still has it"),
+        (ImageStore::Containerd, listing(&["http://LOCALHOST:1"]), vec![], true, "another spelling"),
+    ] {
+        let mut engine = engine(Kind::Linux, "29.7.2", store, Some(&config));
+        engine.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
+        engine.mirrors = listed.iter().map(|url| format!("{url}/")).collect();
+        let planned = plan(&engine, Action::Disable, 7267);
+        assert_eq!(matches!(planned, Err(PlanError::Together(_))), refused, "{why}: {planned:?}");
+        assert_eq!(planned.is_ok(), !refused, "{why}");
+    }
+    let mut unserved = engine(Kind::Linux, "29.7.2", ImageStore::Classic, None);
+    unserved.hosts.clear();
+    let planned = plan(&unserved, Action::Enable, 7267);
+    assert!(matches!(planned, Err(PlanError::Together(_))), "nor is one listed alone: {planned:?}");
+}
+
+#[test]
+fn disabling_never_passes_over_a_daemon_json_it_cannot_know() {
+    let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
+    for store in [ImageStore::Classic, ImageStore::Containerd] {
+        let mut base = engine(Kind::Linux, "29.7.2", store, Some("{}"));
+        base.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
+        let mut unsafe_one = base.clone();
+        unsafe_one.config.as_mut().unwrap().problem = Some("It belongs to another user.".into());
+        assert!(matches!(plan(&unsafe_one, Action::Disable, 7267), Err(PlanError::Unsafe(_))), "{store:?}");
+        let mut broken = base.clone();
+        broken.config = Some(seen(CONFIG, Some(b"{,}")));
+        assert!(matches!(plan(&broken, Action::Disable, 7267), Err(PlanError::Refused { .. })), "{store:?}");
+        let mut unknown = base.clone();
+        unknown.config = None;
+        assert!(plan(&unknown, Action::Disable, 7267).is_err(), "which file it reads is not known");
+        assert!(plan(&base, Action::Disable, 7267).is_ok(), "a file that can be read");
+    }
+}
+
+#[test]
+fn the_same_ports_are_sampans_in_both_files() {
+    let listing = "{\"registry-mirrors\": [\"http://127.0.0.1:7300\"]}";
+    let remembered = |after: &str| Remembered {
+        change: Change {
+            target: CONFIG.into(),
+            part: Part::DaemonJson,
+            endpoint: "unix:///var/run/docker.sock".into(),
+            port: 7300,
+            before: None,
+            interim: None,
+            going_back: None,
+            after: Some(Digest::of(after.as_bytes())),
+            backup: None,
+            made_folders: Vec::new(),
+        },
+        original: None,
+    };
+    let hub = hosts_toml(&RegistryName::docker_hub(), 7300);
+    for (hosts_file, journal, taken, why) in [
+        (Some(hub.as_bytes()), None, true, "Sampan's own hosts.toml names the port"),
+        (None, Some(remembered(listing)), true, "the file is as Sampan left it"),
+        (None, Some(remembered("{}")), false, "the file was changed since: 7300 may be anyone's"),
+        (None, None, false, "nobody says that 7300 is Sampan's"),
+    ] {
+        let mut engine = engine(Kind::Linux, "29.7.2", ImageStore::Classic, Some(listing));
+        engine.hosts = vec![hosts("docker.io", hosts_file)];
+        engine.mirrors = vec!["http://127.0.0.1:7300/".into()];
+        engine.remembered = journal.into_iter().collect();
+        let planned = plan(&engine, Action::Disable, 7267).unwrap();
+        assert_eq!(parts(&planned).contains(&"daemon.json"), taken, "{why}: {planned:?}");
+    }
+}
+
+#[test]
+fn by_hand_the_engine_lets_go_before_the_key_and_the_hosts_file_do() {
+    let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
+    let config = format!("{{\"debug\": true, \"registry-mirrors\": [\"{OURS}\"]}}\n");
+    let mut engine = engine(Kind::Linux, "28.5.2", ImageStore::Classic, Some("{\"debug\": true}\n"));
+    let enabling = plan(&engine, Action::Enable, 7267).unwrap();
+    let back = sampan_docker::inverse(&engine, &enabling);
+    engine.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
+    engine.config = Some(seen(CONFIG, Some(config.as_bytes())));
+    engine.mirrors = vec![format!("{OURS}/")];
+    for commands in [plan(&engine, Action::Disable, 7267).unwrap().commands, back.commands] {
+        let place = |text: &str| commands.iter().position(|line| line.contains(text)).unwrap();
+        let order = ["\"registry-mirrors\": []", "systemctl reload", "until ", "rm /etc/docker/certs.d"];
+        assert!(order.map(place).is_sorted(), "{commands:#?}");
+    }
 }

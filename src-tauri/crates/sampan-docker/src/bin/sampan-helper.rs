@@ -25,7 +25,8 @@ mod linux {
     use std::sync::Arc;
 
     use sampan_docker::{
-        Action, ApplyError, Direct, Environment, HelperReport, Kind, apply, detect, plan, recover, trusted,
+        Action, ApplyError, Direct, Environment, HelperReport, Kind, apply, detect, hold, plan, recover,
+        trusted,
     };
     use sampan_oci::{Clock, Millis, RegistryName};
 
@@ -113,12 +114,20 @@ mod linux {
             registries: vec![RegistryName::docker_hub()],
             clock: Arc::new(SystemClock),
         };
+        // Held until this process ends.
+        let _alone = match hold(&env.state_dir, env.uid) {
+            Ok(lock) => lock,
+            Err(why) => return failed(why),
+        };
         let engine = detect(&env).await;
         let mut steps = match recover(&env, &engine).await {
             Ok(steps) => steps,
-            Err(error) => return failed(error.to_string()),
+            Err(error) => return unsettled(&error),
         };
         let engine = if steps.is_empty() { engine } else { detect(&env).await };
+        if !engine.found {
+            return HelperReport { steps, ..failed(format!("No Docker answers at {ENDPOINT}.")) };
+        }
         if !matches!(engine.kind, Kind::Linux | Kind::Snap) {
             return failed(format!("{ENDPOINT} is {}, which needs no administrator rights.", engine.kind));
         }
@@ -129,18 +138,29 @@ mod linux {
         match apply(&env, &engine, &plan, false, &Direct).await {
             Ok(applied) => {
                 steps.extend(applied.steps);
-                HelperReport { done: true, rolled_back: false, steps, error: None }
+                HelperReport { done: true, rolled_back: false, steps, error: None, commands: Vec::new() }
             }
             Err(ApplyError::RolledBack { reason, steps: done }) => {
                 steps.extend(done);
-                HelperReport { done: false, rolled_back: true, steps, error: Some(reason) }
+                let commands = Vec::new();
+                HelperReport { done: false, rolled_back: true, steps, error: Some(reason), commands }
             }
-            Err(error) => failed(error.to_string()),
+            Err(error) => unsettled(&error),
         }
     }
 
     fn failed(error: String) -> HelperReport {
-        HelperReport { done: false, rolled_back: false, steps: Vec::new(), error: Some(error) }
+        let (steps, commands) = (Vec::new(), Vec::new());
+        HelperReport { done: false, rolled_back: false, steps, error: Some(error), commands }
+    }
+
+    /// With the way out by hand, where there is one.
+    fn unsettled(error: &ApplyError) -> HelperReport {
+        let mut report = failed(error.to_string());
+        if let ApplyError::RollbackFailed { commands, .. } = error {
+            report.commands.clone_from(commands);
+        }
+        report
     }
 
     #[cfg(test)]

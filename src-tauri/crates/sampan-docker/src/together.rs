@@ -1,0 +1,75 @@
+//! From Docker 28 on a mirror on this machine and docker.io's `hosts.toml` belong together: checked once, here.
+
+use crate::daemon_json;
+use crate::engine::Engine;
+use crate::method::Method;
+use crate::plan::{Action, FileChange, Part, PlanError, checked, refused};
+
+/// Checks a finished plan: it never removes Docker Hub's `hosts.toml`, and never does without it where the engine
+/// needs it, while `daemon.json` or the engine itself still name a mirror on this machine in the end.
+///
+/// # Errors
+/// [`PlanError::Together`] with that mirror; the file's own refusal where what it names cannot be known.
+pub(crate) fn check(
+    engine: &Engine,
+    action: Action,
+    files: &[FileChange],
+    intended: Option<&[String]>,
+) -> Result<(), PlanError> {
+    let hub =
+        files.iter().find(|file| matches!(&file.part, Part::Hosts(registry) if registry.is_docker_hub()));
+    let (removed, there) = match hub {
+        Some(change) => (change.after.is_none(), change.after.is_some()),
+        None => (
+            false,
+            engine.hosts.iter().any(|seen| seen.registry.is_docker_hub() && seen.file.bytes.is_some()),
+        ),
+    };
+    let missing = action == Action::Enable && engine.method() == Ok(Method::HostsAndMirrors) && !there;
+    if !removed && !missing {
+        return Ok(());
+    }
+    let mut named = intended.unwrap_or(&engine.mirrors).to_vec();
+    named.extend(engine.flag_mirrors.iter().cloned());
+    if let Some(file) = &engine.config {
+        let change = files.iter().find(|change| change.part == Part::DaemonJson);
+        let last = match change {
+            Some(change) => change.after.as_deref(),
+            None => checked(file)?.bytes.as_deref(),
+        };
+        named.extend(daemon_json::mirrors(last.unwrap_or_default()).map_err(|r| refused(file, r))?);
+    }
+    match named.into_iter().find(|url| is_loopback(url)) {
+        Some(url) => Err(PlanError::Together(url)),
+        None => Ok(()),
+    }
+}
+
+/// Whether a mirror's URL leads to this machine.
+pub(crate) fn is_loopback(url: &str) -> bool {
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest).to_ascii_lowercase();
+    ["127.", "localhost", "[::1]", "[::ffff:127.", "[0:0:0:0:0:0:0:1]"]
+        .iter()
+        .any(|own| host.starts_with(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_on_this_machine_is_recognised_in_every_spelling() {
+        for (url, expected) in [
+            ("http://127.0.0.1:5000", true),
+            ("http://127.9.9.9/", true),
+            ("HTTP://LocalHost:5000", true),
+            ("http://[::1]:5000/", true),
+            ("http://[::ffff:127.0.0.1]:5000", true),
+            ("https://mirror.example", false),
+            ("http://host.docker.internal:7267", false),
+            ("http://10.127.0.1", false),
+        ] {
+            assert_eq!(is_loopback(url), expected, "{url}");
+        }
+    }
+}

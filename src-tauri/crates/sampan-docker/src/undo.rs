@@ -1,0 +1,101 @@
+//! Takes back exactly what a plan changed, whatever has become of the engine since.
+
+use std::path::PathBuf;
+
+use sampan_oci::Digest;
+
+use crate::apply::{Applied, ApplyError, Litter, elevated, pending, save, settled_journal, unchanged};
+use crate::carry::Carrier;
+use crate::diff;
+use crate::elevation::Elevation;
+use crate::engine::Engine;
+use crate::environment::Environment;
+use crate::files;
+use crate::manual;
+use crate::plan::{Action, FileChange, Part, Plan};
+
+/// The plan that takes `plan` back: before and after swapped, last file first. `engine` is the one `plan` was made
+/// from.
+pub fn inverse(engine: &Engine, plan: &Plan) -> Plan {
+    let back = |file: &FileChange| FileChange {
+        before: file.after.clone(),
+        interim: None,
+        after: file.before.clone(),
+        created: file.after.is_none(),
+        removed: file.before.is_none(),
+        diff: diff::lines(
+            file.after.as_deref().unwrap_or_default(),
+            file.before.as_deref().unwrap_or_default(),
+        ),
+        ..file.clone()
+    };
+    let files: Vec<FileChange> = plan.files.iter().rev().map(back).collect();
+    Plan {
+        id: format!("{}-back", plan.id),
+        action: match plan.action {
+            Action::Enable => Action::Disable,
+            Action::Disable => Action::Enable,
+        },
+        commands: manual::commands(engine, &files, plan.apply, plan.needs_elevation),
+        intended: plan.intended.as_ref().map(|_| engine.mirrors.clone()),
+        files,
+        notes: Vec::new(),
+        ..plan.clone()
+    }
+}
+
+/// Takes `plan` back, which was made from `engine` and carried out as `applied`. Neither needs the engine to answer
+/// any more, but for the privileged helper, which looks for itself. A restart that `plan` needed is done again.
+///
+/// # Errors
+/// An [`ApplyError`]; [`ApplyError::Outdated`] where a file is no longer as the plan left it.
+pub async fn undo(
+    env: &Environment,
+    engine: &Engine,
+    plan: &Plan,
+    applied: &Applied,
+    elevation: &dyn Elevation,
+) -> Result<Vec<String>, ApplyError> {
+    let back = inverse(engine, plan);
+    for file in &back.files {
+        unchanged(file, env.uid)?;
+    }
+    let mut journal = settled_journal(env, engine)?;
+    if plan.needs_elevation {
+        return elevated(&back, elevation).await.map(|applied| applied.steps);
+    }
+    for file in &plan.files {
+        let mut change = pending(file, plan.port, &engine.endpoint);
+        let held = |path: &PathBuf| {
+            let bytes = files::read(path).ok().flatten();
+            bytes.is_some_and(|bytes| change.before == Some(Digest::of(&bytes)))
+        };
+        change.backup = files::backups(&file.target).into_iter().rev().find(held);
+        if let Some(done) = journal.installed.iter().find(|done| done.target == file.target) {
+            change.made_folders.clone_from(&done.made_folders);
+        }
+        journal.pending.push(change);
+    }
+    save(&journal, env)?;
+    let mut carrier = Carrier::new(env, engine, journal, Vec::new());
+    carrier.reopen(&plan.files);
+    if let Err(failed) = carrier.roll_back(&plan.files, plan.apply).await {
+        let reason = "The change was to be taken back.".into();
+        return Err(ApplyError::RollbackFailed {
+            reason,
+            detail: failed.to_string(),
+            commands: back.commands,
+        });
+    }
+    let Carrier { mut journal, mut steps, .. } = carrier;
+    let undone = journal.take_pending(&engine.endpoint);
+    let mut litter = Litter::of(&undone);
+    // A file that only Sampan writes needs no second copy of what is in it again.
+    let own = undone.iter().filter(|change| matches!(change.part, Part::Hosts(_)));
+    let needed = |path: &PathBuf| applied.earlier.iter().any(|change| change.backup.as_ref() == Some(path));
+    litter.backups.extend(own.filter_map(|change| change.backup.clone()).filter(|path| !needed(path)));
+    journal.installed.retain(|done| !plan.files.iter().any(|file| file.target == done.target));
+    journal.installed.extend(applied.earlier.iter().cloned());
+    litter.remove_after(&journal, env, &mut steps);
+    Ok(steps)
+}

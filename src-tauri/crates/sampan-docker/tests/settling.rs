@@ -1,0 +1,390 @@
+//! What is done when something comes in between: a crash, a dead daemon, a journal of somebody else's, a person who
+//! says no. No engine answers here: its socket does not exist.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test: a step that fails is a failed test")]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use sampan_docker::{
+    Access, Action, ApplyError, Change, Direct, Elevation, ElevationError, Engine, Environment, HelperReport,
+    HostsSeen, ImageStore, Kind, Part, Verb, apply, backups, hold, hosts_toml, look, plan, recover, undo,
+};
+use sampan_oci::{Clock, Digest, Millis, RegistryName};
+use serde_json::json;
+
+const ENDPOINT: &str = "unix:///nowhere.sock";
+const BEFORE: &str = "{\n  \"debug\": false\n}\n";
+const AFTER: &str = "{\n  \"debug\": false,\n  \"registry-mirrors\": [\"http://127.0.0.1:7267\"]\n}\n";
+
+#[derive(Debug)]
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Millis {
+        Millis(1_795_000_000_000)
+    }
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+    env: Environment,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Environment {
+            docker_host: None,
+            docker_context: None,
+            docker_config_dir: None,
+            home: dir.path().into(),
+            xdg_config_home: None,
+            uid: rustix::process::getuid().as_raw(),
+            state_dir: dir.path().join("state"),
+            system_state_dir: dir.path().join("system"),
+            registries: vec![RegistryName::docker_hub()],
+            clock: Arc::new(Stopped),
+        };
+        std::fs::create_dir(&env.state_dir).unwrap();
+        Self { dir, env }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.at("daemon.json")
+    }
+
+    fn hosts(&self) -> PathBuf {
+        self.at("certs.d/docker.io/hosts.toml")
+    }
+
+    /// An engine that needs both files, as it would be detected now.
+    fn engine(&self) -> Engine {
+        let mut engine = Engine::unknown(ENDPOINT.into());
+        engine.kind = Kind::Linux;
+        engine.found = true;
+        engine.version = Some("29.7.2".into());
+        engine.image_store = Some(ImageStore::Classic);
+        engine.pid = Some(1);
+        engine.may_signal = true;
+        engine.config = Some(look(&self.config(), self.env.uid));
+        let file = look(&self.hosts(), self.env.uid);
+        engine.hosts = vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, file }];
+        engine
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.env.state_dir.join("docker.json")
+    }
+
+    fn write_journal(&self, pending: &[Change]) {
+        std::fs::write(self.journal(), json!({"pending": pending, "installed": []}).to_string()).unwrap();
+    }
+
+    fn read_journal(&self) -> (usize, usize) {
+        let value: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(self.journal()).unwrap()).unwrap();
+        let count = |key: &str| value[key].as_array().unwrap().len();
+        (count("pending"), count("installed"))
+    }
+
+    /// The state in which a power cut leaves enabling, with `now` in daemon.json, and its journal.
+    fn interrupted(&self, now: &str) -> Vec<Change> {
+        std::fs::create_dir_all(self.hosts().parent().unwrap()).unwrap();
+        let toml = hosts_toml(&RegistryName::docker_hub(), 7267);
+        std::fs::write(self.hosts(), &toml).unwrap();
+        std::fs::write(self.config(), now).unwrap();
+        let backup = self.at("daemon.json.sampan-backup-7");
+        std::fs::write(&backup, BEFORE).unwrap();
+        let hosts = Change {
+            target: self.hosts(),
+            part: Part::Hosts(RegistryName::docker_hub()),
+            endpoint: ENDPOINT.into(),
+            port: 7267,
+            before: None,
+            interim: None,
+            going_back: None,
+            after: Some(Digest::of(toml.as_bytes())),
+            backup: None,
+            made_folders: vec![self.at("certs.d"), self.at("certs.d/docker.io")],
+        };
+        let config = Change {
+            target: self.config(),
+            part: Part::DaemonJson,
+            before: Some(Digest::of(BEFORE.as_bytes())),
+            going_back: Some(Digest::of(b"{\"registry-mirrors\": []}")),
+            after: Some(Digest::of(AFTER.as_bytes())),
+            backup: Some(backup),
+            made_folders: Vec::new(),
+            ..hosts.clone()
+        };
+        vec![hosts, config]
+    }
+
+    /// Every file here and its bytes, but for the journal's folder.
+    fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let mut folders = vec![self.dir.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    if path != self.env.state_dir {
+                        folders.push(path);
+                    }
+                } else {
+                    found.insert(path.clone(), std::fs::read(&path).unwrap());
+                }
+            }
+        }
+        found
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_without_a_daemon_leaves_the_exact_bytes() {
+    for original in [Some(BEFORE), Some("{\"debug\":true}"), None] {
+        let place = Place::new();
+        if let Some(original) = original {
+            std::fs::write(place.config(), original).unwrap();
+        }
+        let engine = place.engine();
+        let planned = plan(&engine, Action::Enable, 7267).unwrap();
+        let failed = apply(&place.env, &engine, &planned, false, &Direct).await;
+        let Err(ApplyError::RolledBack { steps, .. }) = failed else { panic!("nobody answers: {failed:?}") };
+        let now = std::fs::read_to_string(place.config()).ok();
+        assert_eq!(now.as_deref(), original, "no step between is left in the file: {steps:#?}");
+        assert!(!place.at("certs.d").exists(), "nor the other file, nor its folders");
+        assert_eq!(place.read_journal(), (0, 0), "it is settled");
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_change_goes_back_and_the_hubs_file_only_where_no_mirror_on_this_machine_stays() {
+    let edited = AFTER.replace("false", "true");
+    for (now, then, hosts_stay, why) in [
+        (AFTER, BEFORE, false, "restored from its backup"),
+        ("{\"registry-mirrors\": []}", BEFORE, false, "a rollback was interrupted too"),
+        (BEFORE, BEFORE, false, "it was not written yet"),
+        (edited.as_str(), edited.as_str(), true, "somebody edited it, and Sampan is still in it"),
+        ("{\"debug\": 1}", "{\"debug\": 1}", false, "somebody edited it, and no mirror is in it"),
+        ("{,}", "{,}", true, "nobody knows what it says"),
+    ] {
+        let place = Place::new();
+        place.write_journal(&place.interrupted(now));
+        let steps = recover(&place.env, &place.engine()).await.unwrap();
+        assert_eq!(std::fs::read_to_string(place.config()).unwrap(), then, "{why}: {steps:#?}");
+        assert_eq!(place.hosts().exists(), hosts_stay, "both files belong together, {why}: {steps:#?}");
+        assert_eq!(place.at("certs.d").exists(), hosts_stay, "the folders go with the file: {why}");
+        assert_eq!(place.read_journal(), (0, usize::from(hosts_stay)), "what stays is in place: {why}");
+        assert!(recover(&place.env, &place.engine()).await.unwrap().is_empty(), "once is enough: {why}");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_is_checked_and_never_believed() {
+    type Tamper = fn(&Place, &mut Vec<Change>);
+    let cases: [(&str, Tamper, bool); 6] = [
+        ("another file as daemon.json", |p, c| c[1].target = p.at("passwd"), true),
+        ("another file as hosts.toml", |p, c| c[0].target = p.at("passwd"), true),
+        ("one of its files as the other", |_, c| c[0].part = Part::DaemonJson, true),
+        ("a registry it does not have", |_, c| c[0].part = Part::Hosts("quay.io".parse().unwrap()), true),
+        ("a backup from elsewhere", |p, c| c[1].backup = Some(p.at("secret")), false),
+        ("a backup by another name", |p, c| c[1].backup = Some(p.at("daemon.json.sampan-backup-+7")), false),
+    ];
+    for (why, tamper, unsettled) in cases {
+        let place = Place::new();
+        let mut changes = place.interrupted(AFTER);
+        std::fs::write(place.at("passwd"), AFTER).unwrap();
+        std::fs::write(place.at("secret"), BEFORE).unwrap();
+        std::fs::write(place.at("daemon.json.sampan-backup-+7"), BEFORE).unwrap();
+        tamper(&place, &mut changes);
+        // Only the entry that was tampered with.
+        let untouched = place.interrupted(AFTER);
+        changes.retain(|change| !untouched.contains(change));
+        place.write_journal(&changes);
+        let before = place.files();
+        let settled = recover(&place.env, &place.engine()).await;
+        assert_eq!(matches!(settled, Err(ApplyError::Unsettled(_))), unsettled, "{why}: {settled:?}");
+        assert_eq!(place.files(), before, "no file is touched: {why}");
+    }
+}
+
+#[tokio::test]
+async fn another_engines_unfinished_change_waits_for_that_engine() {
+    let place = Place::new();
+    let mut changes = place.interrupted(AFTER);
+    for change in &mut changes {
+        change.endpoint = "unix:///run/other.sock".into();
+    }
+    place.write_journal(&changes);
+    let before = place.files();
+    assert!(recover(&place.env, &place.engine()).await.unwrap().is_empty(), "it is not this one's");
+    assert_eq!((place.files(), place.read_journal()), (before, (2, 0)), "and stays as it is");
+    let mut other = place.engine();
+    other.endpoint = "unix:///var/run/other.sock".into();
+    assert!(!recover(&place.env, &other).await.unwrap().is_empty(), "the same socket by its other name");
+    assert_eq!(
+        (std::fs::read_to_string(place.config()).unwrap().as_str(), place.read_journal()),
+        (BEFORE, (0, 0))
+    );
+}
+
+#[tokio::test]
+async fn a_journal_that_others_can_write_is_refused() {
+    type Spoil = fn(&Place);
+    let cases: [(&str, Spoil); 4] = [
+        ("writable by all", |p| mode(&p.journal(), 0o666)),
+        ("in a folder writable by all", |p| mode(&p.env.state_dir, 0o777)),
+        ("a link", |p| {
+            std::fs::rename(p.journal(), p.at("elsewhere.json")).unwrap();
+            symlink(p.at("elsewhere.json"), p.journal()).unwrap();
+        }),
+        ("a folder", |p| {
+            std::fs::remove_file(p.journal()).unwrap();
+            std::fs::create_dir(p.journal()).unwrap();
+        }),
+    ];
+    for (why, spoil) in cases {
+        let place = Place::new();
+        place.write_journal(&place.interrupted(AFTER));
+        spoil(&place);
+        let before = place.files();
+        let settled = recover(&place.env, &place.engine()).await;
+        assert!(matches!(settled, Err(ApplyError::Untrusted(_))), "{why}: {settled:?}");
+        let engine = place.engine();
+        let planned = plan(&engine, Action::Disable, 7267).unwrap();
+        let refused = apply(&place.env, &engine, &planned, false, &Direct).await;
+        assert!(matches!(refused, Err(ApplyError::Untrusted(_))), "{why}: {refused:?}");
+        assert_eq!(place.files(), before, "no file is touched: {why}");
+    }
+}
+
+fn mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn nothing_new_is_begun_while_something_is_unfinished() {
+    let place = Place::new();
+    place.write_journal(&place.interrupted(AFTER));
+    let engine = place.engine();
+    let planned = plan(&engine, Action::Disable, 7267).unwrap();
+    let before = place.files();
+    let refused = apply(&place.env, &engine, &planned, false, &Direct).await;
+    assert!(matches!(refused, Err(ApplyError::Unsettled(_))), "first things first: {refused:?}");
+    assert_eq!((place.files(), place.read_journal()), (before, (2, 0)), "nothing is touched or forgotten");
+}
+
+#[tokio::test]
+async fn undoing_restores_exactly_what_the_last_change_found() {
+    let place = Place::new();
+    let mut engine = place.engine();
+    engine.image_store = Some(ImageStore::Containerd);
+    let first = plan(&engine, Action::Enable, 7200).unwrap();
+    let done_first = apply(&place.env, &engine, &first, false, &Direct).await.unwrap();
+    let journal = std::fs::read(place.journal()).unwrap();
+    let mut moved = place.engine();
+    moved.image_store = Some(ImageStore::Containerd);
+    let second = plan(&moved, Action::Enable, 7267).unwrap();
+    let done_second = apply(&place.env, &moved, &second, false, &Direct).await.unwrap();
+    // The engine is not found any more, which an undo does not need.
+    undo(&place.env, &moved, &second, &done_second, &Direct).await.unwrap();
+    let text = std::fs::read_to_string(place.hosts()).unwrap();
+    assert_eq!(text, hosts_toml(&RegistryName::docker_hub(), 7200), "the port from before, not none");
+    assert_eq!(std::fs::read(place.journal()).unwrap(), journal, "and it is known as before");
+    let outdated = undo(&place.env, &moved, &second, &done_second, &Direct).await;
+    assert!(matches!(outdated, Err(ApplyError::Outdated(_))), "once only: {outdated:?}");
+    undo(&place.env, &engine, &first, &done_first, &Direct).await.unwrap();
+    assert!(!place.at("certs.d").exists(), "the file and its folders are gone");
+    assert_eq!(place.read_journal(), (0, 0), "and nothing is remembered");
+}
+
+/// Says what it was told to, and does what it was told to do.
+#[derive(Debug)]
+struct Fake {
+    answer: Result<HelperReport, ElevationError>,
+    writes: Option<(PathBuf, String)>,
+}
+
+impl Elevation for Fake {
+    fn run(&self, verb: Verb, port: u16) -> BoxFuture<'_, Result<HelperReport, ElevationError>> {
+        assert_eq!((verb.as_str(), port), ("enable", 7267), "a verb and a port, nothing else");
+        if let Some((path, text)) = &self.writes {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        Box::pin(async { self.answer.clone() })
+    }
+}
+
+#[tokio::test]
+async fn what_the_privileged_step_says_is_what_a_person_is_told() {
+    let report = |done, rolled_back, error: Option<&str>, commands: &[&str]| HelperReport {
+        done,
+        rolled_back,
+        steps: vec!["A step.".into()],
+        error: error.map(str::to_owned),
+        commands: commands.iter().map(|&line| line.to_owned()).collect(),
+    };
+    let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
+    let place = Place::new();
+    let mut engine = place.engine();
+    engine.endpoint = "unix:///run/docker.sock".into();
+    engine.image_store = Some(ImageStore::Containerd);
+    engine.hosts[0].file.access = Access::NeedsElevation;
+    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    let run = async |answer, writes: Option<&str>| {
+        let fake = Fake { answer, writes: writes.map(|text| (place.hosts(), text.to_owned())) };
+        let said = apply(&place.env, &engine, &planned, false, &fake).await;
+        let _ = std::fs::remove_file(place.hosts());
+        said
+    };
+    let done = run(Ok(report(true, false, None, &[])), Some(&ours)).await.unwrap();
+    assert_eq!(done.steps, ["A step."], "done as shown");
+    let other = run(Ok(report(true, false, None, &[])), Some("another")).await.unwrap();
+    assert!(other.steps[1].contains("differs from what was shown"), "{other:?}");
+    let back = run(Ok(report(false, true, Some("It failed."), &[])), None).await;
+    assert!(
+        matches!(&back, Err(ApplyError::RolledBack { reason, steps }) if reason == "It failed." && steps.len() == 1),
+        "{back:?}"
+    );
+    let stuck = run(Ok(report(false, false, Some("Stuck."), &["rm a", "rm b"])), None).await;
+    assert!(
+        matches!(&stuck, Err(ApplyError::Helper { reason, commands }) if reason == "Stuck." && commands.len() == 2),
+        "the way out by hand reaches the person: {stuck:?}"
+    );
+    for (error, permitted, why) in [
+        (ElevationError::Declined, false, "the person said no"),
+        (ElevationError::NotGiven, false, "the person may not, or cannot be asked"),
+        (ElevationError::Unavailable("No.".into()), false, "there is no helper"),
+        (ElevationError::Unknown("late".into()), true, "it may have been done"),
+        (ElevationError::Failed("killed".into()), true, "it may have been done"),
+    ] {
+        let said = run(Err(error), None).await;
+        assert_eq!(matches!(&said, Err(ApplyError::NotPermitted(_))), !permitted, "{why}: {said:?}");
+        assert_eq!(matches!(&said, Err(ApplyError::Helper { .. })), permitted, "{why}: {said:?}");
+    }
+    assert!(backups(&place.hosts()).is_empty() && !place.journal().exists(), "nothing is done here itself");
+}
+
+#[test]
+fn one_change_at_a_time_and_only_in_a_folder_of_ones_own() {
+    let place = Place::new();
+    let held = hold(&place.env.state_dir, place.env.uid).unwrap();
+    let refused = hold(&place.env.state_dir, place.env.uid).unwrap_err();
+    assert!(refused.contains("under way"), "{refused}");
+    drop(held);
+    drop(hold(&place.env.state_dir, place.env.uid).unwrap());
+    mode(&place.env.state_dir, 0o777);
+    let refused = hold(&place.env.state_dir, place.env.uid).unwrap_err();
+    assert!(refused.contains("other users"), "{refused}");
+}
