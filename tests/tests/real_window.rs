@@ -191,8 +191,16 @@ async fn looks_at_every_page(window: &Browser) -> Result<()> {
             window.choose("theme-select", theme).await?;
             window.choose("lang-select", language).await?;
             window.text_passes("nav-setup", |text| text == setup).await?;
-            for page in ["now", "savings", "images", "setup", "settings"] {
+            let pages = [
+                ("now", "state-line"),
+                ("savings", "savings-total"),
+                ("images", "image-row"),
+                ("setup", "setup-engine"),
+                ("settings", "lang-select"),
+            ];
+            for (page, sign) in pages {
                 window.click(&format!("nav-{page}")).await?;
+                window.get(sign).await?;
                 if page == "setup" {
                     window.shows("[data-testid=setup-engine][data-enabled=true]").await?;
                     window.click("setup-undo").await?;
