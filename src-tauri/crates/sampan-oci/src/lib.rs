@@ -12,6 +12,7 @@ mod manifest;
 mod name;
 mod outcome;
 mod range;
+mod ranges;
 
 pub use clock::{Clock, Millis};
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
@@ -23,3 +24,4 @@ pub use manifest::{
 pub use name::{ImageName, InvalidName, Reference, RegistryName, RepositoryName, Tag};
 pub use outcome::{Bypass, Failure, Fault, Outcome, Source};
 pub use range::{ContentRange, RangeRequest};
+pub use ranges::RangeSet;
