@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -188,6 +189,22 @@ pub(crate) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::R
         }
     }
     Ok(filled)
+}
+
+/// Hands the bytes of a range to `each`, in order and in pieces. An error: the file ends before the range does.
+pub(crate) fn read_range(file: &File, range: Range<u64>, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut offset = range.start;
+    let length = |rest: u64| usize::try_from(rest).map_or(CHUNK_BYTES, |rest| rest.min(CHUNK_BYTES));
+    let mut buffer = vec![0; length(range.end.saturating_sub(offset))];
+    while offset < range.end {
+        let wanted = length(range.end - offset);
+        if read_full_at(file, &mut buffer[..wanted], offset)? < wanted {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        each(&buffer[..wanted]);
+        offset += wanted as u64;
+    }
+    Ok(())
 }
 
 /// Writes all of `bytes` at `offset`.

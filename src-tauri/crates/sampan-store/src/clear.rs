@@ -34,7 +34,7 @@ pub struct Cleared {
     pub images: Vec<ImageEntry>,
     /// How many blobs go: those no remaining entry is made of.
     pub blobs: u64,
-    /// The sizes of their files, in bytes.
+    /// The sizes of their files, in bytes; with [`Selection::All`] also what idle partial downloads hold.
     pub freed_bytes: u64,
 }
 
@@ -47,6 +47,8 @@ pub(crate) struct Removal {
     pub(crate) links: Vec<(i64, Digest)>,
     /// Images of which nothing stays.
     pub(crate) images: Vec<i64>,
+    /// Whether the partial downloads go that nobody has open: no image leads to them, so that only everything takes them.
+    pub(crate) partials: bool,
 }
 
 impl Selected {
@@ -93,6 +95,7 @@ pub(crate) fn plan(catalog: &Catalog, entries: Vec<Entry>, selection: &Selection
         blobs: blobs.into_iter().collect(),
         links: links.into_iter().collect(),
         images,
+        partials: matches!(selection, Selection::All),
     }
 }
 

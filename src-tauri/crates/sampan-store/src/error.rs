@@ -55,7 +55,7 @@ pub enum StoreError {
         /// The number there are, or would be.
         actual: u64,
     },
-    /// An earlier append to this stage failed or was given up: its bytes are gone.
+    /// An earlier write failed or was given up: this handle takes no more. A stage's bytes are then gone.
     #[error("the download's file is already given up")]
     Dead,
     /// The runtime is shutting down, or a worker thread panicked.

@@ -1,4 +1,4 @@
-//! The cache folder: whose it is, its lock, its sub-folders, and what a crash left in it.
+//! The cache folder: whose it is, its lock, and its sub-folders.
 
 use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -55,7 +55,7 @@ impl Claim {
         &self.root
     }
 
-    /// Makes what is missing and removes what a crash left behind: from here on the folder is changed.
+    /// Makes what is missing: from here on the folder is changed.
     pub(crate) fn prepare(self) -> Result<Layout, OpenError> {
         let Self { root, lock } = self;
         let child = |parent: &Folder, name: &str| {
@@ -72,7 +72,6 @@ impl Claim {
         let partial = child(&root, "partial")?;
         let layout = Layout { root, sha256, sha512, partial, _lock: lock };
         layout.mark()?;
-        layout.sweep()?;
         Ok(layout)
     }
 }
@@ -139,20 +138,6 @@ impl Layout {
         file.sync_all()?;
         self.root.rename(&name, &self.root, MARKER)?;
         self.root.sync()
-    }
-
-    /// Removes the files of downloads that a crash cut short; anything else in `partial/` stays.
-    fn sweep(&self) -> io::Result<()> {
-        for (name, size) in self.partial.files()? {
-            let digest = name
-                .split_once('.')
-                .and_then(|(digest, _)| digest.replacen('-', ":", 1).parse::<Digest>().ok());
-            if let Some(digest) = digest {
-                self.partial.remove(&name)?;
-                tracing::info!(%digest, size_bytes = size, "removed a download that was cut short");
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! A running download's file: written by one, read by many, then published or gone (SECURITY.md R1, R60, R64).
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sampan_oci::{Digest, Hasher};
@@ -9,6 +9,8 @@ use sampan_oci::{Digest, Hasher};
 use crate::blob::{self, BlobFile};
 use crate::error::{StoreError, blocking};
 use crate::index::Change;
+use crate::publish;
+use crate::room::Room;
 use crate::store::Inner;
 
 /// The bytes of one download. Dropping it before [`publish`](Self::publish) removes its file; open readers go on.
@@ -79,7 +81,7 @@ impl Stage {
 
     /// Bytes written so far.
     pub fn len(&self) -> u64 {
-        self.room.written
+        self.room.written()
     }
 
     /// Whether nothing was written yet.
@@ -111,43 +113,12 @@ impl Stage {
         F: FnOnce(&mut Change<'_>) -> Result<(), StoreError>,
     {
         let hasher = self.hasher.take().ok_or(StoreError::Dead)?;
-        let name = self.name.clone().ok_or(StoreError::Dead)?;
-        let (size, written, digest) = (self.file.size(), self.len(), self.file.digest());
+        let (size, written) = (self.file.size(), self.len());
         if written != size {
             return Err(StoreError::Size { expected: size, actual: written });
         }
-        let actual = hasher.finish();
-        if actual != digest {
-            return Err(StoreError::Mismatch { expected: digest, actual: Box::new(actual) });
-        }
-        // A failed sync is final: the next one may report success for pages the kernel has dropped (R64).
-        self.file.file().sync_all()?;
-        let store = Arc::clone(&self.store);
-        let folder = store.layout.folder_of(&digest);
-        let mut in_the_way = false;
-        // The rename happens under the index's writer lock, so that clearing never sees half of this.
-        let done = store.index.change(|change| {
-            let replaces_its_like = folder.size_of(&digest.hex())? == Some(size);
-            store.layout.partial.rename(&name, folder, &digest.hex())?;
-            self.name = None;
-            in_the_way = !replaces_its_like;
-            folder.sync()?;
-            change.record_blob(&digest, size, store.clock.now())?;
-            record(change)
-        });
-        match done {
-            Ok(()) => {
-                self.file.mark_verified();
-                Ok(())
-            }
-            Err(error) => {
-                // What replaced a file of its size has a row that fits, and the right bytes: it stays.
-                if in_the_way {
-                    store.take_back(&digest);
-                }
-                Err(error)
-            }
-        }
+        publish::prove(&self.file, hasher)?;
+        publish::enter(&self.store, &self.file, &mut self.name, record)
     }
 
     fn remove_file(&mut self) {
@@ -162,85 +133,5 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.remove_file();
-    }
-}
-
-/// What running downloads hold of the disk.
-#[derive(Debug, Default)]
-pub(crate) struct Running(Mutex<Sums>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    promised: u64,
-    written: u64,
-}
-
-impl Running {
-    /// Bytes in running downloads' files.
-    pub(crate) fn written(&self) -> u64 {
-        self.sums().written
-    }
-
-    /// Sets room aside for a download of `size` bytes, if `free` has it beyond the floor and what other running
-    /// downloads have yet to write. Where free space is not known, only the disk itself can refuse.
-    fn reserve(self: &Arc<Self>, size: u64, free: Option<u64>, floor: u64) -> Result<Room, StoreError> {
-        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let needed = size.saturating_add(sums.promised.saturating_sub(sums.written)).saturating_add(floor);
-        if free.is_some_and(|free| free < needed) {
-            return Err(StoreError::Full);
-        }
-        sums.promised = sums.promised.saturating_add(size);
-        Ok(Room { running: Arc::clone(self), promised: size, written: 0 })
-    }
-
-    fn sums(&self) -> Sums {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One download's share of [`Running`].
-#[derive(Debug)]
-struct Room {
-    running: Arc<Running>,
-    promised: u64,
-    written: u64,
-}
-
-impl Room {
-    fn wrote(&mut self, bytes: u64) {
-        self.written += bytes;
-        self.running.0.lock().unwrap_or_else(PoisonError::into_inner).written += bytes;
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let mut sums = self.running.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sums.promised = sums.promised.saturating_sub(self.promised);
-        sums.written = sums.written.saturating_sub(self.written);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn downloads_together_never_promise_more_than_the_disk_has() {
-        let running = Arc::new(Running::default());
-        let mut first = running.reserve(60, Some(100), 10).unwrap();
-        assert!(
-            matches!(running.reserve(40, Some(100), 10), Err(StoreError::Full)),
-            "60 are promised already, and 10 are to stay free"
-        );
-        let second = running.reserve(30, Some(100), 10).unwrap();
-        first.wrote(60);
-        assert_eq!(running.written(), 60);
-        assert!(running.reserve(1, Some(40), 10).is_err(), "the second's 30 are not on disk yet");
-        drop(second);
-        assert!(running.reserve(30, Some(40), 10).is_ok(), "what was given up is free again");
-        drop(first);
-        assert_eq!(running.written(), 0);
-        assert!(running.reserve(u64::MAX, None, 10).is_ok(), "unknown free space refuses nothing");
     }
 }

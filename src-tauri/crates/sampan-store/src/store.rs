@@ -13,7 +13,11 @@ use crate::clear::{self, Cleared, Removal, Selection};
 use crate::error::{OpenError, StoreError, blocking};
 use crate::index::{self, Change, Index};
 use crate::layout::{Claim, Layout};
-use crate::stage::{Running, Stage};
+use crate::leftover;
+use crate::partial::Partial;
+use crate::room::Running;
+use crate::session::Partials;
+use crate::stage::Stage;
 use crate::usage::Usage;
 
 /// How to open a [`Store`].
@@ -27,7 +31,8 @@ pub struct StoreOptions {
     pub free_space_floor_bytes: u64,
 }
 
-/// An open cache. Cheap to clone; the cache is released when the last clone and the last [`Stage`] are dropped.
+/// An open cache. Cheap to clone; the cache is released when the last clone, the last [`Stage`] and the last
+/// [`Partial`] are dropped.
 #[derive(Clone, Debug)]
 pub struct Store(Arc<Inner>);
 
@@ -54,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) free_space_floor_bytes: u64,
     pub(crate) verified: Arc<Verified>,
     pub(crate) running: Arc<Running>,
+    pub(crate) partials: Partials,
     /// Platforms read from image configurations; at most one for each image held.
     platforms: Mutex<HashMap<Digest, Option<Platform>>>,
     pub(crate) index: Index,
@@ -62,7 +68,8 @@ pub(crate) struct Inner {
 }
 
 impl Store {
-    /// Locks the cache, removes what a crash left in `partial/`, opens the index and squares it with the files. Blocks.
+    /// Locks the cache, removes what cannot be gone on with in `partial/` (staged bytes, and partial downloads that are
+    /// damaged or were not written to for 14 days), opens the index and squares it with the files. Blocks.
     /// A damaged index is set aside and made anew: blobs stay, tags and links are lost.
     /// # Errors
     /// [`OpenError`]; a folder that is not ours, in use, or of a newer Sampan is left as it was.
@@ -71,6 +78,7 @@ impl Store {
         let claim = Claim::take(&dir)?;
         index::refuse_future(claim.root())?;
         let layout = claim.prepare()?;
+        let partials = Partials::new(leftover::sweep(&layout.partial, clock.now())?);
         let index = Index::open(&layout, clock.now())?;
         Ok(Self(Arc::new(Inner {
             dir,
@@ -78,6 +86,7 @@ impl Store {
             free_space_floor_bytes,
             verified: Arc::default(),
             running: Arc::default(),
+            partials,
             platforms: Mutex::default(),
             index,
             layout,
@@ -113,12 +122,25 @@ impl Store {
         self.run(move |inner| inner.open_blob(digest)).await
     }
 
-    /// Begins a download of `size` bytes.
+    /// Begins a download of `size` bytes that ends with the process, if not before.
     /// # Errors
     /// [`StoreError::Full`] if the disk would have less left than the floor; [`StoreError::ReadOnly`].
     pub async fn stage(&self, digest: &Digest, size: u64) -> Result<Stage, StoreError> {
         let digest = *digest;
         self.run(move |inner| Stage::begin(inner, digest, size)).await
+    }
+
+    /// Opens the partial download of a blob of `size` bytes. What an earlier one left, in this process or before it, is
+    /// held already as far as its ledger vouches for it: every claimed byte is read again and compared with its
+    /// checksum. Otherwise, or if that one was of another size, it begins empty. Waits for one that was dropped in the
+    /// middle of a write.
+    /// # Errors
+    /// [`StoreError::Full`] if the disk would have less left than the floor with the missing bytes written (what is held
+    /// stays); [`StoreError::ReadOnly`]; [`StoreError::Io`], with [`std::io::ErrorKind::ResourceBusy`] if this process
+    /// has it open.
+    pub async fn partial(&self, digest: &Digest, size: u64) -> Result<Partial, StoreError> {
+        let digest = *digest;
+        self.run(move |inner| Partial::open(inner, digest, size)).await
     }
 
     /// Stages and publishes bytes that are in memory.
@@ -288,7 +310,7 @@ impl Store {
     pub async fn usage(&self) -> Result<Usage, StoreError> {
         self.run(|inner| {
             let (size_bytes, blobs) = inner.index.totals();
-            let partial_bytes = inner.running.written();
+            let partial_bytes = inner.running.written() + inner.partials.bytes();
             Ok(Usage { size_bytes, partial_bytes, blobs, free_bytes: inner.free_bytes() })
         })
         .await
@@ -314,13 +336,17 @@ impl Store {
         let selection = selection.clone();
         self.run(move |inner| {
             inner.write_touched();
-            inner.plan_clear(&selection).map(|(_, cleared)| cleared)
+            let (removal, mut cleared) = inner.plan_clear(&selection)?;
+            if removal.partials {
+                cleared.freed_bytes += inner.partials.idle_bytes();
+            }
+            Ok(cleared)
         })
         .await
     }
 
-    /// Removes what is selected: tags, proofs, and the blobs no remaining image is made of. Only files the store made go;
-    /// running downloads and open readers go on.
+    /// Removes what is selected: tags, proofs, and the blobs no remaining image is made of; with everything, also partial
+    /// downloads that nobody has open. Only files the store made go; running downloads and open readers go on.
     /// # Errors
     /// [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: part of it may be gone, and the index says so.
     pub async fn clear(&self, selection: &Selection) -> Result<Cleared, StoreError> {
@@ -404,7 +430,7 @@ impl Inner {
         platform
     }
 
-    /// What goes, and its numbers by the files as they are now.
+    /// What goes, and its numbers by the files as they are now; without partial downloads.
     fn plan_clear(&self, selection: &Selection) -> Result<(Removal, Cleared), StoreError> {
         let (catalog, entries) = self.entries()?;
         let removal = clear::plan(&catalog, entries, selection);
@@ -424,7 +450,7 @@ impl Inner {
         let mut failed = None;
         let cleared = self.index.change(|change| {
             // Planned under the writer lock: nothing can be published between the plan and the deed.
-            let (removal, cleared) = self.plan_clear(selection)?;
+            let (removal, mut cleared) = self.plan_clear(selection)?;
             // Files first: after a crash the next start finds rows without files, and drops them. The other way round
             // it would find files that nothing leads to.
             for digest in &removal.blobs {
@@ -433,6 +459,12 @@ impl Inner {
                         self.verified.remove(digest);
                         change.forget_blob(digest)?;
                     }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if removal.partials {
+                match self.partials.remove_idle(&self.layout.partial) {
+                    Ok(bytes) => cleared.freed_bytes += bytes,
                     Err(error) => failed = Some(error),
                 }
             }

@@ -5,7 +5,7 @@
 pub struct Usage {
     /// The sum of the sizes of all files under `blobs/`, in bytes.
     pub size_bytes: u64,
-    /// Bytes in the files of running downloads.
+    /// Bytes of downloads that are not published: running ones, and those that can be gone on with.
     pub partial_bytes: u64,
     /// How many blobs are held.
     pub blobs: u64,

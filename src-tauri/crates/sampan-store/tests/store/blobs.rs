@@ -229,6 +229,8 @@ async fn nobody_else_can_read_or_write_the_cache() {
     let store = cache.open();
     store.put(&Digest::of(b"x"), Bytes::from_static(b"x")).await.unwrap();
     let _stage = store.stage(&Digest::of(b"y"), 1).await.unwrap();
+    let mut partial = store.partial(&Digest::of(b"z"), 2).await.unwrap();
+    partial.write(vec![(0, Bytes::from_static(b"z"))]).await.unwrap();
     let mode = |path: &std::path::Path| path.metadata().unwrap().mode() & 0o777;
     for folder in ["", "blobs", "blobs/sha256", "partial"] {
         assert_eq!(mode(&cache.dir.join(folder)), 0o700, "{folder}");

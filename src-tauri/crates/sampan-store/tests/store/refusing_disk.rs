@@ -125,3 +125,48 @@ async fn without_permission_to_write_hits_are_still_read() {
     assert_eq!(&blob.read_at(0, 4).await.unwrap()[..], b"held");
     assert_eq!(files_below(&partial).len(), 0);
 }
+
+#[tokio::test]
+async fn a_disk_that_fills_up_ends_a_partial_and_keeps_what_it_holds() {
+    let cache = Cache::new();
+    let Some(disk) = SmallDisk::mount(&cache.dir) else { return };
+    let store = open_at(&disk.path, &cache.clock).unwrap();
+    let bytes = noise(2, 1024 * 1024);
+    let digest = Digest::of(&bytes);
+    let mut partial = store.partial(&digest, bytes.len() as u64).await.unwrap();
+    partial.write(vec![(500_000, bytes.slice(500_000..600_000))]).await.unwrap();
+    partial.write(vec![(0, bytes.slice(..4096))]).await.unwrap();
+    let filler = fill(&disk.path);
+    let error = partial.write(vec![(4096, bytes.slice(4096..500_000))]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full), "{error:?}");
+    assert!(matches!(partial.write(Vec::new()).await, Err(StoreError::Dead)));
+    drop(partial);
+    assert!(matches!(store.partial(&digest, bytes.len() as u64).await, Err(StoreError::Full)));
+    drop(store);
+
+    std::fs::remove_file(filler).unwrap();
+    let store = open_at(&disk.path, &cache.clock).unwrap();
+    let mut partial = store.partial(&digest, bytes.len() as u64).await.expect("room again, work again");
+    assert_eq!((partial.held().len(), partial.hashed()), (104_096, 4096), "no byte of it is fetched again");
+    partial.write(vec![(0, bytes)]).await.unwrap();
+    partial.publish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_partial_needs_room_for_what_it_lacks_only() {
+    let cache = Cache::new();
+    let Some(disk) = SmallDisk::mount(&cache.dir) else { return };
+    let store = open_at(&disk.path, &cache.clock).unwrap();
+    let bytes = noise(3, 1_400_000);
+    let digest = Digest::of(&bytes);
+    let mut partial = store.partial(&digest, 1_400_000).await.unwrap();
+    partial.write(vec![(0, bytes.slice(..1_300_000))]).await.unwrap();
+    drop(partial);
+    assert!(
+        store.usage().await.unwrap().free_bytes.unwrap() < 1_400_000,
+        "there is no room for all of it again"
+    );
+    let mut partial = store.partial(&digest, 1_400_000).await.expect("100 kB are missing");
+    partial.write(vec![(1_300_000, bytes.slice(1_300_000..))]).await.unwrap();
+    partial.publish().await.unwrap();
+}

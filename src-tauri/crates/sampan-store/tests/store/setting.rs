@@ -61,6 +61,11 @@ impl Cache {
         files_below(&self.dir.join("partial")).len()
     }
 
+    /// A partial download's file of this kind: `data` or `ledger`.
+    pub(crate) fn partial_path(&self, digest: &Digest, kind: &str) -> PathBuf {
+        self.dir.join("partial").join(format!("{}-{}.{kind}", digest.algorithm().as_str(), digest.hex()))
+    }
+
     /// Flips one bit in the middle of a blob's file.
     pub(crate) fn flip_a_bit(&self, digest: &Digest) {
         let path = self.blob_path(digest);

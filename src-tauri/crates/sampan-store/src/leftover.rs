@@ -1,0 +1,70 @@
+//! What an earlier run left in `partial/`: what can be gone on with stays, what cannot is removed.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::time::SystemTime;
+
+use sampan_oci::{Digest, Millis};
+
+use crate::folder::Folder;
+use crate::ledger::{Found, Names};
+
+/// How long a partial download is kept that nobody goes on with, in milliseconds: 14 days.
+pub(crate) const PARTIAL_AGE_MAX: u64 = 14 * 24 * 3_600_000;
+
+/// Removes the files of downloads that nothing can go on with; whatever is not named like a download's file stays.
+/// Returns how many bytes each partial that stays is said to hold.
+pub(crate) fn sweep(folder: &Folder, now: Millis) -> io::Result<HashMap<Digest, u64>> {
+    let mut kept = HashMap::new();
+    let mut pairs: HashSet<Digest> = HashSet::new();
+    for (name, size) in folder.files()? {
+        let Some((digest, kind)) = parse(&name) else { continue };
+        if kind == Names::DATA || kind == Names::LEDGER {
+            pairs.insert(digest);
+        } else {
+            folder.remove(&name)?;
+            tracing::info!(%digest, size_bytes = size, "removed a download that was cut short");
+        }
+    }
+    for digest in pairs {
+        let names = Names::of(&digest);
+        // A bad sector in one of them is no reason not to start.
+        let claimed = claimed_bytes(folder, &names, now).unwrap_or_else(|error| {
+            tracing::warn!(%digest, %error, "a download that was cut short cannot be read");
+            None
+        });
+        if let Some(bytes) = claimed {
+            tracing::info!(%digest, bytes, "a download that was cut short can go on");
+            kept.insert(digest, bytes);
+        } else {
+            folder.remove(&names.ledger)?;
+            folder.remove(&names.data)?;
+            tracing::info!(%digest, "removed a download that was cut short and cannot go on");
+        }
+    }
+    Ok(kept)
+}
+
+fn parse(name: &str) -> Option<(Digest, &str)> {
+    let (digest, kind) = name.split_once('.')?;
+    Some((digest.replacen('-', ":", 1).parse().ok()?, kind))
+}
+
+/// `None`: one of the two files is missing, or was not written to for too long, or the ledger claims nothing.
+fn claimed_bytes(folder: &Folder, names: &Names, now: Millis) -> io::Result<Option<u64>> {
+    let (Some(data), Some(ledger)) = (folder.open_file(&names.data)?, folder.open_file(&names.ledger)?)
+    else {
+        return Ok(None);
+    };
+    let written = modified(&data)?.max(modified(&ledger)?);
+    let fresh = now.since(written) <= PARTIAL_AGE_MAX;
+    let found = Found::read(&ledger)?.filter(|_| fresh);
+    let room = data.metadata()?.len();
+    Ok(found.map(|found| found.claimed_bytes().min(room)).filter(|bytes| *bytes > 0))
+}
+
+fn modified(file: &File) -> io::Result<Millis> {
+    let since = file.metadata()?.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
+}

@@ -1,0 +1,303 @@
+//! A download that outlives the process: written anywhere, gone on with later, published when it is whole.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sampan_oci::{Digest, Hasher, RangeSet};
+
+use crate::blob::{self, BlobFile};
+use crate::error::{StoreError, blocking};
+use crate::ledger::{self, Claim, Found, Ledger};
+use crate::publish;
+use crate::session::Session;
+use crate::store::Inner;
+
+/// The bytes of one download, as far as they are there. Dropping it keeps them, for the next [`Store::partial`]; only one
+/// that holds nothing leaves nothing.
+///
+/// Cancel safety of all its methods: what was begun is done to its end and is consistent, but this `Partial` does not
+/// learn of it and is dead ([`StoreError::Dead`]). The same holds after an error of the disk. Opening it again goes on.
+///
+/// [`Store::partial`]: crate::Store::partial
+#[derive(Debug)]
+pub struct Partial {
+    session: Arc<Session>,
+    file: BlobFile,
+    held: RangeSet,
+    hashed: u64,
+    /// `None`: an operation failed or was given up half-way, and what is on disk is not known here.
+    work: Option<Work>,
+}
+
+/// What one operation after the other works with.
+#[derive(Debug)]
+struct Work {
+    ledger: Ledger,
+    /// Knows the first `hashed` bytes.
+    hasher: Hasher,
+    hashed: u64,
+    /// Whether the names of both files survive a power cut.
+    named: bool,
+}
+
+impl Partial {
+    /// Opens or makes the files, and reads again what the ledger claims. Blocks.
+    pub(crate) fn open(store: &Arc<Inner>, digest: Digest, size: u64) -> Result<Self, StoreError> {
+        let session = Session::begin(store, digest)?;
+        let (folder, names) = (session.folder(), &session.names);
+        let data = folder.open_file(&names.data)?;
+        // One that the disk cannot read vouches for nothing.
+        let found = folder.open_file(&names.ledger)?.and_then(|ledger| Found::read(&ledger).ok().flatten());
+        let left = data.zip(found).filter(|(_, found)| found.size == size);
+        let Some((_, found)) = left else {
+            session.reserve(size, 0)?;
+            folder.remove(&names.ledger)?;
+            folder.remove(&names.data)?;
+            let file = folder.open_for_writing(&names.data, true)?;
+            let ledger = Ledger::begin(folder, names, size)?;
+            let file = BlobFile::new(file, digest, Some(size), Arc::clone(&store.verified))?;
+            let work = Work { ledger, hasher: digest.hasher(), hashed: 0, named: false };
+            return Ok(Self { session, file, held: RangeSet::new(), hashed: 0, work: Some(work) });
+        };
+        let file = folder.open_for_writing(&names.data, false)?;
+        let file = BlobFile::new(file, digest, Some(size), Arc::clone(&store.verified))?;
+        let (whole, claimed) = (found.whole, found.claims.len());
+        let checked = Checked::check(&file, found.claims);
+        session.reserve(size, checked.held.len())?;
+        if file.file().metadata()?.len() > size {
+            file.file().set_len(size)?;
+        }
+        let Checked { claims, held, hasher, hashed } = checked;
+        let ledger = if whole && claims.len() == claimed {
+            Ledger::resume(folder, names, size, claims)?
+        } else {
+            Ledger::replace(folder, names, size, claims)?
+        };
+        tracing::debug!(%digest, size_bytes = size, held_bytes = held.len(), "a download goes on");
+        let work = Work { ledger, hasher, hashed, named: false };
+        Ok(Self { session, file, held, hashed, work: Some(work) })
+    }
+
+    /// The same file for reading. What of it is not [held](Self::held) reads as zeros or as nothing.
+    pub fn reader(&self) -> BlobFile {
+        self.file.clone()
+    }
+
+    /// The blob's size in bytes, as it was announced.
+    pub fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    /// The bytes that are on disk and in the ledger, as far as this `Partial` knows.
+    pub fn held(&self) -> &RangeSet {
+        &self.held
+    }
+
+    /// How many bytes from the beginning have gone through the digest's hasher.
+    pub fn hashed(&self) -> u64 {
+        self.hashed
+    }
+
+    /// Writes pieces, each at its offset, and hashes as far as the bytes held now reach from the beginning without a
+    /// gap. Bytes that are held already are skipped, never overwritten; of pieces that overlap the first one counts.
+    /// # Errors
+    /// [`StoreError::Size`] if a piece ends beyond the blob: then nothing is written, and this `Partial` goes on.
+    /// [`StoreError::Full`], [`StoreError::ReadOnly`] and [`StoreError::Io`] from the disk; [`StoreError::Dead`].
+    pub async fn write(&mut self, pieces: Vec<(u64, Bytes)>) -> Result<(), StoreError> {
+        let (expected, ends) = (self.size(), pieces.iter().map(|(at, bytes)| end_of(*at, bytes)));
+        if let Some(actual) = ends.max().filter(|end| *end > expected) {
+            return Err(StoreError::Size { expected, actual });
+        }
+        let mut work = self.work.take().ok_or(StoreError::Dead)?;
+        let (pieces, added) = self.missing(pieces);
+        if !pieces.is_empty() {
+            let (file, session, until) = (self.file.clone(), Arc::clone(&self.session), self.reach(&added));
+            let done = blocking(move || work.write(&file, &session, &pieces, until).map(|()| work));
+            work = done.await?;
+        }
+        for range in added.iter() {
+            self.held.insert(range);
+        }
+        self.hashed = work.hashed;
+        self.work = Some(work);
+        Ok(())
+    }
+
+    /// Makes what is held survive a power cut; without it a power cut costs what the system had not written yet.
+    /// # Errors
+    /// What the disk said. A failed sync is final (SECURITY.md R64): both files are gone, and this `Partial` is dead.
+    pub async fn sync(&mut self) -> Result<(), StoreError> {
+        let mut work = self.work.take().ok_or(StoreError::Dead)?;
+        let (file, session) = (self.file.clone(), Arc::clone(&self.session));
+        let done =
+            blocking(move || work.sync(&file, &session).inspect_err(|_| session.reject()).map(|()| work));
+        self.work = Some(done.await?);
+        Ok(())
+    }
+
+    /// Makes the bytes readable under their digest, as [`Stage::publish`](crate::Stage::publish) does.
+    /// # Errors
+    /// [`StoreError::Mismatch`] and errors of the sync: both files are gone. [`StoreError::Size`] if bytes are missing,
+    /// and what the disk or the index said before the rename: they stay, and can be opened again. In each case nothing
+    /// new is under `blobs/`.
+    /// # Cancel safety
+    /// Dropping the future leaves the blob whole or absent.
+    pub async fn publish(self) -> Result<(), StoreError> {
+        self.session.leave();
+        blocking(move || self.publish_blocking()).await
+    }
+
+    fn publish_blocking(mut self) -> Result<(), StoreError> {
+        let Work { ledger, hasher, hashed, .. } = self.work.take().ok_or(StoreError::Dead)?;
+        if hashed != self.size() {
+            return Err(StoreError::Size { expected: self.size(), actual: self.held.len() });
+        }
+        drop(ledger);
+        publish::prove(&self.file, hasher).inspect_err(|_| self.session.reject())?;
+        let mut name = Some(self.session.names.data.clone());
+        let done = publish::enter(&self.session.store, &self.file, &mut name, |_| Ok(()));
+        if name.is_none() {
+            self.session.reject();
+        }
+        done
+    }
+
+    /// Removes both files; open readers go on.
+    /// # Errors
+    /// What the disk said.
+    pub async fn discard(self) -> Result<(), StoreError> {
+        self.session.leave();
+        blocking(move || self.session.remove()).await
+    }
+
+    /// What of the pieces is not held, as disjoint pieces by their offsets, and the bytes they add.
+    fn missing(&self, pieces: Vec<(u64, Bytes)>) -> (BTreeMap<u64, Bytes>, RangeSet) {
+        let (mut missing, mut added) = (BTreeMap::new(), RangeSet::new());
+        for (at, bytes) in pieces {
+            let range = at..end_of(at, &bytes);
+            for outer in self.held.gaps(range.clone()) {
+                for gap in added.gaps(outer) {
+                    // Inside the piece, so that it fits.
+                    let index = |offset: u64| usize::try_from(offset - at).unwrap_or(usize::MAX);
+                    missing.insert(gap.start, bytes.slice(index(gap.start)..index(gap.end)));
+                }
+            }
+            added.insert(range);
+        }
+        (missing, added)
+    }
+
+    /// How far the bytes held, with those added, reach from what is hashed.
+    fn reach(&self, added: &RangeSet) -> u64 {
+        let mut reach = self.hashed;
+        loop {
+            let next = added.end_of_run(self.held.end_of_run(reach));
+            if next == reach {
+                return reach;
+            }
+            reach = next;
+        }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        self.session.leave();
+    }
+}
+
+fn end_of(at: u64, bytes: &Bytes) -> u64 {
+    at.saturating_add(bytes.len() as u64)
+}
+
+impl Work {
+    /// Writes, then claims, then hashes up to `until`.
+    fn write(
+        &mut self,
+        file: &BlobFile,
+        session: &Session,
+        pieces: &BTreeMap<u64, Bytes>,
+        until: u64,
+    ) -> io::Result<()> {
+        let bytes_max = ledger::claim_bytes_max(file.size());
+        let (mut claims, mut written) = (Vec::new(), 0);
+        for (at, bytes) in pieces {
+            blob::write_all_at(file.file(), bytes, *at)?;
+            let mut start = *at;
+            for part in bytes.chunks(usize::try_from(bytes_max).unwrap_or(usize::MAX)) {
+                ledger::add(&mut claims, Claim::of(start, part), bytes_max);
+                start += part.len() as u64;
+            }
+            written += bytes.len() as u64;
+        }
+        self.ledger.append(session.folder(), &session.names, &claims)?;
+        session.wrote(written);
+        while self.hashed < until {
+            if let Some(bytes) = pieces.get(&self.hashed) {
+                self.hasher.update(bytes);
+                self.hashed += bytes.len() as u64;
+            } else {
+                let next = pieces.range(self.hashed..until).next().map_or(until, |(at, _)| *at);
+                blob::read_range(file.file(), self.hashed..next, |bytes| self.hasher.update(bytes))?;
+                self.hashed = next;
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, file: &BlobFile, session: &Session) -> io::Result<()> {
+        // The bytes before the claims, although a claim whose bytes are lost is found out.
+        file.file().sync_data()?;
+        self.ledger.sync()?;
+        if !self.named {
+            session.folder().sync()?;
+            self.named = true;
+        }
+        Ok(())
+    }
+}
+
+/// What of a ledger's claims is true.
+#[derive(Debug)]
+struct Checked {
+    claims: Vec<Claim>,
+    held: RangeSet,
+    hasher: Hasher,
+    hashed: u64,
+}
+
+impl Checked {
+    /// Reads every claimed byte once. What the disk cannot read is as little held as what it has wrong.
+    fn check(file: &BlobFile, mut claims: Vec<Claim>) -> Self {
+        claims.sort_unstable_by_key(|claim| claim.start);
+        let (mut held, mut hashed) = (RangeSet::new(), 0);
+        let mut prefix = file.digest().hasher();
+        claims.retain(|claim| {
+            let mut crc = crc32fast::Hasher::new();
+            let mut ahead = (claim.start == hashed).then(|| prefix.clone());
+            let read = blob::read_range(file.file(), claim.start..claim.end, |bytes| {
+                crc.update(bytes);
+                if let Some(ahead) = &mut ahead {
+                    ahead.update(bytes);
+                }
+            });
+            let good = read.is_ok() && crc.finalize() == claim.crc;
+            if good {
+                held.insert(claim.start..claim.end);
+                if let Some(ahead) = ahead {
+                    (prefix, hashed) = (ahead, claim.end);
+                }
+            } else {
+                let digest = file.digest();
+                tracing::warn!(%digest, start = claim.start, end = claim.end, "a partial download lost bytes");
+            }
+            good
+        });
+        Self { claims, held, hasher: prefix, hashed }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -1,0 +1,196 @@
+//! Whose turn it is with a partial download's files, and how much of the disk they take.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use sampan_oci::Digest;
+
+use crate::error::StoreError;
+use crate::folder::Folder;
+use crate::ledger::Names;
+use crate::room::Room;
+use crate::store::Inner;
+
+/// The partial downloads there are, idle or open.
+#[derive(Debug, Default)]
+pub(crate) struct Partials {
+    known: Mutex<HashMap<Digest, Known>>,
+    /// Told when a session ends.
+    ended: Condvar,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// What it held when it was opened; what was written since is in [`Running`](crate::room::Running).
+    bytes: u64,
+    turn: Turn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Idle,
+    Open,
+    /// Given up, while the last thing it was told to do is still being done.
+    Leaving,
+}
+
+impl Partials {
+    /// Takes what the sweep at start found: the partials that stay, with the bytes they hold.
+    pub(crate) fn new(idle: HashMap<Digest, u64>) -> Self {
+        let known = idle.into_iter().map(|(digest, bytes)| (digest, Known { bytes, turn: Turn::Idle }));
+        Self { known: Mutex::new(known.collect()), ended: Condvar::new() }
+    }
+
+    /// The bytes in all partials, without what was written since they were opened.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.known().values().map(|known| known.bytes).sum()
+    }
+
+    /// The bytes in partials that nobody has open.
+    pub(crate) fn idle_bytes(&self) -> u64 {
+        self.known().values().filter(|known| known.turn == Turn::Idle).map(|known| known.bytes).sum()
+    }
+
+    /// Removes the partials that nobody has open. Returns how many bytes they held.
+    pub(crate) fn remove_idle(&self, folder: &Folder) -> io::Result<u64> {
+        let (mut removed, mut failed) = (0, None);
+        // Under the lock, so that none of them is opened meanwhile.
+        self.known().retain(|digest, known| {
+            if known.turn != Turn::Idle {
+                return true;
+            }
+            match remove(folder, &Names::of(digest)) {
+                Ok(()) => {
+                    removed += known.bytes;
+                    false
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    true
+                }
+            }
+        });
+        failed.map_or(Ok(removed), Err)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for one that is leaving; refuses one that is open. Blocks.
+    fn take(&self, digest: Digest) -> io::Result<()> {
+        let mut known = self.known();
+        loop {
+            match known.get(&digest).map(|known| known.turn) {
+                Some(Turn::Open) => return Err(io::ErrorKind::ResourceBusy.into()),
+                Some(Turn::Leaving) => {
+                    known = self.ended.wait(known).unwrap_or_else(PoisonError::into_inner);
+                }
+                Some(Turn::Idle) | None => {
+                    known.entry(digest).or_insert(Known { bytes: 0, turn: Turn::Open }).turn = Turn::Open;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn change(&self, digest: &Digest, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.known().get_mut(digest) {
+            change(known);
+        }
+    }
+}
+
+/// Removes both files. The ledger goes first: data without one is worth nothing, a ledger without data would lie.
+fn remove(folder: &Folder, names: &Names) -> io::Result<()> {
+    folder.remove(&names.ledger)?;
+    folder.remove(&names.data)?;
+    Ok(())
+}
+
+/// The right to use a partial download's files, shared by its [`Partial`](crate::Partial) and by what that one has told
+/// to be done. It ends with the last of them.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) store: Arc<Inner>,
+    pub(crate) names: Names,
+    digest: Digest,
+    /// Room for what is missing, once that is known.
+    room: Mutex<Option<Room>>,
+    gone: AtomicBool,
+}
+
+impl Session {
+    /// Begins one. Blocks while an earlier one is leaving.
+    /// # Errors
+    /// [`StoreError::Io`] of [`io::ErrorKind::ResourceBusy`] if there is one.
+    pub(crate) fn begin(store: &Arc<Inner>, digest: Digest) -> Result<Arc<Self>, StoreError> {
+        store.partials.take(digest)?;
+        let (store, names) = (Arc::clone(store), Names::of(&digest));
+        Ok(Arc::new(Self { store, names, digest, room: Mutex::default(), gone: AtomicBool::new(false) }))
+    }
+
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.store.layout.partial
+    }
+
+    /// Sets room aside for what is missing of `size` bytes, of which `held` are on disk.
+    pub(crate) fn reserve(&self, size: u64, held: u64) -> Result<(), StoreError> {
+        self.store.partials.change(&self.digest, |known| known.bytes = held);
+        let (free, floor) = (self.store.free_bytes(), self.store.free_space_floor_bytes);
+        *self.room() = Some(self.store.running.reserve(size.saturating_sub(held), free, floor)?);
+        Ok(())
+    }
+
+    /// Counts bytes that are on disk and in the ledger.
+    pub(crate) fn wrote(&self, bytes: u64) {
+        if let Some(room) = &mut *self.room() {
+            room.wrote(bytes);
+        }
+    }
+
+    /// Says that nothing more will be asked for: whoever wants the files next waits instead of being refused.
+    pub(crate) fn leave(&self) {
+        self.store.partials.change(&self.digest, |known| known.turn = Turn::Leaving);
+    }
+
+    /// Removes the files, or what is left of them in `partial/`.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        remove(self.folder(), &self.names)?;
+        self.gone.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Removes what must not be gone on with. Where that fails it is found out when somebody goes on with it.
+    pub(crate) fn reject(&self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!(digest = %self.digest, %error, "a given-up download's files could not be removed");
+        }
+    }
+
+    fn room(&self) -> MutexGuard<'_, Option<Room>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let written = self.room().take().map_or(0, |room| room.written());
+        let partials = &self.store.partials;
+        let bytes = partials.known().get(&self.digest).map_or(0, |known| known.bytes) + written;
+        // Nothing is worth nothing: questions that upstream refused leave no litter.
+        if bytes == 0 && !self.gone.load(Ordering::Acquire) {
+            self.reject();
+        }
+        let mut known = partials.known();
+        if self.gone.load(Ordering::Acquire) {
+            known.remove(&self.digest);
+        } else {
+            known.insert(self.digest, Known { bytes, turn: Turn::Idle });
+        }
+        drop(known);
+        partials.ended.notify_all();
+    }
+}
