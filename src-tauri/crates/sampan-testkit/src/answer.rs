@@ -1,9 +1,11 @@
 //! Decides what to answer, without a socket: the honest answer first, then every fault in force bends it.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use sampan_oci::{ContentRange, Digest, RangeRequest};
+use sampan_oci::{Digest, RangeRequest};
 use serde_json::json;
 
 use crate::fault::{Fault, TokenRule};
@@ -22,6 +24,12 @@ pub(crate) struct Answer {
     pub(crate) end: End,
     pub(crate) stalls_before_headers: bool,
     pub(crate) drip: Option<Duration>,
+    /// Body bytes a second of this answer.
+    pub(crate) rate: Option<u64>,
+    /// Body bytes a second of all answers that have this.
+    pub(crate) link: Option<u64>,
+    /// Whether this is a refusal to answer more at once, and does not count as one of them.
+    pub(crate) is_too_many: bool,
 }
 
 /// How the body's length is told.
@@ -60,6 +68,9 @@ impl Answer {
             end: End::Whole,
             stalls_before_headers: false,
             drip: None,
+            rate: None,
+            link: None,
+            is_too_many: false,
         }
     }
 
@@ -70,6 +81,10 @@ impl Answer {
 
     fn redirect(location: &str) -> Self {
         Self::new(307, &[("location", location)], Bytes::new())
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     fn set(&mut self, name: &str, value: &str) {
@@ -86,13 +101,31 @@ pub(crate) struct Desk<'a> {
     pub(crate) tokens: &'a mut Tokens,
     /// The rule for tokens in force for any kind: the token endpoint needs its lifetime.
     pub(crate) token_rule: Option<TokenRule>,
+    pub(crate) serials: &'a mut Serials,
+    /// Answers to this kind of request that are on their way.
+    pub(crate) in_flight: usize,
+}
+
+/// What must be another one each time.
+#[derive(Debug, Default)]
+pub(crate) struct Serials {
+    redirects: u64,
+    tags: u64,
+    /// Requests for each address below `/cdn/`, path and query.
+    visits: HashMap<String, u32>,
 }
 
 impl Desk<'_> {
     /// The answer to `request` under `faults`.
     pub(crate) fn answer(&mut self, request: &Recorded, faults: &[Fault]) -> Answer {
         let route = Route::of(&request.path);
-        let early = self.refusal(request, route, faults).or_else(|| replacement(request, route, faults));
+        if let Some(refusal) = self.too_many(faults) {
+            return refusal;
+        }
+        let early = self
+            .refusal(request, route, faults)
+            .or_else(|| self.expiry(request, route, faults))
+            .or_else(|| self.replacement(request, route, faults));
         let mut answer = early.unwrap_or_else(|| {
             let whole = self.honest(request, route);
             ranged(whole, request.header("range"), faults)
@@ -100,7 +133,36 @@ impl Desk<'_> {
         for fault in faults {
             bend(&mut answer, fault);
         }
+        if faults.contains(&Fault::ChangedEtag) && answer.header("etag").is_some() {
+            self.serials.tags += 1;
+            answer.set("etag", &format!(r#""changed-{}""#, self.serials.tags));
+        }
         answer
+    }
+
+    /// 503 where so many answers are on their way that this one is too many.
+    fn too_many(&self, faults: &[Fault]) -> Option<Answer> {
+        let refused = faults
+            .iter()
+            .any(|fault| matches!(fault, Fault::TooManyConnections { max } if self.in_flight >= *max));
+        refused.then(|| {
+            let mut answer = Answer::error(503, "TOOMANYREQUESTS");
+            answer.set("retry-after", "1");
+            answer.is_too_many = true;
+            answer
+        })
+    }
+
+    /// 403 where an address was used more often than it is good for.
+    fn expiry(&mut self, request: &Recorded, route: Route<'_>, faults: &[Fault]) -> Option<Answer> {
+        let good_for = faults
+            .iter()
+            .find_map(|fault| if let Fault::ExpiresAfter(visits) = fault { Some(*visits) } else { None })?;
+        let Route::Cdn { .. } = route else { return None };
+        let address = format!("{}?{}", request.path, request.query);
+        let visits = self.serials.visits.entry(address).or_default();
+        *visits += 1;
+        (*visits > good_for).then(|| Answer::error(403, "DENIED"))
     }
 
     /// 401 where a token is needed and not good.
@@ -129,6 +191,80 @@ impl Desk<'_> {
             let mut answer = Answer::error(401, "UNAUTHORIZED");
             answer.set("www-authenticate", &rule.challenge.unwrap_or(honest));
             answer
+        })
+    }
+
+    /// Faults that answer something else altogether.
+    fn replacement(&mut self, request: &Recorded, route: Route<'_>, faults: &[Fault]) -> Option<Answer> {
+        faults.iter().find_map(|fault| {
+            Some(match fault {
+                Fault::Status(status) => Answer::error(*status, "UNKNOWN"),
+                Fault::TooManyRequests { retry_after } => {
+                    let mut answer = Answer::error(429, "TOOMANYREQUESTS");
+                    if let Some(seconds) = retry_after {
+                        answer.set("retry-after", &seconds.to_string());
+                    }
+                    answer
+                }
+                Fault::Busy { retry_after } => {
+                    let mut answer = Answer::error(503, "UNAVAILABLE");
+                    answer.set("retry-after", retry_after);
+                    answer.set("date", "Sat, 21 Nov 2026 12:00:00 GMT");
+                    answer
+                }
+                Fault::Html => {
+                    let page = Bytes::from_static(
+                        b"<!doctype html><title>Welcome</title><p>Please log in to the network.",
+                    );
+                    Answer::new(200, &[("content-type", "text/html")], page)
+                }
+                Fault::Location(location) => Answer::redirect(location),
+                Fault::RedirectLoop => Answer::redirect(&request.path),
+                Fault::RedirectHops(hops) => {
+                    let Route::Blob { digest, .. } = route else { return None };
+                    Answer::redirect(&format!("/cdn/{digest}?hops={}", hops.saturating_sub(1)))
+                }
+                Fault::RedirectTo(origin) => {
+                    if let Route::Blob { digest, .. } = route {
+                        self.serials.redirects += 1;
+                        let serial = self.serials.redirects;
+                        Answer::redirect(&format!("{origin}/cdn/{digest}?Signature=secret&serial={serial}"))
+                    } else if matches!(route, Route::Token | Route::Cdn { .. }) {
+                        return None;
+                    } else {
+                        Answer::redirect(&format!("{origin}{}", request.path))
+                    }
+                }
+                Fault::RefuseConnection
+                | Fault::StallBeforeHeaders
+                | Fault::StallAfter(_)
+                | Fault::CutAfter(_)
+                | Fault::ResetAfter(_)
+                | Fault::Drip { .. }
+                | Fault::Rate { .. }
+                | Fault::RateTotal { .. }
+                | Fault::TooManyConnections { .. }
+                | Fault::ExpiresAfter(_)
+                | Fault::NoTotal
+                | Fault::ChangedEtag
+                | Fault::CorruptByte(_)
+                | Fault::ShortBody
+                | Fault::LongBody
+                | Fault::EndlessBody
+                | Fault::NoLength
+                | Fault::TwoLengths
+                | Fault::WrongDigestHeader
+                | Fault::NoDigestHeader
+                | Fault::RequireToken(_)
+                | Fault::ExpiredToken
+                | Fault::RangeIgnored
+                | Fault::RangeUnsatisfiable
+                | Fault::WrongContentRange
+                | Fault::WrongTotal
+                | Fault::UnaskedPartial
+                | Fault::ContentEncoding
+                | Fault::HugeHeader(_) => return None,
+            })
         })
     }
 
@@ -205,6 +341,7 @@ fn blob(found: Option<(Digest, Bytes)>) -> Answer {
                 ("content-type", "application/octet-stream"),
                 ("docker-content-digest", &*digest.to_string()),
                 ("accept-ranges", "bytes"),
+                ("etag", &*format!(r#""{digest}""#)),
             ];
             Answer::new(200, &headers, bytes)
         }
@@ -212,64 +349,16 @@ fn blob(found: Option<(Digest, Bytes)>) -> Answer {
     }
 }
 
-/// Faults that answer something else altogether.
-fn replacement(request: &Recorded, route: Route<'_>, faults: &[Fault]) -> Option<Answer> {
-    faults.iter().find_map(|fault| {
-        Some(match fault {
-            Fault::Status(status) => Answer::error(*status, "UNKNOWN"),
-            Fault::TooManyRequests { retry_after } => {
-                let mut answer = Answer::error(429, "TOOMANYREQUESTS");
-                if let Some(seconds) = retry_after {
-                    answer.set("retry-after", &seconds.to_string());
-                }
-                answer
-            }
-            Fault::Html => {
-                let page = Bytes::from_static(
-                    b"<!doctype html><title>Welcome</title><p>Please log in to the network.",
-                );
-                Answer::new(200, &[("content-type", "text/html")], page)
-            }
-            Fault::Location(location) => Answer::redirect(location),
-            Fault::RedirectLoop => Answer::redirect(&request.path),
-            Fault::RedirectHops(hops) => {
-                let Route::Blob { digest, .. } = route else { return None };
-                Answer::redirect(&format!("/cdn/{digest}?hops={}", hops.saturating_sub(1)))
-            }
-            Fault::RedirectTo(origin) => {
-                if let Route::Blob { digest, .. } = route {
-                    Answer::redirect(&format!("{origin}/cdn/{digest}?Signature=secret"))
-                } else if matches!(route, Route::Token | Route::Cdn { .. }) {
-                    return None;
-                } else {
-                    Answer::redirect(&format!("{origin}{}", request.path))
-                }
-            }
-            Fault::RefuseConnection
-            | Fault::StallBeforeHeaders
-            | Fault::StallAfter(_)
-            | Fault::CutAfter(_)
-            | Fault::ResetAfter(_)
-            | Fault::Drip { .. }
-            | Fault::CorruptByte(_)
-            | Fault::ShortBody
-            | Fault::LongBody
-            | Fault::EndlessBody
-            | Fault::NoLength
-            | Fault::TwoLengths
-            | Fault::WrongDigestHeader
-            | Fault::NoDigestHeader
-            | Fault::RequireToken(_)
-            | Fault::ExpiredToken
-            | Fault::RangeIgnored
-            | Fault::RangeUnsatisfiable
-            | Fault::WrongContentRange
-            | Fault::WrongTotal
-            | Fault::UnaskedPartial
-            | Fault::ContentEncoding
-            | Fault::HugeHeader(_) => return None,
-        })
-    })
+/// Which bytes of its blob a good answer carries; `None` for anything else.
+pub(crate) fn blob_range(request: &Recorded, answer: &Answer, shelf: &Shelf) -> Option<(Digest, Range<u64>)> {
+    let (Route::Blob { digest, .. } | Route::Cdn { digest }) = Route::of(&request.path) else { return None };
+    let (digest, bytes) = shelf.held(digest)?;
+    let size = bytes.len() as u64;
+    match (answer.status, RangeRequest::parse(request.header("range"), size)) {
+        (206, RangeRequest::Part { start, end }) => Some((digest, start..end)),
+        (200 | 206, _) => Some((digest, 0..size)),
+        _ => None,
+    }
 }
 
 /// Cuts the part out that `Range` asks for, as far as the faults allow.
@@ -288,17 +377,15 @@ fn ranged(mut answer: Answer, range: Option<&str>, faults: &[Fault]) -> Answer {
         RangeRequest::Unsatisfiable => return unsatisfiable(size),
         RangeRequest::Part { start, end } => (start, end),
     };
-    let told = ContentRange {
-        start: start + u64::from(faults.contains(&Fault::WrongContentRange)),
-        end,
-        total: Some(size + u64::from(faults.contains(&Fault::WrongTotal))),
+    let first = start + u64::from(faults.contains(&Fault::WrongContentRange));
+    let total = if faults.contains(&Fault::NoTotal) {
+        "*".to_owned()
+    } else {
+        (size + u64::from(faults.contains(&Fault::WrongTotal))).to_string()
     };
     answer.status = 206;
     answer.body = answer.body.slice(at(start)..at(end));
-    answer.set(
-        "content-range",
-        &format!("bytes {}-{}/{}", told.start, told.end - 1, told.total.unwrap_or(size)),
-    );
+    answer.set("content-range", &format!("bytes {first}-{}/{total}", end - 1));
     answer
 }
 
@@ -316,6 +403,8 @@ fn bend(answer: &mut Answer, fault: &Fault) {
         Fault::CutAfter(bytes) => answer.end = End::Fin(*bytes),
         Fault::ResetAfter(bytes) => answer.end = End::Reset(*bytes),
         Fault::Drip { every } => answer.drip = Some(*every),
+        Fault::Rate { bytes_per_second } => answer.rate = Some(*bytes_per_second),
+        Fault::RateTotal { bytes_per_second } => answer.link = Some(*bytes_per_second),
         Fault::CorruptByte(position) => {
             let mut bytes = BytesMut::from(&answer.body[..]);
             if let Some(byte) = bytes.get_mut(at(*position)) {
@@ -341,8 +430,13 @@ fn bend(answer: &mut Answer, fault: &Fault) {
         Fault::RefuseConnection
         | Fault::Status(_)
         | Fault::TooManyRequests { .. }
+        | Fault::TooManyConnections { .. }
+        | Fault::Busy { .. }
         | Fault::RequireToken(_)
         | Fault::ExpiredToken
+        | Fault::ExpiresAfter(_)
+        | Fault::NoTotal
+        | Fault::ChangedEtag
         | Fault::RedirectLoop
         | Fault::RedirectHops(_)
         | Fault::RedirectTo(_)

@@ -22,6 +22,16 @@ pub enum Fault {
         /// The pause before each byte.
         every: Duration,
     },
+    /// Every body comes at this rate, however many come at once: what one connection can carry.
+    Rate {
+        /// Body bytes a second of each answer.
+        bytes_per_second: u64,
+    },
+    /// All bodies together come at this rate: what the link can carry. Who asks shares it fairly.
+    RateTotal {
+        /// Body bytes a second of all answers together.
+        bytes_per_second: u64,
+    },
     /// The body byte at this position is flipped; lengths and headers stay true.
     CorruptByte(u64),
     /// The last byte is missing, and `Content-Length` says so: whole HTTP, short content.
@@ -45,6 +55,17 @@ pub enum Fault {
         /// Seconds to wait.
         retry_after: Option<u64>,
     },
+    /// While this many answers to the same kind of request are on their way, a further one is 503 with
+    /// `Retry-After: 1`.
+    TooManyConnections {
+        /// Answers at once.
+        max: usize,
+    },
+    /// 503 with exactly this `Retry-After`, and `Date: Sat, 21 Nov 2026 12:00:00 GMT`.
+    Busy {
+        /// Seconds or a date, or neither.
+        retry_after: String,
+    },
     /// Requests without a good token for their repository get 401 and a challenge.
     RequireToken(TokenRule),
     /// Whatever token is presented is answered 401, and never accepted again.
@@ -53,9 +74,12 @@ pub enum Fault {
     RedirectLoop,
     /// 307 along this many further hops of this registry, the last of which holds the blob.
     RedirectHops(u32),
-    /// 307 to `<origin>/cdn/<digest>?Signature=…` for blobs: another [`FakeRegistry`](crate::FakeRegistry) that
+    /// 307 to `<origin>/cdn/<digest>?Signature=…&serial=…` for blobs: another [`FakeRegistry`](crate::FakeRegistry) that
     /// [`holds`](crate::FakeRegistry::hold) the blob. Other kinds are sent to the same path at that origin.
     RedirectTo(String),
+    /// An address below `/cdn/` is good for this many requests, then 403. The registry hands out a new one at every
+    /// [`RedirectTo`](Self::RedirectTo): each has its own `serial` in the query.
+    ExpiresAfter(u32),
     /// 307 to exactly this text.
     Location(String),
     /// A range request is answered 200 with the whole body.
@@ -66,6 +90,10 @@ pub enum Fault {
     WrongContentRange,
     /// `Content-Range` claims a total one byte too large.
     WrongTotal,
+    /// `Content-Range` tells no total (`*`).
+    NoTotal,
+    /// Every answer has another strong `ETag`; honest blobs always have the same: their digest, quoted.
+    ChangedEtag,
     /// 206 although no range was asked for.
     UnaskedPartial,
     /// `Content-Encoding: gzip` on the body.

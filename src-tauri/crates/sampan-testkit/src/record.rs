@@ -1,6 +1,9 @@
 //! What the fake registry was asked, and what it wrote.
 
 use std::collections::HashMap;
+use std::ops::Range;
+
+use sampan_oci::Digest;
 
 /// What kind of thing a request is for, told by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +53,11 @@ impl Recorded {
 pub(crate) struct Record {
     pub(crate) requests: Vec<Recorded>,
     pub(crate) body_bytes: HashMap<Kind, u64>,
+    /// The bytes of blobs that were answered with, in the order of their requests.
+    pub(crate) ranges: Vec<(Digest, Range<u64>)>,
+    /// Connections accepted, and the most of them that were open at once.
+    pub(crate) accepted: u64,
+    pub(crate) peak: usize,
 }
 
 impl Record {

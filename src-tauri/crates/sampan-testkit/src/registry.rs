@@ -1,7 +1,9 @@
 //! The fake registry itself: its socket, its state, and what tests say to it.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
@@ -11,9 +13,10 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::answer::{Answer, Desk};
-use crate::connection::serve;
+use crate::answer::{Answer, Desk, Serials, blob_range};
+use crate::connection::{duration_of, late, serve};
 use crate::content::{layer_bytes, seed_of};
 use crate::fault::{Fault, Faults, Rule, TokenRule};
 use crate::image::{Image, ImageManifest, ImageSpec, IndexSpec};
@@ -61,6 +64,13 @@ struct State {
     tokens: Tokens,
     token_rule: Option<TokenRule>,
     record: Record,
+    serials: Serials,
+    /// Connections that are open.
+    open: usize,
+    /// Answers on their way, by the kind of their request.
+    in_flight: HashMap<Kind, usize>,
+    /// When the link has carried everything it was given.
+    link_free: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -301,9 +311,32 @@ impl FakeRegistry {
         self.shared.state().record.requests.clone()
     }
 
-    /// Forgets what it saw and counted.
+    /// The bytes of this blob that GETs were answered with, in the order of the requests: a whole answer is `0..size`.
+    /// Whether they all arrived is another question.
+    pub fn ranges_of(&self, digest: &Digest) -> Vec<Range<u64>> {
+        let state = self.shared.state();
+        state.record.ranges.iter().filter(|(of, _)| of == digest).map(|(_, range)| range.clone()).collect()
+    }
+
+    /// How many connections were accepted.
+    pub fn connections(&self) -> u64 {
+        self.shared.state().record.accepted
+    }
+
+    /// How many connections are open now, idle ones too.
+    pub fn connections_now(&self) -> usize {
+        self.shared.state().open
+    }
+
+    /// The most connections that were open at once, idle ones too.
+    pub fn peak_connections(&self) -> usize {
+        self.shared.state().record.peak
+    }
+
+    /// Forgets what it saw and counted; connections that are open now stay in the peak.
     pub fn forget(&self) {
-        self.shared.state().record = Record::default();
+        let mut state = self.shared.state();
+        state.record = Record { peak: state.open, ..Record::default() };
     }
 
     /// Waits until `n` requests of a kind came.
@@ -350,18 +383,51 @@ impl Shared {
             return None;
         }
         let faults = state.faults.take(request.kind);
+        let in_flight = state.in_flight.entry(request.kind).or_default();
         let mut desk = Desk {
             origin: &self.origin(),
             port: self.address.port(),
             shelf: &state.shelf,
             tokens: &mut state.tokens,
             token_rule: state.token_rule.clone(),
+            serials: &mut state.serials,
+            in_flight: *in_flight,
         };
         let answer = desk.answer(&request, &faults);
+        *in_flight += usize::from(!answer.is_too_many);
+        if request.method == "GET" {
+            state.record.ranges.extend(blob_range(&request, &answer, &state.shelf));
+        }
         state.record.requests.push(request);
         drop(guard);
         self.progress.send_replace(());
         Some(answer)
+    }
+
+    /// An answer that [`answer`](Self::answer) gave is on its way no longer.
+    pub(crate) fn landed(&self, kind: Kind) {
+        if let Some(in_flight) = self.state().in_flight.get_mut(&kind) {
+            *in_flight -= 1;
+        }
+    }
+
+    pub(crate) fn opened(&self) {
+        let mut state = self.state();
+        state.open += 1;
+        state.record.accepted += 1;
+        state.record.peak = state.record.peak.max(state.open);
+    }
+
+    pub(crate) fn closed(&self) {
+        self.state().open -= 1;
+    }
+
+    /// When the link has carried `bytes` more, at this rate, after all it was given before.
+    pub(crate) fn carried(&self, bytes: usize, bytes_per_second: u64) -> Instant {
+        let mut state = self.state();
+        let ends = late(state.link_free.unwrap_or_else(Instant::now)) + duration_of(bytes, bytes_per_second);
+        state.link_free = Some(ends);
+        ends
     }
 
     pub(crate) fn wrote(&self, kind: Kind, bytes: usize) {

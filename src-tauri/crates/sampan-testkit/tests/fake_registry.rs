@@ -4,9 +4,10 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use sampan_oci::{Digest, Manifest, MediaType};
-use sampan_testkit::{FakeRegistry, Fault, ImageSpec, IndexSpec, Kind, TokenRule};
+use sampan_testkit::{FakeRegistry, Fault, ImageSpec, IndexSpec, Kind, TokenRule, random_bytes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, pause, resume};
 
 /// Sends one request and reads to the connection's end: head, body, and how it ended.
 async fn request(
@@ -182,4 +183,114 @@ async fn a_drip_takes_its_time() {
     let began = tokio::time::Instant::now();
     let (_, body, _) = request(&fake, &format!("GET /v2/a/b/blobs/{digest}"), "").await.unwrap();
     assert_eq!((Digest::of(&body), began.elapsed().as_secs()), (digest, 5 * 3600));
+}
+
+/// A registry with one blob of `size` bytes, and the line that gets it.
+async fn with_blob(size: usize) -> (FakeRegistry, Digest, String) {
+    let fake = FakeRegistry::start().await;
+    let digest = fake.publish_blob("a/b", random_bytes(1, size));
+    (fake, digest, format!("GET /v2/a/b/blobs/{digest}"))
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+#[tokio::test]
+async fn a_blob_has_one_strong_tag_until_it_lies() {
+    let (fake, digest, line) = with_blob(100).await;
+    let honest = format!(r#""{digest}""#);
+    for _ in 0..2 {
+        let (head, ..) = request(&fake, &line, "").await.unwrap();
+        assert_eq!(header(&head, "etag"), Some(&*honest));
+    }
+    fake.fails_with(Fault::ChangedEtag);
+    let (first, ..) = request(&fake, &line, "").await.unwrap();
+    let (second, ..) = request(&fake, &line, "").await.unwrap();
+    let tags = [header(&first, "etag").unwrap(), header(&second, "etag").unwrap(), &honest];
+    assert!(tags[0] != tags[1] && tags[1] != tags[2] && tags[0] != tags[2], "{tags:?}");
+}
+
+#[tokio::test]
+async fn a_total_may_be_left_out() {
+    let (fake, _, line) = with_blob(100).await;
+    fake.fails_with(Fault::NoTotal);
+    let (head, body, _) = request(&fake, &line, "range: bytes=10-19\r\n").await.unwrap();
+    assert_eq!((header(&head, "content-range"), body.len()), (Some("bytes 10-19/*"), 10));
+}
+
+#[tokio::test]
+async fn a_signed_address_serves_so_often_and_the_next_one_again() {
+    let (fake, _, line) = with_blob(100).await;
+    fake.fails_on(Kind::Blob, Fault::RedirectTo(fake.url()));
+    fake.fails_on(Kind::Cdn, Fault::ExpiresAfter(2));
+    for _ in 0..2 {
+        let (head, ..) = request(&fake, &line, "").await.unwrap();
+        let location = header(&head, "location").unwrap().strip_prefix(&fake.url()).unwrap().to_owned();
+        let mut statuses = Vec::new();
+        for _ in 0..3 {
+            let (head, ..) = request(&fake, &format!("GET {location}"), "").await.unwrap();
+            statuses.push(head[9..12].to_owned());
+        }
+        assert_eq!(statuses, ["200", "200", "403"], "{location}");
+    }
+}
+
+#[tokio::test]
+async fn too_many_answers_at_once_are_refused_until_one_is_done() {
+    let (fake, _, line) = with_blob(100_000).await;
+    fake.fails_with(Fault::TooManyConnections { max: 2 });
+    fake.fails_next(2, Kind::Blob, Fault::StallAfter(50_000));
+    let refused = async {
+        fake.saw(Kind::Blob, 2).await;
+        let (head, ..) = request(&fake, &line, "").await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        assert_eq!(header(&head, "retry-after"), Some("1"));
+        fake.heals();
+        fake.fails_with(Fault::TooManyConnections { max: 2 });
+    };
+    let (first, second, ()) = tokio::join!(request(&fake, &line, ""), request(&fake, &line, ""), refused);
+    assert_eq!((first.unwrap().1.len(), second.unwrap().1.len()), (100_000, 100_000));
+    let (head, ..) = request(&fake, &line, "").await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "both are done: {head}");
+}
+
+#[tokio::test]
+async fn a_rate_is_each_connections_own_and_a_link_is_shared() {
+    for (fault, seconds) in [
+        (Fault::Rate { bytes_per_second: 10_000 }, 10.0),
+        (Fault::RateTotal { bytes_per_second: 10_000 }, 20.0),
+    ] {
+        let (fake, _, line) = with_blob(100_000).await;
+        fake.fails_with(fault.clone());
+        pause();
+        let began = Instant::now();
+        let (first, second) = tokio::join!(request(&fake, &line, ""), request(&fake, &line, ""));
+        assert_eq!((first.unwrap().1.len(), second.unwrap().1.len()), (100_000, 100_000));
+        let took = began.elapsed().as_secs_f64();
+        assert!((took - seconds).abs() < seconds / 20.0, "{fault:?}: {took} s");
+        resume();
+    }
+}
+
+#[tokio::test]
+async fn connections_and_the_bytes_of_blobs_are_counted() {
+    let (fake, digest, line) = with_blob(1000).await;
+    request(&fake, &line, "range: bytes=10-19\r\n").await.unwrap();
+    request(&fake, &line, "").await.unwrap();
+    fake.fails_next(1, Kind::Blob, Fault::Status(500));
+    request(&fake, &line, "").await.unwrap();
+    assert_eq!(fake.ranges_of(&digest), [10..20, 0..1000], "an error carries none of them");
+    assert_eq!(fake.connections(), 3);
+
+    fake.forget();
+    fake.fails_with(Fault::StallAfter(10));
+    let healed = async {
+        fake.saw(Kind::Blob, 3).await;
+        assert_eq!((fake.connections(), fake.peak_connections()), (3, 3));
+        fake.heals();
+    };
+    let _ =
+        tokio::join!(request(&fake, &line, ""), request(&fake, &line, ""), request(&fake, &line, ""), healed);
+    assert_eq!(fake.ranges_of(&digest), [0..1000, 0..1000, 0..1000]);
 }

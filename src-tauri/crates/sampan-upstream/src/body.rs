@@ -20,6 +20,8 @@ pub struct BlobBody {
     pub size: Option<u64>,
     /// The position of the first byte of `stream` in the blob.
     pub offset: u64,
+    /// Whether the answer was the whole blob; otherwise it is a part, and another one can be asked for.
+    pub whole: bool,
     /// The bytes from `offset` on. Shorter than promised: ends in [`UpstreamError::Truncated`] or
     /// [`UpstreamError::Unreachable`]; longer: in [`UpstreamError::Protocol`]; stalled or far too slow: in
     /// [`UpstreamError::Timeout`].
@@ -31,6 +33,7 @@ impl fmt::Debug for BlobBody {
         f.debug_struct("BlobBody")
             .field("size", &self.size)
             .field("offset", &self.offset)
+            .field("whole", &self.whole)
             .finish_non_exhaustive()
     }
 }

@@ -2,18 +2,16 @@
 
 use std::collections::HashSet;
 
-use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, LINK, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{CONTENT_TYPE, HeaderName, LINK, LOCATION, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, StatusCode, Url};
-use sampan_oci::{
-    ContentRange, Digest, InvalidManifest, MANIFEST_BYTES_MAX, Manifest, Reference, RepositoryName,
-};
+use sampan_oci::{Digest, InvalidManifest, MANIFEST_BYTES_MAX, Manifest, Reference, RepositoryName};
 use tokio::time::timeout;
 
-use crate::body::Reader;
 use crate::challenge::{self, InvalidChallenge};
 use crate::health::Pulse;
 use crate::limits::{REDIRECTS_MAX, TAGS_BYTES_MAX, TAGS_MAX};
-use crate::request::{Request, bounded, check, content_length, finish, header, send};
+use crate::part::{Part, whole_body};
+use crate::request::{Request, bounded, check, content_length, finish, header, send, whole};
 use crate::token::{Issuer, Tokens};
 use crate::{
     BlobBody, Client, FetchedManifest, Health, Limits, Referrers, TagsPage, UpstreamConfig, UpstreamError,
@@ -40,33 +38,13 @@ pub(crate) struct Conversation {
     pulse: Pulse,
 }
 
-/// A part of a blob to ask for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Part {
-    pub(crate) start: u64,
-    /// One past the last byte; `None`: to the end.
-    pub(crate) end: Option<u64>,
-    pub(crate) size: Option<u64>,
-}
-
-impl Part {
-    fn header(self) -> String {
-        match self.end {
-            Some(end) => format!("bytes={}-{}", self.start, end - 1),
-            None => format!("bytes={}-", self.start),
-        }
-    }
-
-    /// Whether `told` is exactly what was asked for.
-    fn is_answered_by(self, told: ContentRange) -> bool {
-        let end_fits = match (self.end, told.total) {
-            (Some(end), _) => told.end == end,
-            (None, Some(total)) => told.end == total,
-            (None, None) => false,
-        };
-        let size_fits = self.size.is_none() || told.total.is_none() || told.total == self.size;
-        told.start == self.start && end_fits && size_fits
-    }
+/// An answer, and who gave it.
+pub(crate) struct Landed {
+    pub(crate) response: Response,
+    /// The address that gave it.
+    pub(crate) url: Url,
+    /// Whether that is the registry itself, asked as such; no redirect led there.
+    pub(crate) at_home: bool,
 }
 
 impl Conversation {
@@ -76,6 +54,10 @@ impl Conversation {
 
     pub(crate) fn config(&self) -> &UpstreamConfig {
         &self.config
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -173,25 +155,47 @@ impl Conversation {
         Ok(FetchedManifest { bytes, manifest })
     }
 
-    /// Asks for a blob and follows redirects by our rules. Also tells whether the upstream itself answered.
-    async fn blob(
+    /// The request for a blob, or a part of it, to the registry itself.
+    pub(crate) fn blob_request(
         &self,
         method: Method,
         repository: &RepositoryName,
         digest: &Digest,
         range: Option<String>,
-    ) -> Result<(Response, bool), UpstreamError> {
+    ) -> Result<Request, UpstreamError> {
         let url = self.address(Some(repository), &["blobs", &digest.to_string()])?;
-        let request = Request { method, url, accept: ANYTHING, range };
-        in_time(&self.limits, self.follow(request, repository)).await
+        Ok(Request { method, url, accept: ANYTHING, range })
     }
 
-    async fn follow(
+    /// Asks the registry, and follows redirects by our rules.
+    pub(crate) async fn follow(
+        &self,
+        request: Request,
+        repository: &RepositoryName,
+    ) -> Result<Landed, UpstreamError> {
+        let all = async {
+            let response = self.converse(&request, repository).await?;
+            self.led(request, response, true).await
+        };
+        in_time(&self.limits, all).await
+    }
+
+    /// Asks an address the registry led to before, without asking the registry, and follows redirects from there.
+    pub(crate) async fn revisit(&self, request: Request) -> Result<Landed, UpstreamError> {
+        let all = async {
+            let response = send(&self.client, &self.limits, &request, None).await?;
+            self.led(request, response, false).await
+        };
+        in_time(&self.limits, all).await
+    }
+
+    /// Follows where the answer to `request` leads.
+    async fn led(
         &self,
         mut request: Request,
-        repository: &RepositoryName,
-    ) -> Result<(Response, bool), UpstreamError> {
-        let mut response = self.converse(&request, repository).await?;
+        mut response: Response,
+        mut at_home: bool,
+    ) -> Result<Landed, UpstreamError> {
         let mut seen = HashSet::from([request.url.clone()]);
         while is_redirect(response.status()) {
             let to = target(&response, &request.url)?;
@@ -208,10 +212,11 @@ impl Conversation {
                 self.client.watch(&to)?;
             }
             request.url = to;
+            at_home = false;
             // A fresh request: no token leaves the upstream's own origin, not even back to it by a detour.
             response = send(&self.client, &self.limits, &request, None).await?;
         }
-        Ok((response, seen.len() == 1))
+        Ok(Landed { response, url: request.url, at_home })
     }
 
     pub(crate) async fn head_blob(
@@ -219,7 +224,8 @@ impl Conversation {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<u64>, UpstreamError> {
-        let (response, at_home) = self.blob(Method::HEAD, repository, digest, None).await?;
+        let request = self.blob_request(Method::HEAD, repository, digest, None)?;
+        let Landed { response, at_home, .. } = self.follow(request, repository).await?;
         // Addresses signed for GET alone refuse HEAD; that the registry sent us there says that the blob is there.
         if !at_home && matches!(response.status().as_u16(), 401 | 403 | 405 | 501) {
             return Ok(None);
@@ -233,26 +239,13 @@ impl Conversation {
         digest: &Digest,
         part: Option<Part>,
     ) -> Result<BlobBody, UpstreamError> {
-        let (response, at_home) = self.blob(Method::GET, repository, digest, part.map(Part::header)).await?;
+        let request = self.blob_request(Method::GET, repository, digest, part.map(Part::header))?;
+        let Landed { response, at_home, .. } = self.follow(request, repository).await?;
         let response = check(response, &self.limits, at_home).await?;
-        let length = content_length(&response);
-        let Some(part) = part else {
-            let response = whole(response)?;
-            let reader = Reader::new(response, self.limits.clone(), length);
-            return Ok(BlobBody { size: length, offset: 0, stream: reader.into_stream() });
-        };
-        if response.status() == StatusCode::OK {
-            return Err(UpstreamError::RangeRefused);
+        match part {
+            Some(part) => part.body(response, &self.limits),
+            None => whole_body(response, &self.limits, None),
         }
-        let told: Option<ContentRange> = header(&response, &CONTENT_RANGE).and_then(|text| text.parse().ok());
-        let honest = told.filter(|told| {
-            response.status() == StatusCode::PARTIAL_CONTENT
-                && part.is_answered_by(*told)
-                && length.is_none_or(|length| length == told.end - told.start)
-        });
-        let told = honest.ok_or(UpstreamError::Protocol("it sent another part than the one asked for"))?;
-        let reader = Reader::new(response, self.limits.clone(), Some(told.end - told.start));
-        Ok(BlobBody { size: told.total.or(part.size), offset: told.start, stream: reader.into_stream() })
     }
 
     pub(crate) async fn tags(
@@ -341,15 +334,6 @@ fn target(response: &Response, from: &Url) -> Result<Url, UpstreamError> {
     Ok(to)
 }
 
-/// Refuses every success but a whole body: a 206 nobody asked for, a 204.
-fn whole(response: Response) -> Result<Response, UpstreamError> {
-    if response.status() == StatusCode::OK {
-        Ok(response)
-    } else {
-        Err(UpstreamError::Protocol("it sent something else than the whole"))
-    }
-}
-
 /// The digest that `Docker-Content-Digest` claims.
 fn claimed_digest(response: &Response) -> Result<Option<Digest>, UpstreamError> {
     let Some(value) = response.headers().get(DIGEST_HEADER) else { return Ok(None) };
@@ -377,26 +361,6 @@ mod tests {
             let url = address(&base, Some(&name), &["manifests", &reference.to_string()]).unwrap();
             prop_assert_eq!(url.path(), format!("/v2/{name}/manifests/{reference}"));
             prop_assert_eq!(&Url::parse(url.as_str()).unwrap(), &url, "nothing changes when it is read again");
-        }
-    }
-
-    #[test]
-    fn a_part_is_answered_by_itself_alone() {
-        let closed = Part { start: 5, end: Some(10), size: Some(20) };
-        let open = Part { start: 5, end: None, size: None };
-        for (told, is_closed, is_open) in [
-            ("bytes 5-9/20", true, false),
-            ("bytes 5-9/*", true, false),
-            ("bytes 5-9/21", false, false),
-            ("bytes 5-9/10", false, true),
-            ("bytes 4-9/20", false, false),
-            ("bytes 5-8/20", false, false),
-            ("bytes 5-10/20", false, false),
-            ("bytes 5-19/20", false, true),
-        ] {
-            let told_range: ContentRange = told.parse().unwrap();
-            assert_eq!(closed.is_answered_by(told_range), is_closed, "5..10 of 20 by {told}");
-            assert_eq!(open.is_answered_by(told_range), is_open, "5.. by {told}");
         }
     }
 }

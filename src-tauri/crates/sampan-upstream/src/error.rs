@@ -20,8 +20,14 @@ pub enum UpstreamError {
     /// 429.
     #[error("the registry's rate limit is used up")]
     RateLimited {
-        /// How long to wait, where the upstream said so in seconds; at most five minutes.
+        /// How long to wait, where the upstream said so; at most five minutes.
         retry_after: Option<Duration>,
+    },
+    /// 503 with `Retry-After`: too much is asked of the upstream just now.
+    #[error("the registry is busy")]
+    Busy {
+        /// How long the upstream asks to wait; at most five minutes.
+        retry_after: Duration,
     },
     /// Another status. 401, 403 and 404 appear here only from the target of a redirect, whose address may have
     /// expired: asking the registry again gives a new one.
@@ -56,6 +62,9 @@ pub enum UpstreamError {
     /// blob be had.
     #[error("the registry does not give parts of this blob")]
     RangeRefused,
+    /// Its strong ETag or its size is not what the same place told before: another blob is there now.
+    #[error("the blob changed while it was fetched")]
+    Changed,
     /// The upstream broke HTTP or the distribution specification, or led somewhere we do not go.
     #[error("the registry broke the rules: {0}")]
     Protocol(&'static str),
@@ -65,14 +74,30 @@ impl UpstreamError {
     /// Whether asking again, now or later, may well succeed.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::RateLimited { .. } | Self::Unreachable(_) | Self::Timeout | Self::Truncated { .. } => true,
+            Self::RateLimited { .. }
+            | Self::Busy { .. }
+            | Self::Unreachable(_)
+            | Self::Timeout
+            | Self::Truncated { .. } => true,
             Self::Status(status) => *status >= 500 || matches!(status, 401 | 403 | 404 | 408 | 425),
             Self::NotFound
             | Self::Denied
             | Self::Mismatch { .. }
             | Self::InvalidManifest(_)
             | Self::RangeRefused
+            | Self::Changed
             | Self::Protocol(_) => false,
+        }
+    }
+
+    /// How long the upstream asked to be left alone, where it did.
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::RateLimited { retry_after } = self {
+            *retry_after
+        } else if let Self::Busy { retry_after } = self {
+            Some(*retry_after)
+        } else {
+            None
         }
     }
 
@@ -81,11 +106,13 @@ impl UpstreamError {
         match self {
             Self::NotFound | Self::Denied => Failure::NotFound,
             Self::RateLimited { .. } => Failure::RateLimited,
-            Self::Status(_) => Failure::Upstream,
+            Self::Busy { .. } | Self::Status(_) => Failure::Upstream,
             Self::Unreachable(_) | Self::Timeout | Self::Truncated { .. } => Failure::Unreachable,
-            Self::Mismatch { .. } | Self::InvalidManifest(_) | Self::RangeRefused | Self::Protocol(_) => {
-                Failure::Mismatch
-            }
+            Self::Mismatch { .. }
+            | Self::InvalidManifest(_)
+            | Self::RangeRefused
+            | Self::Changed
+            | Self::Protocol(_) => Failure::Mismatch,
         }
     }
 
@@ -180,6 +207,7 @@ mod tests {
             UpstreamError::Unreachable(String::new()),
             UpstreamError::Truncated { got: 1, expected: 2 },
             UpstreamError::RateLimited { retry_after: None },
+            UpstreamError::Busy { retry_after: Duration::ZERO },
             UpstreamError::Status(503),
             UpstreamError::Status(403),
         ] {
@@ -190,6 +218,7 @@ mod tests {
             UpstreamError::Denied,
             UpstreamError::Status(400),
             UpstreamError::RangeRefused,
+            UpstreamError::Changed,
             UpstreamError::Protocol("x"),
         ] {
             assert!(!error.is_transient(), "{error}");

@@ -2,8 +2,9 @@
 //!
 //! Owns what happens on the wire between Sampan and an upstream, and turns every way an upstream fails or lies into
 //! one [`UpstreamError`]. Asks anonymously, always: nothing here knows a password.
-//! Never touches the disk, never decides what is kept, never asks twice what was answered (but for one renewed token),
-//! never follows an address of an upstream's making that [`redirect`] or [`challenge`] does not allow.
+//! Never touches the disk, never decides what is kept, never follows an address of an upstream's making that
+//! [`redirect`] or [`challenge`] does not allow. Never asks twice what was answered, but for one renewed token, the few
+//! expired addresses of a [`BlobSource`], and a first part that tells no size.
 //! Start reading at [`Upstream`].
 
 mod address;
@@ -15,8 +16,10 @@ mod error;
 mod health;
 mod limits;
 mod listing;
+mod part;
 pub mod redirect;
 mod request;
+mod source;
 mod token;
 mod upstream;
 
@@ -27,4 +30,5 @@ pub use health::Health;
 pub use limits::Limits;
 pub use listing::{Referrers, TagsPage};
 pub use reqwest::Url;
+pub use source::BlobSource;
 pub use upstream::{FetchedManifest, Upstream, UpstreamConfig};

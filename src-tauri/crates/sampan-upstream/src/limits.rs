@@ -31,8 +31,12 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept for the next request: less than registries keep them, so that none is used in
 /// the moment it is closed.
 pub(crate) const POOL_IDLE: Duration = Duration::from_secs(30);
+/// How long the body of an answer nobody wants may take: past that, a new connection is the better deal.
+pub(crate) const FINISH: Duration = Duration::from_secs(2);
 /// Redirects followed for one blob.
 pub(crate) const REDIRECTS_MAX: usize = 5;
+/// New addresses asked for after the one of a blob expired (SECURITY R36).
+pub(crate) const RENEWALS_MAX: u32 = 5;
 /// All header names and values of one answer.
 pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// A token endpoint's answer.

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use jiff::fmt::rfc2822;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, HeaderValue, RANGE,
-    RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderName, HeaderValue,
+    RANGE, RETRY_AFTER,
 };
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::timeout;
 
 use crate::body::Reader;
 use crate::error::died_before_answer;
-use crate::limits::{HEAD_BYTES_MAX, Limits, RETRY_AFTER_MAX};
+use crate::limits::{FINISH, HEAD_BYTES_MAX, Limits, RETRY_AFTER_MAX};
 use crate::token::Token;
 use crate::{Client, UpstreamError};
 
@@ -85,26 +86,48 @@ pub(crate) async fn check(
             Ok(response)
         };
     }
-    let retry_after =
-        header(&response, &RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+    let retry_after = header(&response, &RETRY_AFTER).and_then(|text| wait(text, header(&response, &DATE)));
     finish(response, limits).await;
-    Err(match status {
-        StatusCode::NOT_FOUND if at_home => UpstreamError::NotFound,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if at_home => UpstreamError::Denied,
-        StatusCode::TOO_MANY_REQUESTS => {
-            UpstreamError::RateLimited { retry_after: retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)) }
-        }
-        StatusCode::RANGE_NOT_SATISFIABLE => UpstreamError::RangeRefused,
+    Err(match (status, retry_after) {
+        (StatusCode::NOT_FOUND, _) if at_home => UpstreamError::NotFound,
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if at_home => UpstreamError::Denied,
+        (StatusCode::TOO_MANY_REQUESTS, retry_after) => UpstreamError::RateLimited { retry_after },
+        (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after)) => UpstreamError::Busy { retry_after },
+        (StatusCode::RANGE_NOT_SATISFIABLE, _) => UpstreamError::RangeRefused,
         _ if status.is_redirection() => UpstreamError::Protocol("it redirected what it must answer itself"),
-        other => UpstreamError::Status(other.as_u16()),
+        (other, _) => UpstreamError::Status(other.as_u16()),
     })
+}
+
+/// How long `Retry-After` asks to wait, in seconds or until a date (RFC 9110, section 10.2.3); at most
+/// [`RETRY_AFTER_MAX`]. A date is measured against the answer's own `Date`: our clock may be wrong.
+fn wait(retry_after: &str, date: Option<&str>) -> Option<Duration> {
+    let text = retry_after.trim();
+    let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than fit are more seconds than are believed.
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        let read = |text: &str| rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok();
+        // A date that is over already asks for no wait.
+        Duration::try_from(read(text)?.duration_since(read(date?)?)).unwrap_or_default()
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// Refuses every success but a whole body: a 206 nobody asked for, a 204.
+pub(crate) fn whole(response: Response) -> Result<Response, UpstreamError> {
+    if response.status() == StatusCode::OK {
+        Ok(response)
+    } else {
+        Err(UpstreamError::Protocol("it sent something else than the whole"))
+    }
 }
 
 /// Reads the rest of an answer nobody wants: connections are dear on slow links, and only an empty one is used again.
 pub(crate) async fn finish(response: Response, limits: &Limits) {
     if content_length(&response).is_some_and(|size| size <= ERROR_BYTES_MAX as u64) {
         // Only the connection is at stake.
-        let _ = bounded(response, limits, ERROR_BYTES_MAX).await;
+        let _ = timeout(FINISH, bounded(response, limits, ERROR_BYTES_MAX)).await;
     }
 }
 
@@ -137,4 +160,31 @@ pub(crate) fn content_length(response: &Response) -> Option<u64> {
 /// A header as text, if it is there and printable.
 pub(crate) fn header<'a>(response: &'a Response, name: &HeaderName) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        const NOW: Option<&str> = Some("Sat, 21 Nov 2026 12:00:00 GMT");
+        for (text, date, seconds) in [
+            ("0", None, Some(0)),
+            (" 7 ", None, Some(7)),
+            ("301", None, Some(300)),
+            ("99999999999999999999999", None, Some(300)),
+            ("Sat, 21 Nov 2026 12:00:09 GMT", NOW, Some(9)),
+            ("Sat, 21 Nov 2026 11:59:00 GMT", NOW, Some(0)),
+            ("Sun, 22 Nov 2026 12:00:00 GMT", NOW, Some(300)),
+            ("Sat, 21 Nov 2026 12:00:09 GMT", None, None),
+            ("Sat, 21 Nov 2026 12:00:09 GMT", Some("yesterday"), None),
+            ("-1", NOW, None),
+            ("1.5", NOW, None),
+            ("soon", NOW, None),
+            ("", NOW, None),
+        ] {
+            assert_eq!(wait(text, date), seconds.map(Duration::from_secs), "{text:?} at {date:?}");
+        }
+    }
 }

@@ -160,13 +160,14 @@ fn margin(lifetime: Duration) -> Duration {
 }
 
 /// The same error once more; the errors of a token endpoint are plain facts.
-fn again(error: &UpstreamError) -> UpstreamError {
+pub(crate) fn again(error: &UpstreamError) -> UpstreamError {
     match error {
         UpstreamError::NotFound => UpstreamError::NotFound,
         UpstreamError::Denied => UpstreamError::Denied,
         UpstreamError::RateLimited { retry_after } => {
             UpstreamError::RateLimited { retry_after: *retry_after }
         }
+        UpstreamError::Busy { retry_after } => UpstreamError::Busy { retry_after: *retry_after },
         UpstreamError::Status(status) => UpstreamError::Status(*status),
         UpstreamError::Unreachable(why) => UpstreamError::Unreachable(why.clone()),
         UpstreamError::Timeout => UpstreamError::Timeout,
@@ -177,6 +178,7 @@ fn again(error: &UpstreamError) -> UpstreamError {
             UpstreamError::Mismatch { expected: *expected, actual: actual.clone() }
         }
         UpstreamError::RangeRefused => UpstreamError::RangeRefused,
+        UpstreamError::Changed => UpstreamError::Changed,
         UpstreamError::Protocol(why) => UpstreamError::Protocol(why),
         UpstreamError::InvalidManifest(_) => UpstreamError::Protocol("its token is none"),
     }

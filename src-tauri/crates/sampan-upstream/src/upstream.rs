@@ -6,8 +6,9 @@ use bytes::Bytes;
 use reqwest::Url;
 use sampan_oci::{Digest, Manifest, Reference, RegistryName, RepositoryName};
 
-use crate::conversation::{Conversation, Part};
-use crate::{BlobBody, Client, Health, Limits, Referrers, TagsPage, UpstreamError};
+use crate::conversation::Conversation;
+use crate::part::Part;
+use crate::{BlobBody, BlobSource, Client, Health, Limits, Referrers, TagsPage, UpstreamError};
 
 /// Which registry an upstream is, and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,11 +120,13 @@ impl Upstream {
         range: std::ops::Range<u64>,
         size: u64,
     ) -> Result<BlobBody, UpstreamError> {
-        if range.is_empty() || range.end > size {
-            return Err(UpstreamError::Protocol("no such part was asked for"));
-        }
-        let part = Part { start: range.start, end: Some(range.end), size: Some(size) };
+        let part = Part::of(range, size)?;
         self.0.noted(self.0.get_blob(repository, digest, Some(part)).await)
+    }
+
+    /// A blob that is going to be asked for in many requests. Nothing is sent yet.
+    pub fn blob_source(&self, repository: &RepositoryName, digest: &Digest) -> BlobSource {
+        BlobSource::new(self.0.clone(), repository.clone(), *digest)
     }
 
     /// Lists tags, at most `n` (never more than 1000), after `last`.

@@ -4,6 +4,7 @@ mod blobs;
 mod listings;
 mod manifests;
 mod redirects;
+mod sources;
 mod tokens;
 
 use futures_util::TryStreamExt as _;

@@ -79,7 +79,8 @@ async fn an_endless_manifest_is_dropped_after_four_mebibytes() {
     let error = upstream(&fake).get_manifest(&image.repository, &reference("3.20")).await.unwrap_err();
     assert!(matches!(error, UpstreamError::InvalidManifest(InvalidManifest::TooLarge)), "{error:?}");
     let written = fake.body_bytes(Kind::Manifest);
-    assert!(written < 16 * 1024 * 1024, "only what fits into the sockets' buffers comes on top: {written}");
+    // Linux lets them grow to 32 MiB for receiving and 4 MiB for sending.
+    assert!(written < 48 * 1024 * 1024, "only what fits into the sockets' buffers comes on top: {written}");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ async fn a_redirect_carries_nothing_but_what_it_needs() {
     );
     assert_eq!(seen.header("range"), Some(format!("bytes=7-{}", layer.size() - 1)).as_deref());
     assert_eq!(seen.header("accept-encoding"), Some("identity"));
-    assert_eq!(seen.query, "Signature=secret", "the signed address is used as it came");
+    assert_eq!(seen.query, "Signature=secret&serial=1", "the signed address is used as it came");
 }
 
 #[tokio::test]
