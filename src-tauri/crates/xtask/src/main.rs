@@ -53,6 +53,9 @@ enum Bench {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
+    /// Sampan beside docker, docker-registry and aria2c over a simulated slow, lossy link (root, Linux).
+    #[cfg(target_os = "linux")]
+    Link(Box<bench::link::Options>),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +84,7 @@ fn bench(environment: &Environment, what: &Bench) -> anyhow::Result<()> {
     match what {
         Bench::Pull { reps } => bench::pull::run(environment, *reps),
         Bench::Idle { seconds } => bench::idle::run(environment, std::time::Duration::from_secs(*seconds)),
+        Bench::Link(options) => bench::link::run(environment, options),
     }
 }
 

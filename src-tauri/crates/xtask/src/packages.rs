@@ -78,6 +78,72 @@ pub(crate) const DESKTOP_RUN: &[Need] = &[Need {
     pacman: &["ttf-dejavu"],
 }];
 
+/// What pulls and what is pulled from, in `cargo xtask bench link`.
+pub(crate) const CONTAINERS: &[Need] = &[DOCKERD, DOCKER_REGISTRY, UNSHARE];
+
+/// Further, for that: namespaces, and the clients to compare with.
+pub(crate) const LINK: &[Need] = &[
+    Need {
+        name: "ip",
+        why: "makes the network namespaces that the simulated link joins",
+        probe: Probe::Program(&["ip"]),
+        apt: &["iproute2"],
+        dnf: &["iproute"],
+        pacman: &["iproute2"],
+    },
+    Need {
+        name: "nsenter",
+        why: "starts programs in the far network namespace",
+        probe: Probe::Program(&["nsenter"]),
+        apt: &["util-linux"],
+        dnf: &["util-linux"],
+        pacman: &["util-linux"],
+    },
+    Need {
+        name: "aria2c",
+        why: "downloads with sixteen connections, to compare with",
+        probe: Probe::Program(&["aria2c"]),
+        apt: &["aria2"],
+        dnf: &["aria2"],
+        pacman: &["aria2"],
+    },
+    Need {
+        name: "curl",
+        why: "downloads one blob through Sampan",
+        probe: Probe::Program(&["curl"]),
+        apt: &["curl"],
+        dnf: &["curl"],
+        pacman: &["curl"],
+    },
+];
+
+const DOCKERD: Need = Need {
+    name: "dockerd",
+    why: "a real Docker to pull with (its package starts a system-wide Docker too; tests use one of their own)",
+    probe: Probe::Program(&["dockerd"]),
+    apt: &["docker.io"],
+    dnf: &["moby-engine"],
+    pacman: &["docker"],
+};
+
+const DOCKER_REGISTRY: Need = Need {
+    name: "docker-registry",
+    why: "a real registry to stand for Docker Hub (its package starts one on port 5000 too)",
+    probe: Probe::Program(&["docker-registry"]),
+    apt: &["docker-registry"],
+    dnf: &[],
+    pacman: &[],
+};
+
+const UNSHARE: Need = Need {
+    name: "unshare",
+    why: "mount namespaces, so that a test's hosts file is the test's alone",
+    probe: Probe::Program(&["unshare"]),
+    apt: &["util-linux"],
+    dnf: &["util-linux"],
+    pacman: &["util-linux"],
+};
+
 /// Further, for the tests: a display, a session bus, a browser driver and real container tools.
 pub(crate) const TESTS: &[Need] = &[
     Need {
@@ -104,22 +170,8 @@ pub(crate) const TESTS: &[Need] = &[
         dnf: &[],
         pacman: &[],
     },
-    Need {
-        name: "dockerd",
-        why: "a real Docker to pull with (its package starts a system-wide Docker too; tests use one of their own)",
-        probe: Probe::Program(&["dockerd"]),
-        apt: &["docker.io"],
-        dnf: &["moby-engine"],
-        pacman: &["docker"],
-    },
-    Need {
-        name: "docker-registry",
-        why: "a real registry to stand for Docker Hub (its package starts one on port 5000 too)",
-        probe: Probe::Program(&["docker-registry"]),
-        apt: &["docker-registry"],
-        dnf: &[],
-        pacman: &[],
-    },
+    DOCKERD,
+    DOCKER_REGISTRY,
     Need {
         name: "skopeo",
         why: "a second client, and what fills the registry",
@@ -136,14 +188,7 @@ pub(crate) const TESTS: &[Need] = &[
         dnf: &["podman"],
         pacman: &["podman"],
     },
-    Need {
-        name: "unshare",
-        why: "mount namespaces, so that a test's hosts file is the test's alone",
-        probe: Probe::Program(&["unshare"]),
-        apt: &["util-linux"],
-        dnf: &["util-linux"],
-        pacman: &["util-linux"],
-    },
+    UNSHARE,
 ];
 
 /// The package managers whose names the tables know.
@@ -258,7 +303,7 @@ mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = &'static Need> {
-        [ENGINE, DESKTOP_BUILD, DESKTOP_RUN, TESTS].into_iter().flatten()
+        [ENGINE, DESKTOP_BUILD, DESKTOP_RUN, TESTS, CONTAINERS, LINK].into_iter().flatten()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! An image to pull: six layers of bytes that do not compress, in an OCI image layout.
+//! Images to pull, in an OCI image layout; and the usual one: six layers of bytes that do not compress.
 
 use std::{fs, io::Write as _, path::Path};
 
@@ -20,22 +20,53 @@ pub(crate) struct Image {
     pub(crate) blob_bytes: u64,
 }
 
-/// Writes the layout into `folder`, tagged `bench`. The same bytes every time.
+/// A layer as it is stored.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// The compressed bytes.
+    pub(crate) packed: Vec<u8>,
+    /// The digest of the bytes before they were compressed (image-spec, config.md, "diff_ids").
+    pub(crate) content: String,
+}
+
+/// Writes the usual image's layout into `folder`, tagged `bench`. The same bytes every time.
 ///
 /// # Errors
 /// The disk.
 pub(crate) fn write(folder: &Path) -> Result<Image> {
-    let blobs = folder.join("blobs/sha256");
-    fs::create_dir_all(&blobs)?;
-    let mut random = Random(0x5a6d_7061_6e21);
-    let (mut layers, mut contents) = (Vec::new(), Vec::new());
-    for (number, megabytes) in LAYERS_MB.into_iter().enumerate() {
+    let mut random = Random::new(0x5a6d_7061_6e21);
+    let layers = LAYERS_MB.into_iter().enumerate().map(|(number, megabytes)| {
         let tar = layer(&mut random, number, megabytes)?;
-        contents.push(digest(&tar));
         let mut gzip = GzEncoder::new(Vec::new(), Compression::none());
         gzip.write_all(&tar)?;
-        layers.push(put(&blobs, "application/vnd.oci.image.layer.v1.tar+gzip", &gzip.finish()?)?);
+        Ok(Layer { packed: gzip.finish()?, content: digest(&tar) })
+    });
+    assemble(folder, layers)
+}
+
+/// Writes an image of these layers into `folder` as a layout, tagged `bench`.
+///
+/// # Errors
+/// The disk, or a layer's.
+pub(crate) fn assemble(folder: &Path, made: impl Iterator<Item = Result<Layer>>) -> Result<Image> {
+    let blobs = folder.join("blobs/sha256");
+    fs::create_dir_all(&blobs)?;
+    let (mut layers, mut contents) = (Vec::new(), Vec::new());
+    for layer in made {
+        let layer = layer?;
+        layers.push(put(&blobs, "application/vnd.oci.image.layer.v1.tar+gzip", &layer.packed)?);
+        contents.push(layer.content);
     }
+    finish(folder, &layers, &contents)
+}
+
+/// Writes what goes around layers that are stored already: configuration, manifest, index.
+///
+/// # Errors
+/// The disk.
+pub(crate) fn finish(folder: &Path, layers: &[Value], contents: &[String]) -> Result<Image> {
+    let blobs = folder.join("blobs/sha256");
+    fs::create_dir_all(&blobs)?;
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
@@ -78,20 +109,29 @@ fn put(blobs: &Path, media_type: &str, bytes: &[u8]) -> Result<Value> {
     Ok(json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() }))
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 /// xorshift64*: quick, and the same on every machine.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn fill(&mut self, bytes: &mut [u8]) {
+    /// `seed` is anything but 0, which would stay 0.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            let word = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes();
+            let word = self.next().to_le_bytes();
             for (byte, value) in chunk.iter_mut().zip(word) {
                 *byte = value;
             }
@@ -107,8 +147,8 @@ mod tests {
 
     #[test]
     fn a_layer_is_a_gzipped_tar_that_does_not_compress_and_repeats_exactly() {
-        let tar = layer(&mut Random(7), 0, 2).unwrap();
-        assert_eq!(tar, layer(&mut Random(7), 0, 2).unwrap(), "two runs measure the same image");
+        let tar = layer(&mut Random::new(7), 0, 2).unwrap();
+        assert_eq!(tar, layer(&mut Random::new(7), 0, 2).unwrap(), "two runs measure the same image");
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
         packed.write_all(&tar).unwrap();
         assert!(

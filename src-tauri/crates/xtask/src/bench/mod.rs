@@ -1,8 +1,13 @@
-//! Measurements on this machine alone: everything listens on loopback and writes into a temporary folder.
+//! Measurements on this machine alone: everything listens on loopback, or in network namespaces made for it, and writes
+//! into a temporary folder.
 
 pub(crate) mod idle;
+pub(crate) mod link;
 pub(crate) mod pull;
 
+mod dockerd;
 mod image;
+mod mirror;
 mod process;
 mod registry;
+mod spread;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+pub(crate) use rustix::process::Signal;
 
 /// How long a program may take to end after SIGTERM. dockerd is the slow one.
 const GRACE: Duration = Duration::from_secs(20);
@@ -63,19 +64,21 @@ impl Running {
         Ok(())
     }
 
+    /// SIGKILL: no goodbye. Waits for the end.
+    pub(crate) fn kill(&mut self) {
+        // Both fail only if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// SIGTERM, then after a grace period SIGKILL; waits for the end.
     pub(crate) fn stop(&mut self) {
         if !self.is_alive() {
             return;
         }
-        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw) {
-            // It may have ended just now; then the wait below says so.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
+        signal(self.pid(), Signal::TERM);
         if wait_until(GRACE, || !self.is_alive()).is_err() {
-            // Both fail only if it is gone already.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            self.kill();
         }
     }
 }
@@ -83,6 +86,13 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Sends a signal to a process known to be ours. One that has ended just now is no error: whoever waits for it will see.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
     }
 }
 
@@ -169,6 +179,13 @@ pub(crate) fn pss_bytes(pids: &[u32]) -> u64 {
     pids.iter().filter_map(kilobytes).sum::<u64>() * 1024
 }
 
+/// The most memory this process ever had resident (VmHWM), in bytes.
+pub(crate) fn peak_rss_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
 /// CPU time these processes have used, user and system, in clock ticks (100 a second on every Linux there is: USER_HZ).
 pub(crate) fn cpu_ticks(pids: &[u32]) -> u64 {
     pids.iter().filter_map(|&pid| Stat::of(pid)).map(|stat| stat.ticks).sum()
@@ -217,6 +234,7 @@ mod tests {
         assert!(tree(std::process::id()).contains(&pid), "started by us");
         assert!(exists(pid));
         assert!(pss_bytes(&[pid]) > 0, "a process takes memory");
+        assert!(peak_rss_bytes(pid) > Some(0), "and took some before");
         child.stop();
         assert!(!exists(pid), "ended and collected");
     }

@@ -19,14 +19,14 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Serves `<folder>/<name>` on a loopback port; a pull-through proxy if given an upstream port.
-    pub(crate) fn start(folder: &Path, name: &str, port: u16, upstream: Option<u16>) -> Result<Self> {
+    /// Serves `<folder>/<name>` on a loopback port; a pull-through proxy if given an upstream's origin
+    /// (`http://127.0.0.1:5000`).
+    pub(crate) fn start(folder: &Path, name: &str, port: u16, upstream: Option<&str>) -> Result<Self> {
         let (storage, config, log) =
             (folder.join(name), folder.join(format!("{name}.yml")), folder.join(format!("{name}.log")));
         fs::create_dir_all(&storage)?;
-        let proxy = upstream
-            .map(|port| format!("proxy: {{remoteurl: \"http://127.0.0.1:{port}\"}}\n"))
-            .unwrap_or_default();
+        let proxy =
+            upstream.map(|origin| format!("proxy: {{remoteurl: \"{origin}\"}}\n")).unwrap_or_default();
         let text = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: \"{}\"}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n{proxy}",
             storage.display()
