@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Zoned};
 
 use sampan_desktop::engine::Locale;
-use sampan_desktop::engine::api::{MirrorState, NotKeeping, Pull, PullState, Snapshot};
+use sampan_desktop::engine::api::{MirrorState, NotKeeping, Pull, PullState, Snapshot, SpeedLimit};
 
 /// A menu longer than this hides what it is for.
 const PULLS_MAX: usize = 3;
@@ -36,6 +36,8 @@ pub(crate) enum Item {
     Choice(Action, String),
     /// Opens a second menu.
     Submenu(String, Vec<(Action, String)>),
+    /// Opens a second menu of which one line holds: the one of that index.
+    OneOf(String, Vec<(Action, String)>, usize),
     Separator,
 }
 
@@ -46,7 +48,45 @@ pub(crate) enum Action {
     Setup,
     Pause(PauseFor),
     Resume,
+    Limit(Limit),
     Quit,
+}
+
+/// The speed limits to choose from. Any other is set by the window's page or by `sampan limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Unlimited,
+    /// Leaves room for a call.
+    Low,
+    Middle,
+    High,
+    /// Another one, as it is.
+    Custom,
+}
+
+impl Limit {
+    const OFFERED: [Self; 4] = [Self::Unlimited, Self::Low, Self::Middle, Self::High];
+
+    /// The choice that stands for `limit`, in bytes per second.
+    fn of(limit: Option<u64>) -> Self {
+        let stands = |offered: &Self| match (offered.change(), limit) {
+            (Some(SpeedLimit::Off), None) => true,
+            (Some(SpeedLimit::BytesPerSecond(offered)), Some(limit)) => offered == limit,
+            (Some(_) | None, _) => false,
+        };
+        Self::OFFERED.into_iter().find(stands).unwrap_or(Self::Custom)
+    }
+
+    /// What choosing it changes; `None`: nothing, it is the one in force.
+    pub(crate) fn change(self) -> Option<SpeedLimit> {
+        match self {
+            Self::Unlimited => Some(SpeedLimit::Off),
+            Self::Low => Some(SpeedLimit::BytesPerSecond(250_000)),
+            Self::Middle => Some(SpeedLimit::BytesPerSecond(1_000_000)),
+            Self::High => Some(SpeedLimit::BytesPerSecond(5_000_000)),
+            Self::Custom => None,
+        }
+    }
 }
 
 /// How long a pause lasts. There is no endless one: people forget them.
@@ -60,13 +100,18 @@ pub(crate) enum PauseFor {
 /// Names for menus that tell a choice by its name; Linux tells it by the item itself.
 #[cfg(any(not(target_os = "linux"), test))]
 impl Action {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 12] = [
         Self::Open,
         Self::Setup,
         Self::Pause(PauseFor::QuarterHour),
         Self::Pause(PauseFor::Hour),
         Self::Pause(PauseFor::UntilTomorrow),
         Self::Resume,
+        Self::Limit(Limit::Unlimited),
+        Self::Limit(Limit::Low),
+        Self::Limit(Limit::Middle),
+        Self::Limit(Limit::High),
+        Self::Limit(Limit::Custom),
         Self::Quit,
     ];
 
@@ -79,6 +124,11 @@ impl Action {
             Self::Pause(PauseFor::Hour) => "pause-1h",
             Self::Pause(PauseFor::UntilTomorrow) => "pause-tomorrow",
             Self::Resume => "resume",
+            Self::Limit(Limit::Unlimited) => "limit-off",
+            Self::Limit(Limit::Low) => "limit-low",
+            Self::Limit(Limit::Middle) => "limit-middle",
+            Self::Limit(Limit::High) => "limit-high",
+            Self::Limit(Limit::Custom) => "limit-custom",
             Self::Quit => "quit",
         }
     }
@@ -148,11 +198,30 @@ pub(crate) fn serving(snapshot: &Snapshot, locale: Locale) -> Tray {
             ],
         )
     });
+    items.push(limits(snapshot.settings.speed_limit, locale));
     items.push(Item::Choice(Action::Open, text("tray.open")));
     items.push(Item::Choice(Action::Setup, text("tray.docker_setup")));
     items.push(Item::Separator);
     items.push(Item::Choice(Action::Quit, text("tray.quit")));
     Tray { icon, items }
+}
+
+/// The menu of speed limits; the one in force is marked, and has a line of its own where it is none of those offered.
+fn limits(limit: Option<u64>, locale: Locale) -> Item {
+    let current = Limit::of(limit);
+    let mut choices = Limit::OFFERED.to_vec();
+    if current == Limit::Custom {
+        choices.push(current);
+    }
+    let speed = |bytes: u64| format!("{}/s", size_text(i64::try_from(bytes).unwrap_or(i64::MAX), locale));
+    let label = |choice: Limit| match choice.change() {
+        Some(SpeedLimit::Off) => locale.text("tray.unlimited", &[]),
+        Some(SpeedLimit::BytesPerSecond(bytes)) => speed(bytes),
+        None => speed(limit.unwrap_or_default()),
+    };
+    let marked = choices.iter().position(|choice| *choice == current).unwrap_or(0);
+    let lines = choices.iter().map(|choice| (Action::Limit(*choice), label(*choice))).collect();
+    Item::OneOf(locale.text("tray.limit", &[]), lines, marked)
 }
 
 fn pull_text(pull: &Pull, locale: Locale) -> String {
@@ -213,7 +282,7 @@ mod tests {
     fn lines(tray: &Tray) -> Vec<&str> {
         let lines = tray.items.iter().map_while(|item| match item {
             Item::Line(text) => Some(text.as_str()),
-            Item::Choice(..) | Item::Submenu(..) | Item::Separator => None,
+            Item::Choice(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator => None,
         });
         lines.collect()
     }
@@ -221,7 +290,9 @@ mod tests {
     fn actions(tray: &Tray) -> Vec<Action> {
         let actions = tray.items.iter().flat_map(|item| match item {
             Item::Choice(action, _) => vec![*action],
-            Item::Submenu(_, choices) => choices.iter().map(|(action, _)| *action).collect(),
+            Item::Submenu(_, choices) | Item::OneOf(_, choices, _) => {
+                choices.iter().map(|(action, _)| *action).collect()
+            }
             Item::Line(_) | Item::Separator => Vec::new(),
         });
         actions.collect()
@@ -277,11 +348,39 @@ mod tests {
         flowing.cache.not_keeping = Some(NotKeeping::Paused);
         for snapshot in [paused, flowing] {
             let tray = serving(&snapshot, EN);
-            assert_eq!(actions(&tray), [Action::Resume, Action::Open, Action::Setup, Action::Quit]);
+            let mut actions = actions(&tray);
+            actions.retain(|action| !matches!(action, Action::Limit(_)));
+            assert_eq!(actions, [Action::Resume, Action::Open, Action::Setup, Action::Quit]);
         }
         let tray = serving(&snapshot(), EN);
         assert!(actions(&tray).contains(&Action::Pause(PauseFor::Hour)));
         assert!(!actions(&tray).contains(&Action::Resume), "there is nothing to resume");
+    }
+
+    #[test]
+    fn the_limit_in_force_is_marked_and_a_custom_one_has_a_line() {
+        let table: [(Option<u64>, &[&str], usize); 6] = [
+            (None, &["Unlimited", "250 kB/s", "1 MB/s", "5 MB/s"], 0),
+            (Some(250_000), &["Unlimited", "250 kB/s", "1 MB/s", "5 MB/s"], 1),
+            (Some(1_000_000), &["Unlimited", "250 kB/s", "1 MB/s", "5 MB/s"], 2),
+            (Some(5_000_000), &["Unlimited", "250 kB/s", "1 MB/s", "5 MB/s"], 3),
+            (Some(1_500_000), &["Unlimited", "250 kB/s", "1 MB/s", "5 MB/s", "1.5 MB/s"], 4),
+            (Some(10_000), &["Unlimited", "250 kB/s", "1 MB/s", "5 MB/s", "10 kB/s"], 4),
+        ];
+        for (limit, labels, marked) in table {
+            let mut snapshot = snapshot();
+            snapshot.settings.speed_limit = limit;
+            let shown = serving(&snapshot, EN).items.into_iter().find_map(|item| match item {
+                Item::OneOf(title, choices, marked) => Some((title, choices, marked)),
+                Item::Line(_) | Item::Choice(..) | Item::Submenu(..) | Item::Separator => None,
+            });
+            let (title, choices, at) = shown.expect("a menu of limits");
+            let texts: Vec<_> = choices.iter().map(|(_, text)| text.as_str()).collect();
+            assert_eq!((title.as_str(), texts.as_slice(), at), ("Speed limit", labels, marked), "{limit:?}");
+            let Action::Limit(current) = choices[at].0 else { panic!("{:?} sets no limit", choices[at].0) };
+            let change = limit.map_or(SpeedLimit::Off, SpeedLimit::BytesPerSecond);
+            assert_eq!(current.change().unwrap_or(change), change, "what is marked changes nothing");
+        }
     }
 
     #[test]

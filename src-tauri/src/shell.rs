@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use sampan_desktop::engine::api::{Code, Command, Reply, Snapshot};
+use sampan_desktop::engine::api::{Code, Command, Reply, SettingsChange, Snapshot};
 use sampan_desktop::engine::{self, Engine, Locale, Setup, StartFailure};
 use sampan_desktop::orders::Page;
 
@@ -152,6 +152,11 @@ impl<C: Fn(Action) + Clone + Send + Sync + 'static> Shell<C> {
                         change(engine, Command::Pause { seconds }).await;
                     }
                     Some(Action::Resume) => change(engine, Command::Resume).await,
+                    Some(Action::Limit(limit)) => {
+                        let speed_limit = limit.change();
+                        let wanted = SettingsChange { speed_limit, ..SettingsChange::default() };
+                        change(engine, Command::Configure { change: wanted }).await;
+                    }
                 },
                 changed = snapshots.changed() => {
                     if changed.is_err() {

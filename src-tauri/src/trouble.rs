@@ -147,6 +147,9 @@ pub(crate) mod tests {
             fetched_bytes: 0,
             rate: None,
             eta_seconds: None,
+            connections: 0,
+            retries: 0,
+            repaired: 0,
             layers: Vec::new(),
             client: "docker".to_owned(),
         }

@@ -112,6 +112,8 @@ pub struct Item {
     pub label: String,
     /// Whether it can be chosen.
     pub enabled: bool,
+    /// Whether it is marked as the one that holds.
+    pub checked: bool,
     /// The lines of its submenu.
     pub children: Vec<Item>,
 }
@@ -222,6 +224,8 @@ fn item(value: OwnedValue) -> Result<Item> {
     };
     // Absent means enabled (dbusmenu specification).
     let enabled = properties.get("enabled").is_none_or(|value| bool::try_from(value).unwrap_or(true));
+    let checked =
+        properties.get("toggle-state").is_some_and(|value| i32::try_from(value).is_ok_and(|on| on == 1));
     let children = children.into_iter().map(item).collect::<Result<_>>()?;
-    Ok(Item { id, label: text("label"), enabled, children })
+    Ok(Item { id, label: text("label"), enabled, checked, children })
 }

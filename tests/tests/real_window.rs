@@ -260,6 +260,14 @@ async fn real_tray_pauses_resumes_opens_one_window_and_quits() -> Result<()> {
     desktop.panel.until("Pause", |menu| tray::find(menu, "Pause").cloned()).await?;
     assert_eq!(app.snapshot().await?.mirror.paused_until, None);
 
+    for (line, limit) in [("250 kB/s", Some(250_000)), ("Unlimited", None)] {
+        desktop.panel.click(line).await?;
+        let marked =
+            desktop.panel.until(line, |menu| tray::find(menu, line).filter(|item| item.checked).cloned());
+        marked.await?;
+        assert_eq!(app.snapshot().await?.settings.speed_limit, limit, "{line} is marked because it holds");
+    }
+
     desktop.panel.click("Open Sampan").await?;
     let first = until_windows(&app, 1).await;
     desktop.panel.click("Open Sampan").await?;

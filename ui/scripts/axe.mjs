@@ -21,6 +21,7 @@ const dialog = async (page) => {
 };
 const SCENES = [
   { name: "now", fixture: "busy", hash: "now" },
+  { name: "now-limited", fixture: "busy&limit=1500000", hash: "now" },
   { name: "now-first", fixture: "first", hash: "now" },
   { name: "now-down", fixture: "down", hash: "now" },
   { name: "now-paused", fixture: "paused", hash: "now" },
@@ -61,6 +62,7 @@ const SCENES = [
       await page.getByTestId("setup-consent").waitFor();
     },
   },
+  { name: "settings-limited", fixture: "busy&limit=1500000", hash: "settings" },
   {
     name: "settings",
     fixture: "busy",

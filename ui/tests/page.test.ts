@@ -72,6 +72,23 @@ describe("the first page", () => {
     expect(the("pull-progress").getAttribute("aria-valuenow")).toBe("38");
   });
 
+  it("says what a pull takes, and nothing where it takes nothing", async () => {
+    await open("fixture=busy", "#/now");
+    expect(all("pull-effort").map((line) => line.textContent)).toEqual(["8 connections · 2 breaks repaired · 3 asked again"]);
+    const reply = await fixture(new URLSearchParams("fixture=busy&lang=en")).call({ call: "snapshot" });
+    if (reply.reply !== "snapshot") throw new Error("a snapshot was asked for");
+    const [pull] = reply.value.pulls;
+    if (!pull) throw new Error("a busy Sampan has pulls");
+    Object.assign(pull, { connections: 1, retries: 0, repaired: 1 });
+    tell({ kind: "snapshot", value: { ...reply.value, sequence: 1000 } });
+    await settle();
+    expect(all("pull-effort").map((line) => line.textContent)).toEqual(["1 connection · 1 break repaired"]);
+    pull.state = "complete";
+    tell({ kind: "snapshot", value: structuredClone({ ...reply.value, sequence: 1001 }) });
+    await settle();
+    expect(all("pull-effort"), "what ended has its own line").toEqual([]);
+  });
+
   it("says what to try where there is nothing yet", async () => {
     await open("fixture=first", "#/now");
     expect(the("pulls-empty").textContent).toContain("docker pull alpine");
@@ -197,8 +214,41 @@ describe("settings", () => {
     await choose("theme-select", "dark");
     expect(document.documentElement.dataset.theme).toBe("dark");
     expect(sent("configure")).toEqual([
-      { call: "configure", change: { language: "vi", theme: null } },
-      { call: "configure", change: { language: null, theme: "dark" } },
+      { call: "configure", change: { language: "vi", theme: null, speed_limit: null } },
+      { call: "configure", change: { language: null, theme: "dark", speed_limit: null } },
     ]);
+  });
+
+  it("set and lift the speed limit, and the header says that there is one", async () => {
+    await open("fixture=busy", "#/settings");
+    const select = the("limit-select") as HTMLSelectElement;
+    const choose = async (value: string): Promise<void> => {
+      select.value = value;
+      select.dispatchEvent(new Event("change", { bubbles: true }));
+      await settle();
+    };
+    expect(select.selectedOptions[0]?.textContent).toBe("Unlimited");
+    expect(all("header-limited"), "no limit needs no word").toEqual([]);
+    await choose("1000000");
+    expect(the("header-limited").textContent).toContain("Limited to 1 MB/s");
+    await choose("off");
+    expect(all("header-limited")).toEqual([]);
+    expect(sent("configure")).toEqual([
+      { call: "configure", change: { language: null, theme: null, speed_limit: { bytes_per_second: 1_000_000 } } },
+      { call: "configure", change: { language: null, theme: null, speed_limit: "off" } },
+    ]);
+  });
+
+  it("show a limit that was set elsewhere as it is, until another is chosen", async () => {
+    await open("fixture=busy&limit=1500000", "#/settings");
+    const select = the("limit-select") as HTMLSelectElement;
+    const labels = (): (string | null)[] => [...select.options].map((option) => option.textContent);
+    expect(select.selectedOptions[0]?.textContent).toBe("1.5 MB/s");
+    expect(labels()).toEqual(["Unlimited", "250 kB/s", "1 MB/s", "1.5 MB/s", "5 MB/s"]);
+    select.value = "250000";
+    select.dispatchEvent(new Event("change", { bubbles: true }));
+    await settle();
+    expect(select.selectedOptions[0]?.textContent).toBe("250 kB/s");
+    expect(labels()).toEqual(["Unlimited", "250 kB/s", "1 MB/s", "5 MB/s"]);
   });
 });

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use tauri::image::Image;
-use tauri::menu::{IsMenuItem, Menu, MenuItem, PredefinedMenuItem, Submenu};
+use tauri::menu::{CheckMenuItem, IsMenuItem, Menu, MenuItem, PredefinedMenuItem, Submenu};
 use tauri::tray::TrayIconBuilder;
 use tauri::{AppHandle, RunEvent, Wry, include_image};
 use tokio::runtime::Runtime;
@@ -90,6 +90,7 @@ struct Tray {
     icon: tauri::tray::TrayIcon,
     /// The native items whose text can change in place, beside the model's in the same order.
     texts: Vec<Text>,
+    marks: Marks,
     shown: menu::Tray,
 }
 
@@ -98,6 +99,9 @@ enum Text {
     Item(MenuItem<Wry>),
     Submenu(Submenu<Wry>),
 }
+
+/// The lines of which one holds, and whether it is that one. A click marks and unmarks them by itself.
+type Marks = Arc<Mutex<Vec<(CheckMenuItem<Wry>, bool)>>>;
 
 /// A native menu, and its items with a text.
 type Built = (Menu<Wry>, Vec<Text>);
@@ -109,7 +113,9 @@ impl Tray {
         first: menu::Tray,
         chosen: impl Fn(Action) + Send + Sync + 'static,
     ) -> tauri::Result<Self> {
-        let (native, texts) = build_menu(app, &first.items)?;
+        let marks = Marks::default();
+        let (native, texts) = build_menu(app, &first.items, &marks)?;
+        let clicked = Arc::clone(&marks);
         let icon = TrayIconBuilder::with_id("main")
             .icon(image(first.icon))
             .icon_as_template(cfg!(target_os = "macos"))
@@ -117,11 +123,13 @@ impl Tray {
             .show_menu_on_left_click(true)
             .on_menu_event(move |_, event| {
                 if let Some(action) = Action::parse(event.id().as_ref()) {
+                    // What holds is said by the engine, when it has changed it; until then the old mark is the true one.
+                    restore(&clicked);
                     chosen(action);
                 }
             })
             .build(app)?;
-        Ok(Self { app: app.clone(), icon, texts, shown: first })
+        Ok(Self { app: app.clone(), icon, texts, marks, shown: first })
     }
 
     /// Shows `wanted`. An open menu stays open if only texts change. On the main thread only.
@@ -139,7 +147,7 @@ impl Tray {
                 }
             }
         } else {
-            let (native, texts) = build_menu(&self.app, &wanted.items)?;
+            let (native, texts) = build_menu(&self.app, &wanted.items, &self.marks)?;
             self.icon.set_menu(Some(native))?;
             self.texts = texts;
         }
@@ -162,7 +170,9 @@ fn image(icon: Icon) -> Image<'static> {
 /// The texts that stand directly in the menu, in order.
 fn texts(items: &[Item]) -> impl Iterator<Item = &str> {
     items.iter().filter_map(|item| match item {
-        Item::Line(text) | Item::Choice(_, text) | Item::Submenu(text, _) => Some(text.as_str()),
+        Item::Line(text) | Item::Choice(_, text) | Item::Submenu(text, _) | Item::OneOf(text, ..) => {
+            Some(text.as_str())
+        }
         Item::Separator => None,
     })
 }
@@ -174,12 +184,25 @@ fn same_shape(a: &[Item], b: &[Item]) -> bool {
             (Item::Line(_), Item::Line(_)) | (Item::Separator, Item::Separator) => true,
             (Item::Choice(a, _), Item::Choice(b, _)) => a == b,
             (Item::Submenu(_, a), Item::Submenu(_, b)) => a == b,
-            (Item::Line(_) | Item::Choice(..) | Item::Submenu(..) | Item::Separator, _) => false,
+            (Item::OneOf(_, a, one), Item::OneOf(_, b, other)) => a == b && one == other,
+            (Item::Line(_) | Item::Choice(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator, _) => {
+                false
+            }
         })
 }
 
-fn build_menu(app: &AppHandle, items: &[Item]) -> tauri::Result<Built> {
+/// Undoes what a click did to the marks.
+fn restore(marks: &Marks) {
+    for (line, marked) in marks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        if let Err(error) = line.set_checked(*marked) {
+            tracing::warn!(%error, "the tray could not be changed");
+        }
+    }
+}
+
+fn build_menu(app: &AppHandle, items: &[Item], marks: &Marks) -> tauri::Result<Built> {
     let (menu, mut texts) = (Menu::new(app)?, Vec::new());
+    let mut marked = Vec::new();
     for item in items {
         match item {
             Item::Line(text) => {
@@ -202,9 +225,21 @@ fn build_menu(app: &AppHandle, items: &[Item]) -> tauri::Result<Built> {
                 menu.append(&submenu)?;
                 texts.push(Text::Submenu(submenu));
             }
+            Item::OneOf(text, choices, chosen) => {
+                let submenu = Submenu::new(app, text, true)?;
+                for (at, (action, text)) in choices.iter().enumerate() {
+                    let holds = at == *chosen;
+                    let line = CheckMenuItem::with_id(app, action.id(), text, true, holds, None::<&str>)?;
+                    submenu.append(&line)?;
+                    marked.push((line, holds));
+                }
+                menu.append(&submenu)?;
+                texts.push(Text::Submenu(submenu));
+            }
             Item::Separator => menu.append(&PredefinedMenuItem::separator(app)?)?,
         }
     }
+    *marks.lock().unwrap_or_else(PoisonError::into_inner) = marked;
     Ok((menu, texts))
 }
 
@@ -215,7 +250,7 @@ fn choice(app: &AppHandle, action: Action, text: &str) -> tauri::Result<MenuItem
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::menu::PauseFor;
+    use crate::menu::{Limit, PauseFor};
 
     fn line(text: &str) -> Item {
         Item::Line(text.to_owned())
@@ -225,12 +260,19 @@ mod tests {
     fn only_new_texts_leave_the_menu_as_it_is() {
         let pause =
             |text: &str| Item::Submenu("Pause".into(), vec![(Action::Pause(PauseFor::Hour), text.into())]);
+        let limit = |at| {
+            let choices = [(Action::Limit(Limit::Unlimited), "a"), (Action::Limit(Limit::Low), "b")];
+            let choices = choices.map(|(action, text)| (action, text.to_owned())).to_vec();
+            Item::OneOf("Speed limit".into(), choices, at)
+        };
         let quit = |text: &str| Item::Choice(Action::Quit, text.to_owned());
         let table = [
             (vec![line("62 %")], vec![line("63 %")], true),
             (vec![quit("Quit")], vec![quit("Thoát")], true),
             (vec![pause("1 h")], vec![pause("1 h")], true),
             (vec![pause("1 h")], vec![pause("1 giờ")], false),
+            (vec![limit(0)], vec![limit(0)], true),
+            (vec![limit(0)], vec![limit(1)], false),
             (vec![line("a")], vec![line("a"), line("b")], false),
             (vec![line("Quit")], vec![quit("Quit")], false),
             (vec![quit("x")], vec![Item::Choice(Action::Open, "x".to_owned())], false),

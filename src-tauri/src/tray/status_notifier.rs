@@ -2,7 +2,7 @@
 //!
 //! Source: freedesktop.org "StatusNotifierItem", and `com.canonical.dbusmenu` for its menu.
 
-use ksni::menu::{MenuItem, StandardItem, SubMenu};
+use ksni::menu::{MenuItem, RadioGroup, RadioItem, StandardItem, SubMenu};
 use ksni::{Handle, Status, ToolTip, TrayMethods as _};
 use tokio::runtime::Runtime;
 
@@ -72,7 +72,9 @@ impl ksni::Tray for Model {
         // Screen readers read the title: it is the state, not only the name.
         match self.shown.items.first() {
             Some(Item::Line(state)) => format!("Sampan: {state}"),
-            Some(Item::Choice(..) | Item::Submenu(..) | Item::Separator) | None => "Sampan".into(),
+            Some(Item::Choice(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator) | None => {
+                "Sampan".into()
+            }
         }
     }
 
@@ -94,7 +96,7 @@ impl ksni::Tray for Model {
     fn tool_tip(&self) -> ToolTip {
         let lines = self.shown.items.iter().skip(1).map_while(|item| match item {
             Item::Line(text) => Some(text.as_str()),
-            Item::Choice(..) | Item::Submenu(..) | Item::Separator => None,
+            Item::Choice(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator => None,
         });
         ToolTip {
             title: self.title(),
@@ -122,8 +124,24 @@ fn native(item: &Item) -> MenuItem<Model> {
             let submenu = choices.iter().map(|(action, text)| choice(*action, text)).collect();
             SubMenu { label: label(text), submenu, ..SubMenu::default() }.into()
         }
+        Item::OneOf(text, choices, chosen) => {
+            let submenu = vec![one_of(choices, *chosen)];
+            SubMenu { label: label(text), submenu, ..SubMenu::default() }.into()
+        }
         Item::Separator => MenuItem::Separator,
     }
+}
+
+fn one_of(choices: &[(Action, String)], selected: usize) -> MenuItem<Model> {
+    let options =
+        choices.iter().map(|(_, text)| RadioItem { label: label(text), ..RadioItem::default() }).collect();
+    let actions: Vec<Action> = choices.iter().map(|(action, _)| *action).collect();
+    let select = Box::new(move |model: &mut Model, chosen: usize| {
+        if let Some(action) = actions.get(chosen) {
+            (model.choose)(*action);
+        }
+    });
+    RadioGroup { selected, select, options }.into()
 }
 
 fn choice(action: Action, text: &str) -> MenuItem<Model> {
@@ -163,6 +181,7 @@ fn pixmap(icon: Icon) -> Option<ksni::Icon> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::menu::Limit;
 
     #[test]
     fn every_state_has_pixels_of_its_own() {
@@ -173,6 +192,26 @@ mod tests {
             assert!(one.data.chunks_exact(4).any(|pixel| pixel[0] == 0), "there is room around the shape");
             assert!(pixmaps[nth + 1..].iter().all(|other| other.data != one.data));
         }
+    }
+
+    #[test]
+    fn choosing_one_of_several_does_what_its_line_says() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let items = vec![Item::OneOf(
+            "Speed limit".into(),
+            vec![
+                (Action::Limit(Limit::Unlimited), "Unlimited".into()),
+                (Action::Limit(Limit::Low), "x".into()),
+            ],
+            1,
+        )];
+        let shown = menu::Tray { icon: Icon::Serving, items };
+        let mut model = Model { shown, choose: Box::new(move |action| tell.send(action).unwrap()) };
+        let MenuItem::SubMenu(submenu) = &ksni::Tray::menu(&model)[0] else { panic!("a submenu") };
+        let MenuItem::RadioGroup(group) = &submenu.submenu[0] else { panic!("one of several") };
+        assert_eq!((group.selected, group.options[1].label.as_str()), (1, "x"));
+        (group.select)(&mut model, 0);
+        assert_eq!(told.try_recv(), Ok(Action::Limit(Limit::Unlimited)));
     }
 
     #[test]

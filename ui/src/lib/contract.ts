@@ -89,6 +89,9 @@ export type ClearSelection = { "kind": "all" } | { "kind": "images",
 /** Which way to change Docker's configuration. */
 export type DockerAction = "enable" | "disable";
 
+/** A new speed limit. */
+export type SpeedLimit = "off" | { "bytes_per_second": number };
+
 /** The look of the window. */
 export type Theme = "system" | "light" | "dark";
 
@@ -97,7 +100,9 @@ export type SettingsChange = {
   /** `en`, `vi`, or `system`. */
   language: string | null,
   /** The look. */
-  theme: Theme | null, };
+  theme: Theme | null,
+  /** The speed limit, or that there shall be none. */
+  speed_limit: SpeedLimit | null, };
 
 /** One question to a running Sampan. Read-only unless its description says what it changes. */
 export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "savings",
@@ -310,6 +315,12 @@ export type Pull = {
   rate: number | null,
   /** Seconds left at that speed; only once the size is known. */
   eta_seconds: number | null,
+  /** Connections its downloads use now; 0 when it ended. Pulls that wait for the same layer share them. */
+  connections: number,
+  /** Requests for its layers that had to be asked again before a byte came. */
+  retries: number,
+  /** Downloads of its layers that broke off in the middle and went on without a byte lost. */
+  repaired: number,
   /** The parts, configuration first, then layers in manifest order. Those not asked for yet are `waiting`. */
   layers: Array<Layer>,
   /** The client, from its User-Agent: `docker`, `buildkit`, `containerd`, `containers` (podman, buildah), `skopeo`, or
@@ -330,7 +341,9 @@ export type Settings = {
   /** `en`, `vi`, or `None`: as the system. */
   language: string | null,
   /** The look. */
-  theme: Theme, };
+  theme: Theme,
+  /** Bytes per second that all downloads share, at least [`SPEED_LIMIT_MIN`]; `None`: as fast as they come. */
+  speed_limit: number | null, };
 
 /** Everything the first screen shows, at one moment. */
 export type Snapshot = {

@@ -48,7 +48,7 @@ export class Session {
 
   /** Changes a setting; the next snapshot shows it. */
   async configure(change: Partial<SettingsChange>): Promise<void> {
-    await this.ask({ call: "configure", change: { language: null, theme: null, ...change } }, "done");
+    await this.ask({ call: "configure", change: { language: null, theme: null, speed_limit: null, ...change } }, "done");
   }
 }
 

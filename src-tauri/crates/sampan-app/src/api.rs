@@ -310,6 +310,14 @@ pub struct Pull {
     /// Seconds left at that speed; only once the size is known.
     #[ts(type = "number | null")]
     pub eta_seconds: Option<u64>,
+    /// Connections its downloads use now; 0 when it ended. Pulls that wait for the same layer share them.
+    pub connections: u32,
+    /// Requests for its layers that had to be asked again before a byte came.
+    #[ts(type = "number")]
+    pub retries: u64,
+    /// Downloads of its layers that broke off in the middle and went on without a byte lost.
+    #[ts(type = "number")]
+    pub repaired: u64,
     /// The parts, configuration first, then layers in manifest order. Those not asked for yet are `waiting`.
     pub layers: Vec<Layer>,
     /// The client, from its User-Agent: `docker`, `buildkit`, `containerd`, `containers` (podman, buildah), `skopeo`, or
@@ -477,6 +485,25 @@ pub struct Settings {
     pub language: Option<String>,
     /// The look.
     pub theme: Theme,
+    /// Bytes per second that all downloads share, at least [`SPEED_LIMIT_MIN`]; `None`: as fast as they come.
+    #[serde(default)]
+    #[ts(type = "number | null")]
+    pub speed_limit: Option<u64>,
+}
+
+/// The lowest limit, 10 kB/s: below it upstreams give the connection up.
+pub const SPEED_LIMIT_MIN: u64 = 10_000;
+/// The highest limit, 1 TB/s: more than any link carries.
+pub const SPEED_LIMIT_MAX: u64 = 1_000_000_000_000;
+
+/// A new speed limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum SpeedLimit {
+    /// None at all.
+    Off,
+    /// This many bytes per second for all downloads together: [`SPEED_LIMIT_MIN`] to [`SPEED_LIMIT_MAX`].
+    BytesPerSecond(#[ts(type = "number")] u64),
 }
 
 /// The look of the window.
@@ -502,4 +529,7 @@ pub struct SettingsChange {
     /// The look.
     #[serde(default)]
     pub theme: Option<Theme>,
+    /// The speed limit, or that there shall be none.
+    #[serde(default)]
+    pub speed_limit: Option<SpeedLimit>,
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiError, Cache, Code, Command, Reply, Settings, SettingsChange, Snapshot};
+use crate::change::changed;
 use crate::pause::Pause;
 use crate::socket::{ControlSocket, Handler};
 use crate::start::{StartError, listen, make_private};
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     started: Millis,
     sequence: AtomicU64,
     settings: Mutex<Settings>,
+    changing_settings: tokio::sync::Mutex<()>,
     pause: Mutex<Pause>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     open_window: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
@@ -108,6 +110,9 @@ impl App {
                 sink,
                 tasks: tasks.clone(),
                 revalidate_timeout: config.revalidate_timeout,
+                connections_max: config.connections,
+                outage_wait: config.outage_wait,
+                speed_limit: config.settings.speed_limit,
             });
             let started = clock.now();
             let snapshot = Arc::new(convert::empty_snapshot(&config, started));
@@ -117,6 +122,7 @@ impl App {
                 changing_docker: tokio::sync::Mutex::new(()),
                 last_used: AtomicI64::new(stats.last_used().map_or(i64::MIN, |at| at.0)),
                 settings: Mutex::new(config.settings.clone()),
+                changing_settings: tokio::sync::Mutex::new(()),
                 keeping: Keeping::default(),
                 sequence: AtomicU64::new(1),
                 pause: Mutex::default(),
@@ -412,20 +418,17 @@ impl Inner {
     }
 
     async fn configure(&self, change: &SettingsChange) -> Result<(), ApiError> {
-        let mut settings = locked(&self.settings).clone();
-        match change.language.as_deref() {
-            None => {}
-            Some("system") => settings.language = None,
-            Some(language @ ("en" | "vi")) => settings.language = Some(language.into()),
-            Some(_) => return Err(invalid("the language is `en`, `vi` or `system`")),
-        }
-        settings.theme = change.theme.unwrap_or(settings.theme);
+        // Read, saved and put in force as one: two changes at once would undo each other.
+        let _one_at_a_time = self.changing_settings.lock().await;
+        let settings = changed(&locked(&self.settings), change)?;
         let (config, saved) = (self.config.clone(), settings.clone());
         let written = tokio::task::spawn_blocking(move || config.save_settings(&saved)).await;
         if let Ok(Err(error)) = written {
             let next_step = Some("Check the rights and the free space of the state folder.".into());
             return Err(ApiError { code: Code::Store, message: error.to_string(), next_step });
         }
+        // Once it is saved: what is in force is what the next start has.
+        self.mirror.set_speed_limit(settings.speed_limit);
         *locked(&self.settings) = settings;
         self.refresh().await;
         Ok(())

@@ -22,6 +22,14 @@ const LISTEN: &str = "127.0.0.1:7267";
 const DOCKER_HUB: &str = "https://registry-1.docker.io";
 /// How long a tag's check may take before the copy at hand is served.
 const REVALIDATE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most connections to one upstream. Who shares a lossy link with many needs many; few are used where few suffice.
+const CONNECTIONS: usize = 32;
+/// How long a download waits for its link to come back while somebody listens.
+const OUTAGE_WAIT: Duration = Duration::from_mins(10);
+/// More connections than this look like an attack to a registry.
+const CONNECTIONS_MAX: usize = 64;
+/// A client that listens for longer has been forgotten.
+const OUTAGE_WAIT_MAX: Duration = Duration::from_hours(24);
 /// The free disk space Sampan leaves alone: 1 GiB.
 const FREE_SPACE_FLOOR_BYTES: u64 = 1 << 30;
 
@@ -40,6 +48,10 @@ pub struct Config {
     pub upstreams: Vec<(RegistryName, Url)>,
     /// How long an upstream may take to say whether a tag has moved before the copy at hand is served.
     pub revalidate_timeout: Duration,
+    /// The most connections to one upstream at once: 1 to 64.
+    pub connections: usize,
+    /// How long a download waits out an outage while a client listens: at most 24 h.
+    pub outage_wait: Duration,
     /// New blobs are not kept when the disk would have less free bytes than this.
     pub free_space_floor_bytes: u64,
     /// What a person changed while Sampan ran, as saved by [`Config::save_settings`].
@@ -154,6 +166,8 @@ impl Config {
             config_file,
             upstreams,
             revalidate_timeout: from_file.revalidate_timeout.unwrap_or(REVALIDATE_TIMEOUT),
+            connections: flags.connections.or(from_file.connections).unwrap_or(CONNECTIONS),
+            outage_wait: flags.outage_wait.or(from_file.outage_wait).unwrap_or(OUTAGE_WAIT),
             free_space_floor_bytes: from_file.free_space_floor_bytes.unwrap_or(FREE_SPACE_FLOOR_BYTES),
         };
         if let Some((registry, url)) = config.upstreams.iter().find(|(_, url)| is_self(url, config.listen)) {
@@ -207,6 +221,28 @@ pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.trim().parse().map_err(|_| {
         "write an IP address and a port up to 65535, such as 127.0.0.1:7267 or [::1]:7267".to_owned()
     })
+}
+
+/// Reads how many connections one upstream may see at most.
+/// # Errors
+/// A sentence for the person who wrote it.
+pub(crate) fn parse_connections(text: &str) -> Result<usize, String> {
+    let whole = text.trim().parse().ok().filter(|connections| (1..=CONNECTIONS_MAX).contains(connections));
+    whole.ok_or_else(|| format!("write a whole number from 1 to {CONNECTIONS_MAX}, such as {CONNECTIONS}"))
+}
+
+/// Reads how long an outage is waited out: `10m`.
+/// # Errors
+/// A sentence for the person who wrote it.
+pub(crate) fn parse_outage_wait(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .filter(|wait| *wait <= OUTAGE_WAIT_MAX)
+        .ok_or_else(|| "write a time from 0s to 24h, such as 10m".into())
+}
+
+/// Reads a length of time: `5s`, `1500ms`, `10m`; `None` for anything else, a negative one included.
+fn parse_duration(text: &str) -> Option<Duration> {
+    text.trim().parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok())
 }
 
 /// Reads `REGISTRY=URL`: `docker.io=https://registry-1.docker.io`.

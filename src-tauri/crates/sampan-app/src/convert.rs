@@ -92,6 +92,9 @@ pub(crate) fn pull(pull: PullRecord) -> Pull {
         fetched_bytes: pull.fetched_bytes,
         rate: pull.rate,
         eta_seconds: pull.eta_seconds,
+        connections: pull.connections,
+        retries: pull.retries,
+        repaired: pull.repaired,
         layers: pull
             .layers
             .into_iter()

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sampan_oci::RegistryName;
 use url::Url;
 
-use crate::config::{parse_listen, parse_upstream};
+use crate::config::{parse_connections, parse_listen, parse_outage_wait, parse_upstream};
 
 /// What a person asked for when starting Sampan; absent values come from the configuration file, then from the
 /// defaults. The same for `sampan` and for the desktop app. A flag wins over its variable.
@@ -45,6 +46,30 @@ pub struct Flags {
         value_parser = parse_upstream
     )]
     pub upstream: Vec<(RegistryName, Url)>,
+    /// Use at most this many connections to one registry, 1 to 64 [default: 32]
+    ///
+    /// As many are used as make the download faster, and no more.
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        env = "SAMPAN_CONNECTIONS",
+        hide_env_values = true,
+        value_parser = parse_connections
+    )]
+    pub connections: Option<usize>,
+    /// Wait this long for a broken link to come back while a pull waits, up to 24h [default: 10m]
+    ///
+    /// What was fetched by then is kept: the next pull goes on from there.
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        env = "SAMPAN_OUTAGE_WAIT",
+        hide_env_values = true,
+        value_parser = parse_outage_wait
+    )]
+    pub outage_wait: Option<Duration>,
 }
 
 #[cfg(test)]
@@ -65,7 +90,7 @@ mod tests {
     #[test]
     fn every_flag_has_a_variable() {
         let command = <Program as clap::CommandFactory>::command();
-        for flag in ["config", "listen", "cache_dir", "state_dir", "upstream"] {
+        for flag in ["config", "listen", "cache_dir", "state_dir", "upstream", "connections", "outage_wait"] {
             let argument = command.get_arguments().find(|a| a.get_id() == flag).unwrap();
             let variable = format!("SAMPAN_{}", flag.to_uppercase());
             assert_eq!(argument.get_env().unwrap(), variable.as_str(), "--{flag} is also a variable");
@@ -90,6 +115,11 @@ mod tests {
             (["--upstream", "docker.io"], "REGISTRY=URL"),
             (["--upstream", "docker.io=127.0.0.1:5000"], "http://"),
             (["--upstream", "Docker.io=https://x.org"], "lowercase"),
+            (["--connections", "0"], "1 to 64"),
+            (["--connections", "65"], "1 to 64"),
+            (["--connections", "many"], "1 to 64"),
+            (["--outage-wait", "25h"], "0s to 24h"),
+            (["--outage-wait", "10"], "0s to 24h"),
         ];
         for (arguments, advice) in table {
             let error = parse(&arguments).unwrap_err().to_string();
@@ -100,6 +130,7 @@ mod tests {
     #[test]
     fn no_flag_means_nothing_was_asked() {
         let flags = parse(&[]).unwrap();
+        assert!(flags.connections.is_none() && flags.outage_wait.is_none());
         assert!(flags.listen.is_none() && flags.upstream.is_empty() && flags.state_dir.is_none());
     }
 }

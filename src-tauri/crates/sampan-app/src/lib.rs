@@ -7,6 +7,7 @@
 
 pub mod api;
 mod app;
+mod change;
 mod client;
 mod clock;
 mod config;

@@ -53,7 +53,8 @@ pub(crate) fn engine_asked(event: &Event) -> Option<Millis> {
         Event::Manifest { .. }
         | Event::BlobStarted { .. }
         | Event::BlobProgress { .. }
-        | Event::Fetched { .. } => None,
+        | Event::Fetched { .. }
+        | Event::Download { .. } => None,
     }
 }
 

@@ -2,7 +2,9 @@
 
 use clap::{Args, Parser, Subcommand};
 use sampan_app::Flags;
-use sampan_app::api::ClearSelection;
+use sampan_app::api::{ClearSelection, SpeedLimit};
+
+use crate::speed::parse_limit;
 
 /// Sampan keeps every image Docker pulls, so that no byte crosses a slow link twice.
 ///
@@ -38,6 +40,11 @@ pub(crate) enum Command {
     /// Removes whole images. Layers that images left in the cache also use stay. What is removed is fetched again by the
     /// next pull.
     Clear(Clear),
+    /// Show the speed limit, set it, or lift it with `off`
+    ///
+    /// The limit is for all downloads together, holds at once for those under way, and stays until it is lifted. What is
+    /// in the cache is served as fast as ever.
+    Limit(Limit),
     /// Check everything that can be wrong, and say what to do about it
     ///
     /// Works without a running Sampan too: it then checks the configuration, the port and the folders.
@@ -70,6 +77,16 @@ pub(crate) struct Clear {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// What the speed limit shall be, if it shall change.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// 2MB/s, 500 kB/s, 1.5 MiB/s, 16 Mbit/s: 10 kB/s or more, or off
+    #[arg(value_name = "SPEED|off", value_parser = parse_limit)]
+    pub(crate) speed: Option<SpeedLimit>,
     #[command(flatten)]
     pub(crate) format: Format,
 }

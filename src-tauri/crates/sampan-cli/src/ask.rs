@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
 use jiff::tz::TimeZone;
-use sampan_app::api::{ApiError, Check, CheckStatus, ClearReport, ClearSelection, Command, Reply};
+use sampan_app::api::{
+    ApiError, Check, CheckStatus, ClearReport, ClearSelection, Command, Reply, SettingsChange,
+};
 use sampan_app::{Client, ClientError, Config, ConfigError, Surroundings};
 use serde::Serialize;
 
-use crate::arguments::{Clear, Format, NotAsked};
+use crate::arguments::{Clear, Format, Limit, NotAsked};
 use crate::{output, show};
 
 /// `sampan status`.
@@ -59,6 +61,26 @@ pub(crate) async fn clear(config: &Config, clear: &Clear) -> anyhow::Result<Exit
         bail!(unexpected())
     };
     answer(&report, clear.format, || show::clear(&report, false, &zone))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `sampan limit --json` prints.
+#[derive(Serialize)]
+struct LimitNow {
+    /// Bytes per second; `null`: there is no limit.
+    speed_limit: Option<u64>,
+}
+
+/// `sampan limit`: sets or lifts the limit if told to, then shows the one in force.
+pub(crate) async fn limit(config: &Config, limit: Limit) -> anyhow::Result<ExitCode> {
+    let mut client = connect(config).await?;
+    if limit.speed.is_some() {
+        let change = SettingsChange { speed_limit: limit.speed, ..SettingsChange::default() };
+        ask(&mut client, Command::Configure { change }).await?;
+    }
+    let Reply::Snapshot(snapshot) = ask(&mut client, Command::Snapshot).await? else { bail!(unexpected()) };
+    let speed_limit = snapshot.settings.speed_limit;
+    answer(&LimitNow { speed_limit }, limit.format, || show::limit(speed_limit))?;
     Ok(ExitCode::SUCCESS)
 }
 

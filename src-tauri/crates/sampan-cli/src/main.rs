@@ -8,6 +8,7 @@ mod ask;
 mod output;
 mod serve;
 mod show;
+mod speed;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,9 +39,11 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<ExitCode> {
     let runtime = match arguments.command {
         Command::Serve => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
-        Command::Status(_) | Command::Images(_) | Command::Clear(_) | Command::Doctor(_) => {
-            tokio::runtime::Builder::new_current_thread().enable_all().build()
-        }
+        Command::Status(_)
+        | Command::Images(_)
+        | Command::Clear(_)
+        | Command::Limit(_)
+        | Command::Doctor(_) => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     };
     let runtime = runtime.context("cannot start")?;
     let config = Config::load(arguments.flags);
@@ -50,6 +53,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Status(format) => ask::status(&config?, format).await,
             Command::Images(format) => ask::images(&config?, format).await,
             Command::Clear(clear) => ask::clear(&config?, &clear).await,
+            Command::Limit(limit) => ask::limit(&config?, limit).await,
             Command::Doctor(format) => ask::doctor(config, surroundings, format).await,
         }
     });

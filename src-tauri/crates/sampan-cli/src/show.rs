@@ -8,6 +8,8 @@ use sampan_app::api::{
     Totals, Upstream,
 };
 
+use crate::speed::speed;
+
 /// What `status` says.
 pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
     let mirror = &snapshot.mirror;
@@ -41,6 +43,9 @@ pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
             NotKeeping::Paused => "nothing new is kept while paused",
         };
         rows.push([String::new(), why.into()]);
+    }
+    if let Some(limit) = snapshot.settings.speed_limit {
+        rows.push(["Speed limit".into(), format!("{} for all downloads together", speed(limit))]);
     }
     for (nth, upstream) in mirror.upstreams.iter().enumerate() {
         let label = if nth == 0 { "Mirrors" } else { "" };
@@ -86,7 +91,7 @@ fn totals(totals: &Totals) -> [String; 2] {
     [moved, counted]
 }
 
-fn pull_row(pull: &Pull) -> [String; 5] {
+fn pull_row(pull: &Pull) -> [String; 6] {
     let state = match pull.state {
         PullState::Active => "pulling",
         PullState::Complete => "complete",
@@ -100,7 +105,7 @@ fn pull_row(pull: &Pull) -> [String; 5] {
         Some(_) => format!("{} of {}", size(pull.done_bytes), size(asked.max(pull.done_bytes))),
         None => format!("{} so far", size(pull.done_bytes)),
     };
-    let rate = pull.rate.map(|rate| format!("{}/s", size(rate))).unwrap_or_default();
+    let rate = pull.rate.map(speed).unwrap_or_default();
     let left = pull.eta_seconds.map(|seconds| format!("{} left", duration(seconds))).unwrap_or_default();
     [
         format!("  {}", name(&pull.image, &pull.reference)),
@@ -108,7 +113,20 @@ fn pull_row(pull: &Pull) -> [String; 5] {
         progress,
         rate,
         left,
+        effort(pull),
     ]
+}
+
+/// What it takes, as far as it takes anything: a calm link needs no words.
+fn effort(pull: &Pull) -> String {
+    let count = |count: u64, one: &str, other: &str| {
+        (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { other }))
+    };
+    let parts = [
+        count(pull.connections.into(), "connection", "connections"),
+        count(pull.repaired, "break repaired", "breaks repaired"),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn wanted(layer: &Layer) -> bool {
@@ -117,6 +135,14 @@ fn wanted(layer: &Layer) -> bool {
         sampan_app::api::LayerSource::Disk
         | sampan_app::api::LayerSource::Joined
         | sampan_app::api::LayerSource::Upstream => true,
+    }
+}
+
+/// What `limit` says.
+pub(crate) fn limit(limit: Option<u64>) -> String {
+    match limit {
+        Some(limit) => format!("All downloads together take at most {}.\n", speed(limit)),
+        None => "There is no speed limit.\n".into(),
     }
 }
 

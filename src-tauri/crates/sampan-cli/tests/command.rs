@@ -76,7 +76,9 @@ impl Drop for Serving {
 /// The program without the environment of whoever runs the tests.
 fn bare() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sampan"));
-    for name in ["CONFIG", "LISTEN", "CACHE_DIR", "STATE_DIR", "UPSTREAM", "LOG"] {
+    for name in
+        ["CONFIG", "LISTEN", "CACHE_DIR", "STATE_DIR", "UPSTREAM", "CONNECTIONS", "OUTAGE_WAIT", "LOG"]
+    {
         command.env_remove(format!("SAMPAN_{name}"));
     }
     command.env_remove("RUST_LOG");
@@ -95,12 +97,15 @@ fn the_help_names_every_command_flag_and_exit_code() {
         "status",
         "images",
         "clear",
+        "limit",
         "doctor",
         "--config <FILE>",
         "--listen <ADDR:PORT>",
         "--cache-dir <DIR>",
         "--state-dir <DIR>",
         "--upstream <REGISTRY=URL>",
+        "--connections <N>",
+        "--outage-wait <TIME>",
         "SAMPAN_STATE_DIR",
         "127.0.0.1:7267",
         "3 Sampan is not running",
@@ -112,7 +117,14 @@ fn the_help_names_every_command_flag_and_exit_code() {
 #[test]
 fn asking_when_nothing_runs_ends_with_3_and_advice() {
     let place = Place::new();
-    for arguments in [&["status"][..], &["images"], &["images", "--json"], &["clear", "--all", "--yes"]] {
+    for arguments in [
+        &["status"][..],
+        &["images"],
+        &["images", "--json"],
+        &["clear", "--all", "--yes"],
+        &["limit"],
+        &["limit", "off"],
+    ] {
         let asked = place.run(arguments);
         assert_eq!(asked.status.code(), Some(3), "{arguments:?}: {}", text(&asked.stderr));
         assert!(text(&asked.stderr).contains("sampan serve"), "what to do: {}", text(&asked.stderr));
@@ -126,7 +138,7 @@ fn wrong_use_ends_with_2() {
     let place = Place::new();
     let config = place.path("config.toml");
     std::fs::write(&config, "lisen = \"127.0.0.1:1\"\n").unwrap();
-    let table: [(&[&str], &str); 6] = [
+    let table: [(&[&str], &str); 9] = [
         (&["dance"], "unrecognized"),
         (&["clear"], "IMAGE"),
         (&["serve", "--listen", "here"], "127.0.0.1:7267"),
@@ -136,6 +148,9 @@ fn wrong_use_ends_with_2() {
         ),
         (&["status", "--config", "/nonexistent.toml"], "--config"),
         (&["clear", "--all"], "--yes"),
+        (&["limit", "fast"], "2MB/s"),
+        (&["limit", "16 Mb/s"], "bits or bytes"),
+        (&["serve", "--connections", "65"], "1 to 64"),
     ];
     for (arguments, advice) in table {
         let refused = place.run(arguments);
@@ -211,6 +226,32 @@ fn what_runs_can_be_asked() {
     assert!(text(&missing.stderr).contains("sampan images"), "{}", text(&missing.stderr));
     let nonsense = place.run(&["clear", "UPPER CASE", "--yes"]);
     assert_eq!(nonsense.status.code(), Some(1), "{}", text(&nonsense.stderr));
+}
+
+#[test]
+fn a_speed_limit_holds_until_it_is_lifted_and_outlives_a_restart() {
+    let place = Place::new();
+    let limit = |arguments: &[&str]| {
+        let asked = place.run(&[&["limit"], arguments].concat());
+        assert_eq!(asked.status.code(), Some(0), "{arguments:?}: {}", text(&asked.stderr));
+        text(&asked.stdout)
+    };
+    let serving = place.serve(&[]);
+    assert_eq!(limit(&[]), "There is no speed limit.\n");
+    assert_eq!(limit(&["2MB/s"]), "All downloads together take at most 2.0 MB/s.\n");
+    let json: serde_json::Value = serde_json::from_str(&limit(&["--json"])).unwrap();
+    assert_eq!(json, serde_json::json!({"speed_limit": 2_000_000}));
+    let status = text(&place.run(&["status"]).stdout);
+    assert!(status.contains("2.0 MB/s for all downloads"), "{status}");
+
+    serving.signal("TERM");
+    drop(serving);
+    let _again = place.serve(&[]);
+    assert_eq!(limit(&[]), "All downloads together take at most 2.0 MB/s.\n", "it was saved");
+    let json: serde_json::Value = serde_json::from_str(&limit(&["off", "--json"])).unwrap();
+    assert_eq!(json, serde_json::json!({"speed_limit": null}));
+    let saved = std::fs::read_to_string(place.path("state/settings.toml")).unwrap();
+    assert!(!saved.contains("speed_limit"), "only differences are saved: {saved}");
 }
 
 #[test]

@@ -153,7 +153,8 @@ impl Inner {
         why: Bypass,
     ) -> Result<Found, PullError> {
         let (clock, sink) = (self.clock.clone(), self.sink.clone());
-        let open = Passthrough::open(upstream.clone(), wanted.clone(), None, clock, sink);
+        let open =
+            Passthrough::open(upstream.clone(), wanted.clone(), None, clock, sink, self.throttle.clone());
         let passing = match tokio::time::timeout(SIZE_WITHIN, open).await {
             Ok(passing) => passing?,
             Err(_) => return Err(PullError::upstream(&wanted.image, UpstreamError::Timeout)),
@@ -170,7 +171,11 @@ async fn opened(download: &Download, wanted: &Wanted, upstream: &Upstream) -> Re
     let patience = if wanted.size.is_some() { HEADERS_WITHIN } else { SIZE_WITHIN };
     match (tokio::time::timeout(patience, download.opened()).await, wanted.size) {
         (Ok(opened), _) => opened,
-        (Err(_), Some(size)) if size > 0 && upstream.health().reachable == Some(true) => Ok(size),
+        (Err(_), Some(size))
+            if size > 0 && (download.is_hopeful() || upstream.health().reachable == Some(true)) =>
+        {
+            Ok(size)
+        }
         (Err(_), _) => Err(PullError::upstream(&wanted.image, UpstreamError::Timeout)),
     }
 }
@@ -179,6 +184,7 @@ async fn opened(download: &Download, wanted: &Wanted, upstream: &Upstream) -> Re
 fn not_kept(error: &PullError) -> Option<Bypass> {
     match error {
         PullError::Store(error) => bypass(error),
+        PullError::Paused => Some(Bypass::Paused),
         PullError::ManifestUnknown { .. }
         | PullError::BlobUnknown { .. }
         | PullError::NameUnknown { .. }
@@ -248,12 +254,14 @@ impl Reader {
                 };
                 let Some(why) = not_kept(&error) else { return Err(error) };
                 let _ = late.set(Outcome::Bypass(why));
-                // The disk filled up in the middle: this client goes on without it.
+                // The disk filled up in the middle, or a person paused: this client goes on without the cache.
                 let at = follower.position();
-                let remains = download.remains().map(|(file, _)| (file, at));
+                // What it has already is hashed from disk, as far as that is without gaps.
+                let remains = download.remains().map(|(file, hashed)| (file, hashed.min(at)));
                 let (clock, sink) = (mirror.clock.clone(), mirror.sink.clone());
-                let mut passing =
-                    Passthrough::open(upstream.clone(), wanted.clone(), remains, clock, sink).await?;
+                let (upstream, wanted, throttle) =
+                    (upstream.clone(), wanted.clone(), mirror.throttle.clone());
+                let mut passing = Passthrough::open(upstream, wanted, remains, clock, sink, throttle).await?;
                 passing.limit(at, *end);
                 *self = Self::Through(Box::new(passing));
             }

@@ -25,6 +25,9 @@ pub(crate) enum PullError {
     /// The cache failed.
     #[error("the cache failed: {0}")]
     Store(Arc<StoreError>),
+    /// A person paused Sampan: what is under way goes on without being kept.
+    #[error("Sampan is paused")]
+    Paused,
     /// Sampan is about to end.
     #[error("Sampan is stopping")]
     Stopping,
@@ -43,7 +46,7 @@ impl PullError {
             }
             Self::Upstream { source, .. } => source.failure(),
             Self::Store(_) => Failure::Store,
-            Self::Stopping => Failure::Stopping,
+            Self::Paused | Self::Stopping => Failure::Stopping,
         }
     }
 

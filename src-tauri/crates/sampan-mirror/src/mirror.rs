@@ -11,7 +11,7 @@ use sampan_upstream::Upstream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::download::Downloads;
+use crate::download::{Downloads, Limits, Throttle};
 use crate::error::PullError;
 use crate::manifests::Resolved;
 use crate::probe::{Probe, ProbeTicket};
@@ -54,6 +54,12 @@ pub struct MirrorOptions {
     pub tasks: Tasks,
     /// How long a held tag waits for the upstream's word before it is served stale.
     pub revalidate_timeout: Duration,
+    /// The most connections to one upstream: 1 or more.
+    pub connections_max: usize,
+    /// How long a download waits out an outage while a client listens.
+    pub outage_wait: Duration,
+    /// Bytes per second that all downloads share; `None`: as fast as they come.
+    pub speed_limit: Option<u64>,
 }
 
 /// A registry mirror. Cheap to clone.
@@ -70,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) tasks: Tasks,
     pub(crate) revalidate_timeout: Duration,
     pub(crate) downloads: Downloads,
+    pub(crate) throttle: Arc<Throttle>,
     pub(crate) fetching: SingleFlight<(ImageName, Reference), Result<Resolved, PullError>>,
     pub(crate) asking: SingleFlight<(ImageName, Reference), Result<Option<Digest>, Failure>>,
     pub(crate) probe: Probe,
@@ -81,8 +88,20 @@ pub(crate) struct Inner {
 impl Mirror {
     /// A mirror that serves nothing yet.
     pub fn new(options: MirrorOptions) -> Self {
-        let MirrorOptions { store, upstreams, clock, sink, tasks, revalidate_timeout } = options;
-        let downloads = Downloads::new(store.clone(), clock.clone(), sink.clone(), tasks.clone());
+        let MirrorOptions {
+            store,
+            upstreams,
+            clock,
+            sink,
+            tasks,
+            revalidate_timeout,
+            connections_max,
+            outage_wait,
+            speed_limit,
+        } = options;
+        let throttle = Arc::new(Throttle::new(speed_limit));
+        let limits = Limits { connections_max, outage_wait, throttle: throttle.clone() };
+        let downloads = Downloads::new(store.clone(), clock.clone(), sink.clone(), tasks.clone(), limits);
         let upstreams = upstreams.into_iter().map(|u| (u.registry().clone(), u)).collect();
         Self {
             inner: Arc::new(Inner {
@@ -92,6 +111,7 @@ impl Mirror {
                 tasks,
                 revalidate_timeout,
                 downloads,
+                throttle,
                 fetching: SingleFlight::default(),
                 asking: SingleFlight::default(),
                 probe: Probe::default(),
@@ -107,9 +127,21 @@ impl Mirror {
         server::serve(self.inner.clone(), listener, stop).await;
     }
 
-    /// While paused, what is held is served and the rest passes through without being kept.
+    /// While paused, what is held is served and the rest passes through without being kept. Running downloads end at once;
+    /// their bytes stay for later, and their clients go on without the cache.
     pub fn set_paused(&self, paused: bool) {
         self.inner.paused.store(paused, Ordering::Relaxed);
+        self.inner.downloads.set_paused(paused);
+    }
+
+    /// Lets all downloads together take at most `limit` bytes per second, from now on; `None` lifts the limit.
+    pub fn set_speed_limit(&self, limit: Option<u64>) {
+        self.inner.throttle.set(limit);
+    }
+
+    /// The limit in force, in bytes per second; `None`: there is none.
+    pub fn speed_limit(&self) -> Option<u64> {
+        self.inner.throttle.limit()
     }
 
     /// The registries behind the mirror.

@@ -9,7 +9,7 @@ use sampan_store::{BlobFile, StoreError};
 use sampan_upstream::{Upstream, UpstreamError};
 
 use crate::EventSink;
-use crate::download::{Meter, READ_BYTES, Wanted, releasable};
+use crate::download::{Meter, READ_BYTES, Throttle, Wanted, releasable};
 use crate::error::PullError;
 use crate::upstream_body::UpstreamBody;
 
@@ -26,6 +26,7 @@ pub(crate) struct Passthrough {
     held: VecDeque<Bytes>,
     released: u64,
     meter: Meter,
+    throttle: Arc<Throttle>,
 }
 
 impl Passthrough {
@@ -37,6 +38,7 @@ impl Passthrough {
         remains: Option<(BlobFile, u64)>,
         clock: Arc<dyn Clock>,
         sink: EventSink,
+        throttle: Arc<Throttle>,
     ) -> Result<Self, PullError> {
         let mut hasher = wanted.digest.hasher();
         let mut position = 0;
@@ -62,8 +64,9 @@ impl Passthrough {
         let hasher = Some(hasher);
         let meter = Meter::new(sink, clock, &wanted);
         let (held, released) = (VecDeque::new(), position);
+        let (start, end) = (position, size);
         let mut passing =
-            Self { body, wanted, hasher, position, start: position, end: size, size, held, released, meter };
+            Self { body, wanted, hasher, position, start, end, size, held, released, meter, throttle };
         if size == 0 {
             // An empty answer is complete as soon as its head is sent: it is checked before.
             passing.take().await?;
@@ -132,6 +135,7 @@ impl Passthrough {
         let (from, to) = (self.position, self.position + bytes.len() as u64);
         self.position = to;
         self.meter.read(self.body.received());
+        self.throttle.pass(to - from).await;
         let (first, last) = (from.max(self.start), to.min(self.end));
         if first < last {
             // Both are within this chunk, whose length is a usize.

@@ -160,11 +160,9 @@ impl UpstreamBody {
             if self.position == 0 { self.failures < 2 && waited < QUICK } else { waited < PATIENCE };
         // Without ranges every new attempt carries all bytes again: that is not worth a minute of trying.
         let patient = patient && (self.ranges || self.failures <= WITHOUT_RANGES_AT_MOST);
-        let asked_to_wait = if let UpstreamError::RateLimited { retry_after } = &error {
-            retry_after.unwrap_or(WAIT_AT_MOST)
-        } else {
-            Duration::ZERO
-        };
+        let limited = matches!(error, UpstreamError::RateLimited { .. });
+        let asked_to_wait =
+            error.retry_after().unwrap_or(if limited { WAIT_AT_MOST } else { Duration::ZERO });
         if !error.is_transient() || !patient || asked_to_wait >= WAIT_AT_MOST {
             return Err(self.failed(error));
         }

@@ -105,6 +105,22 @@ pub enum Event {
         /// Body bytes received since the last event for it.
         bytes: u64,
     },
+    /// How the download of a blob goes. Told when it changes, at most a few times a second, and once at its end with no
+    /// connections. Never dropped then.
+    Download {
+        /// When.
+        at: Millis,
+        /// The repository it was begun for; others may follow it.
+        image: ImageName,
+        /// The blob.
+        digest: Digest,
+        /// Connections in use now.
+        connections: u32,
+        /// Since it began: requests that had to be asked again before a byte came.
+        retries: u64,
+        /// Since it began: bodies that broke off or were replaced in the middle, and continued elsewhere.
+        repaired: u64,
+    },
     /// A request ended. Never dropped.
     Answered(Answered),
 }

@@ -17,7 +17,8 @@ use crate::totals::Totals;
 pub const HISTORY_MAX: usize = 10_000;
 
 /// Each step brings the schema from the version before it to its own (`PRAGMA user_version`, from 1).
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [FIRST, SECOND];
+pub(crate) const FIRST: &str = "
     CREATE TABLE totals (
         day TEXT NOT NULL, image TEXT NOT NULL,
         requests INTEGER NOT NULL, hits INTEGER NOT NULL, failures INTEGER NOT NULL,
@@ -31,7 +32,12 @@ const MIGRATIONS: [&str; 1] = ["
         client TEXT NOT NULL, layers TEXT NOT NULL
     ) STRICT;
     CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-"];
+";
+/// Pulls of before were not counted: nothing is known to have been repaired.
+const SECOND: &str = "
+    ALTER TABLE pulls ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE pulls ADD COLUMN repaired INTEGER NOT NULL DEFAULT 0;
+";
 
 /// Why statistics cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +184,7 @@ impl Db {
     /// The newest pulls, newest first.
     pub(crate) fn pulls(&self, limit: usize) -> Result<Vec<PullRecord>, StatsError> {
         let query = "SELECT id, image, reference, started, ended, state, stale, size_bytes, done_bytes, fetched_bytes,
-            client, layers FROM pulls ORDER BY id DESC LIMIT ?1";
+            client, layers, retries, repaired FROM pulls ORDER BY id DESC LIMIT ?1";
         let mut statement = self.connection.prepare_cached(query)?;
         let pulls = statement.query_map([count(limit)], read_pull)?.collect::<Result<_, _>>()?;
         Ok(pulls)
@@ -202,7 +208,7 @@ fn write_pull(connection: &Connection, pull: &PullRecord) -> Result<(), StatsErr
     let layers = serde_json::to_string(&pull.layers).map_err(std::io::Error::other)?;
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO pulls VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            "INSERT OR REPLACE INTO pulls VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
             signed(pull.id),
@@ -217,6 +223,8 @@ fn write_pull(connection: &Connection, pull: &PullRecord) -> Result<(), StatsErr
             signed(pull.fetched_bytes),
             pull.client,
             layers,
+            signed(pull.retries),
+            signed(pull.repaired),
         ])?;
     Ok(())
 }
@@ -238,6 +246,9 @@ fn read_pull(row: &Row<'_>) -> rusqlite::Result<PullRecord> {
         fetched_bytes: unsigned(row, 9)?,
         rate: None,
         eta_seconds: None,
+        connections: 0,
+        retries: unsigned(row, 12)?,
+        repaired: unsigned(row, 13)?,
         client: row.get(10)?,
         layers: serde_json::from_str(&layers).map_err(|error| damage(error.to_string()))?,
     })

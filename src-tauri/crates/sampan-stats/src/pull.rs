@@ -38,6 +38,17 @@ impl From<Outcome> for Ending {
     }
 }
 
+/// What the download of a blob takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effort {
+    /// In use now.
+    pub(crate) connections: u32,
+    /// Requests asked again before a byte came.
+    pub(crate) retries: u64,
+    /// Bodies that broke off or were replaced, and continued elsewhere.
+    pub(crate) repaired: u64,
+}
+
 /// A blob of a pull.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
@@ -47,12 +58,14 @@ pub(crate) struct Part {
     pub(crate) aside: bool,
     pub(crate) source: Option<Source>,
     pub(crate) last: Option<Ending>,
+    pub(crate) effort: Effort,
     delivered: Delivered,
 }
 
 impl Part {
     pub(crate) fn new(digest: Digest, size: u64) -> Self {
-        Self { digest, size, aside: false, source: None, last: None, delivered: Delivered::default() }
+        let (effort, delivered) = (Effort::default(), Delivered::default());
+        Self { digest, size, aside: false, source: None, last: None, effort, delivered }
     }
 
     /// Bytes `offset..offset + sent` went to a client.
@@ -166,6 +179,9 @@ impl Pull {
         self.ended = Some(self.active.max(self.started));
         self.window = RateWindow::default();
         self.open = 0;
+        for part in &mut self.parts {
+            part.effort.connections = 0;
+        }
         self.changed = true;
     }
 
@@ -178,7 +194,7 @@ impl Pull {
             let mut part = Part::new(descriptor.digest, descriptor.size);
             let before = places.get(&part.digest).and_then(|&place| known.get(place));
             if let Some(before) = before.filter(|before| before.source.is_some()) {
-                (part.source, part.last) = (before.source, before.last);
+                (part.source, part.last, part.effort) = (before.source, before.last, before.effort);
                 part.deliver(0, before.done());
             }
             self.add(part);
@@ -268,6 +284,8 @@ impl Pull {
             record.rate = self.window.rate(now);
             let left = record.size_bytes.map(|size| size.saturating_sub(record.done_bytes));
             record.eta_seconds = left.and_then(|left| eta_seconds(left, record.rate));
+            record.connections =
+                self.parts.iter().map(|part| part.effort.connections).fold(0, u32::saturating_add);
         }
         record
     }
@@ -277,6 +295,8 @@ impl Pull {
         let layers: Vec<LayerRecord> =
             self.parts.iter().filter(|part| !part.aside).map(Part::record).collect();
         let sum = |of: fn(&LayerRecord) -> u64| layers.iter().map(of).fold(0, u64::saturating_add);
+        let efforts =
+            |of: fn(&Effort) -> u64| self.parts.iter().map(|p| of(&p.effort)).fold(0, u64::saturating_add);
         PullRecord {
             id: self.id,
             image: self.image.clone(),
@@ -290,6 +310,9 @@ impl Pull {
             fetched_bytes: self.fetched,
             rate: None,
             eta_seconds: None,
+            connections: 0,
+            retries: efforts(|effort| effort.retries),
+            repaired: efforts(|effort| effort.repaired),
             client: self.client.clone(),
             layers,
         }

@@ -33,6 +33,12 @@ pub struct PullRecord {
     pub rate: Option<u64>,
     /// Seconds left at that speed, as if every waiting layer will be asked for; only once the size is known.
     pub eta_seconds: Option<u64>,
+    /// Connections to upstreams that its blobs use now; 0 when it ended. Pulls that wait for the same blob share them.
+    pub connections: u32,
+    /// Requests for its blobs that had to be asked again before a byte came, since their downloads began.
+    pub retries: u64,
+    /// Downloads of its blobs that broke off or were replaced in the middle and continued elsewhere.
+    pub repaired: u64,
     /// The parts: configuration first, then layers in manifest order.
     pub layers: Vec<LayerRecord>,
     /// The client: [`crate::client_name`] of its User-Agent; empty while unknown.

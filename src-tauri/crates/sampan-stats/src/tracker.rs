@@ -6,6 +6,7 @@
 //! the manifest it is about, by the index that lists that manifest, by the blob it lists, and by the repository alone.
 
 mod blobs;
+mod downloads;
 mod manifests;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use sampan_oci::{Digest, Event, ImageName, Millis, Reference, TransferId};
 
 use crate::db::HISTORY_MAX;
-use crate::pull::{Ending, Pull};
+use crate::pull::{Effort, Ending, Pull};
 use crate::record::PullRecord;
 
 /// The most pulls [`crate::Stats::live`] tells.
@@ -90,6 +91,8 @@ pub(crate) struct PullTracker {
     next_id: u64,
     pulls: BTreeMap<u64, Pull>,
     transfers: HashMap<TransferId, Transfer>,
+    /// How the downloads that have connections go.
+    downloads: HashMap<Digest, Effort>,
     names: HashMap<ImageName, Named>,
     unclaimed: VecDeque<Unclaimed>,
     early: VecDeque<Early>,
@@ -104,6 +107,7 @@ impl PullTracker {
             next_id,
             pulls: BTreeMap::new(),
             transfers: HashMap::new(),
+            downloads: HashMap::new(),
             names: HashMap::new(),
             unclaimed: VecDeque::new(),
             early: VecDeque::new(),
@@ -131,6 +135,10 @@ impl PullTracker {
                 if let Some(digest) = digest {
                     self.fetched(*at, image, *digest, *bytes);
                 }
+            }
+            Event::Download { digest, connections, retries, repaired, at: _, image: _ } => {
+                let (connections, retries, repaired) = (*connections, *retries, *repaired);
+                self.download(*digest, Effort { connections, retries, repaired });
             }
             Event::Answered(answer) => self.answered(answer),
         }

@@ -10,15 +10,17 @@ use sampan_oci::RegistryName;
 use toml_edit::{Document, Item, Key, TableLike};
 use url::Url;
 
-use super::{ConfigError, parse_listen, parse_url};
+use super::{ConfigError, parse_connections, parse_duration, parse_listen, parse_outage_wait, parse_url};
 
 /// Every key there is, with an example of its value.
-const KEYS: [(&str, &str); 6] = [
+const KEYS: [(&str, &str); 8] = [
     ("listen", "\"127.0.0.1:7267\""),
     ("cache_dir", "\"/var/cache/sampan\""),
     ("state_dir", "\"/srv/sampan/state\""),
     ("upstreams", "{ \"docker.io\" = \"https://registry-1.docker.io\" }"),
     ("revalidate_timeout", "\"5s\""),
+    ("connections", "32"),
+    ("outage_wait", "\"10m\""),
     ("free_space_floor", "\"1 GiB\""),
 ];
 /// The largest configuration file; a longer one is some other file.
@@ -34,6 +36,8 @@ pub(super) struct FromFile {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) upstreams: Vec<(RegistryName, Url)>,
     pub(super) revalidate_timeout: Option<Duration>,
+    pub(super) connections: Option<usize>,
+    pub(super) outage_wait: Option<Duration>,
     pub(super) free_space_floor_bytes: Option<u64>,
 }
 
@@ -78,6 +82,8 @@ fn parse(text: &str, base: &Path) -> Result<FromFile, Refusal> {
             "state_dir" => found.state_dir = Some(value(name, item, |text| parse_folder(text, base))?),
             "upstreams" => found.upstreams = upstreams(item)?,
             "revalidate_timeout" => found.revalidate_timeout = Some(value(name, item, parse_timeout)?),
+            "connections" => found.connections = Some(connections(name, item)?),
+            "outage_wait" => found.outage_wait = Some(value(name, item, parse_outage_wait)?),
             "free_space_floor" => found.free_space_floor_bytes = Some(value(name, item, parse_size)?),
             unknown => return Err(unknown_key(unknown, key)),
         }
@@ -95,6 +101,19 @@ fn value<T>(name: &str, item: &Item, parse: impl Fn(&str) -> Result<T, String>) 
     parse(text).map_err(|advice| Refusal {
         at: item.span(),
         message: format!("`{name}` cannot be {text:?}"),
+        advice: sentence(&advice),
+    })
+}
+
+fn connections(name: &str, item: &Item) -> Result<usize, Refusal> {
+    let number = item.as_integer().ok_or_else(|| Refusal {
+        at: item.span(),
+        message: format!("`{name}` is {}, not a number", article(item.type_name())),
+        advice: example(name),
+    })?;
+    parse_connections(&number.to_string()).map_err(|advice| Refusal {
+        at: item.span(),
+        message: format!("`{name}` cannot be {number}"),
         advice: sentence(&advice),
     })
 }
@@ -170,9 +189,7 @@ fn parse_folder(text: &str, base: &Path) -> Result<PathBuf, String> {
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
-    text.parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|duration| Duration::try_from(duration).ok())
+    parse_duration(text)
         .filter(|duration| (REVALIDATE_TIMEOUT.start..=REVALIDATE_TIMEOUT.end).contains(duration))
         .ok_or_else(|| "write a time from 100ms to 60s, such as \"5s\"".into())
 }

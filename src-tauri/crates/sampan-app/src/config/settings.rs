@@ -7,7 +7,7 @@ use std::path::Path;
 use toml_edit::{DocumentMut, value};
 
 use super::{ConfigError, settings_file};
-use crate::api::{Settings, Theme};
+use crate::api::{SPEED_LIMIT_MAX, SPEED_LIMIT_MIN, Settings, Theme};
 
 /// The version written into new files. A change that older versions would misread raises it.
 const VERSION: i64 = 1;
@@ -67,7 +67,11 @@ fn read(document: &DocumentMut) -> Settings {
         Some(_) | None => Theme::System,
     };
     let language = text("language").filter(|l| crate::i18n::LOCALES.contains(l)).map(str::to_owned);
-    Settings { language, theme }
+    let speed_limit = document.get("speed_limit").and_then(toml_edit::Item::as_integer);
+    let speed_limit = speed_limit
+        .and_then(|limit| u64::try_from(limit).ok())
+        .filter(|limit| (SPEED_LIMIT_MIN..=SPEED_LIMIT_MAX).contains(limit));
+    Settings { language, theme, speed_limit }
 }
 
 fn apply(document: &mut DocumentMut, settings: &Settings) {
@@ -82,5 +86,9 @@ fn apply(document: &mut DocumentMut, settings: &Settings) {
         Theme::System => drop(document.remove("theme")),
         Theme::Light => document["theme"] = value("light"),
         Theme::Dark => document["theme"] = value("dark"),
+    }
+    match settings.speed_limit.and_then(|limit| i64::try_from(limit).ok()) {
+        Some(limit) => document["speed_limit"] = value(limit),
+        None => drop(document.remove("speed_limit")),
     }
 }

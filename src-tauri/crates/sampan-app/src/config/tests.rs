@@ -51,6 +51,7 @@ fn told_nothing_it_mirrors_docker_hub_on_loopback_only() {
         (home.path("cache"), home.path("state"))
     );
     assert_eq!(config.revalidate_timeout, Duration::from_secs(5));
+    assert_eq!((config.connections, config.outage_wait), (32, Duration::from_mins(10)));
     assert_eq!(config.free_space_floor_bytes, 1_073_741_824);
     assert_eq!(config.warnings(), Vec::<String>::new(), "the defaults need no warning");
     assert!(!config.state_dir.exists(), "loading creates nothing");
@@ -65,6 +66,8 @@ fn the_file_wins_over_defaults_and_flags_win_over_the_file() {
         cache_dir = "/somewhere/cache"
         state_dir = "beside"
         revalidate_timeout = "1500ms"
+        connections = 16
+        outage_wait = "0s"
         free_space_floor = "2 GB"
         [upstreams]
         "docker.io" = "http://127.0.0.1:5601"
@@ -74,6 +77,7 @@ fn the_file_wins_over_defaults_and_flags_win_over_the_file() {
     let flags = Flags {
         config: Some(file.clone()),
         listen: Some("127.0.0.1:2222".parse().unwrap()),
+        connections: Some(64),
         upstream: vec![upstream("ghcr.io=https://mirror.example"), upstream("quay.io=https://quay.io")],
         ..Flags::default()
     };
@@ -86,6 +90,8 @@ fn the_file_wins_over_defaults_and_flags_win_over_the_file() {
         "relative to the file, not to where Sampan was started"
     );
     assert_eq!(config.revalidate_timeout, Duration::from_millis(1500));
+    assert_eq!(config.connections, 64, "the flag wins");
+    assert_eq!(config.outage_wait, Duration::ZERO, "an outage need not be waited out");
     assert_eq!(config.free_space_floor_bytes, 2_000_000_000);
     assert_eq!(config.config_file, Some(file));
     let expected = [
@@ -107,7 +113,7 @@ fn the_file_in_the_configuration_folder_is_found_without_a_flag() {
 #[test]
 fn a_wrong_file_is_refused_with_the_place_and_what_to_do() {
     let home = Home::new();
-    let table: [(&str, (usize, usize), &str); 16] = [
+    let table: [(&str, (usize, usize), &str); 21] = [
         ("\n\nlisen = \"127.0.0.1:1\"", (3, 1), "Did you mean `listen`?"),
         ("upstream = {}", (1, 1), "Did you mean `upstreams`?"),
         ("cache-dir = \"/x\"", (1, 1), "Did you mean `cache_dir`?"),
@@ -118,6 +124,11 @@ fn a_wrong_file_is_refused_with_the_place_and_what_to_do() {
         ("cache_dir = \"~/cache\"", (1, 13), "whole path"),
         ("revalidate_timeout = \"1h\"", (1, 22), "100ms to 60s"),
         ("revalidate_timeout = \"-5s\"", (1, 22), "100ms to 60s"),
+        ("connections = 0", (1, 15), "1 to 64"),
+        ("connections = 65", (1, 15), "1 to 64"),
+        ("connections = \"32\"", (1, 15), "Write connections = 32."),
+        ("outage_wait = \"25h\"", (1, 15), "0s to 24h"),
+        ("outage_wait = 600", (1, 15), "Write outage_wait = \"10m\"."),
         ("free_space_floor = \"much\"", (1, 20), "1 GiB"),
         ("[upstreams]\n\"docker.io\" = \"ftp://x\"", (2, 15), "https://"),
         ("[upstreams]\n\"Docker io\" = \"https://x\"", (2, 1), "lowercase"),
@@ -242,7 +253,7 @@ fn settings_come_back_after_a_restart() {
     std::fs::create_dir(home.path("state")).unwrap();
     let config = home.load(Flags::default()).unwrap();
     assert_eq!(config.settings, Settings::default());
-    let changed = Settings { language: Some("vi".into()), theme: Theme::Dark };
+    let changed = Settings { language: Some("vi".into()), theme: Theme::Dark, speed_limit: Some(250_000) };
     config.save_settings(&changed).unwrap();
     assert_eq!(home.load(Flags::default()).unwrap().settings, changed);
     let left: Vec<_> =
@@ -258,7 +269,7 @@ fn only_differences_are_saved_and_unknown_keys_stay() {
     std::fs::write(&file, "# mine\nversion = 7\nfuture = [1, 2]\ntheme = \"sepia\"\nlanguage = \"vi\"\n")
         .unwrap();
     let config = home.load(Flags::default()).unwrap();
-    let read = Settings { language: Some("vi".into()), theme: Theme::System };
+    let read = Settings { language: Some("vi".into()), ..Settings::default() };
     assert_eq!(config.settings, read, "a look of a newer version is the system's for now");
     config.save_settings(&Settings::default()).unwrap();
     let text = std::fs::read_to_string(&file).unwrap();
@@ -272,7 +283,26 @@ fn the_first_versions_file_still_loads() {
     let file = home.path("state").join("settings.toml");
     std::fs::write(&file, "version = 1\nlanguage = \"en\"\ntheme = \"light\"\n").unwrap();
     let settings = home.load(Flags::default()).unwrap().settings;
-    assert_eq!(settings, Settings { language: Some("en".into()), theme: Theme::Light });
+    assert_eq!(settings, Settings { language: Some("en".into()), theme: Theme::Light, speed_limit: None });
+}
+
+#[test]
+fn a_limit_nobody_can_have_chosen_is_none() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("state")).unwrap();
+    let file = home.path("state").join("settings.toml");
+    let table = [
+        ("10000", Some(10_000)),
+        ("9999", None),
+        ("0", None),
+        ("-5", None),
+        ("9223372036854775807", None),
+        ("\"1 MB\"", None),
+    ];
+    for (written, limit) in table {
+        std::fs::write(&file, format!("version = 1\nspeed_limit = {written}\n")).unwrap();
+        assert_eq!(home.load(Flags::default()).unwrap().settings.speed_limit, limit, "{written}");
+    }
 }
 
 #[test]

@@ -33,6 +33,9 @@ fn pull() -> Pull {
         fetched_bytes: 10_000_000,
         rate: Some(1_000_000),
         eta_seconds: Some(61),
+        connections: 8,
+        retries: 3,
+        repaired: 2,
         layers: vec![layer(LayerSource::Waiting, 50_000_000), layer(LayerSource::Upstream, 40_000_000)],
         client: "docker".into(),
     }
@@ -94,9 +97,34 @@ Today          served 1.2 GB, fetched 1.5 GB, saved -300.0 MB; 75 % of the bytes
 Last asked     never, as far as is recorded
 
 Pulls
-  docker.io/library/nginx:1.27  pulling, copy at hand (the registry could not be asked)  10.0 MB of 40.0 MB  1.0 MB/s  2 min left
+  docker.io/library/nginx:1.27  pulling, copy at hand (the registry could not be asked)  10.0 MB of 40.0 MB  1.0 MB/s  2 min left  8 connections, 2 breaks repaired
 ";
     assert_eq!(text, expected);
+}
+
+#[test]
+fn only_what_a_pull_takes_is_told() {
+    let table = [
+        ((0, 0), ""),
+        ((1, 0), "1 connection"),
+        ((2, 0), "2 connections"),
+        ((0, 1), "1 break repaired"),
+        ((1, 12), "1 connection, 12 breaks repaired"),
+    ];
+    for ((connections, repaired), told) in table {
+        assert_eq!(effort(&Pull { connections, repaired, ..pull() }), told);
+    }
+}
+
+#[test]
+fn a_limit_is_told_where_a_person_wonders_why_it_is_slow() {
+    let mut limited = snapshot();
+    assert!(!status(&limited, &TimeZone::UTC).contains("limit"), "none is not worth a line");
+    limited.settings.speed_limit = Some(250_000);
+    let text = status(&limited, &TimeZone::UTC);
+    assert!(text.contains("Speed limit    250.0 kB/s for all downloads together\n"), "{text}");
+    assert_eq!(limit(Some(2_000_000)), "All downloads together take at most 2.0 MB/s.\n");
+    assert_eq!(limit(None), "There is no speed limit.\n");
 }
 
 #[test]

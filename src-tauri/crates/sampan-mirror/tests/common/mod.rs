@@ -33,11 +33,20 @@ pub struct TestMirror {
 pub struct Options {
     pub free_space_floor_bytes: u64,
     pub revalidate_timeout: Duration,
+    pub connections_max: usize,
+    pub outage_wait: Duration,
+    pub speed_limit: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { free_space_floor_bytes: 0, revalidate_timeout: Duration::from_secs(5) }
+        Self {
+            free_space_floor_bytes: 0,
+            revalidate_timeout: Duration::from_secs(5),
+            connections_max: 32,
+            outage_wait: Duration::from_mins(1),
+            speed_limit: None,
+        }
     }
 }
 
@@ -83,6 +92,9 @@ impl TestMirror {
             }),
             tasks: tasks.clone(),
             revalidate_timeout: options.revalidate_timeout,
+            connections_max: options.connections_max,
+            outage_wait: options.outage_wait,
+            speed_limit: options.speed_limit,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -114,7 +126,8 @@ impl TestMirror {
                 Event::Manifest { .. }
                 | Event::BlobStarted { .. }
                 | Event::BlobProgress { .. }
-                | Event::Fetched { .. } => None,
+                | Event::Fetched { .. }
+                | Event::Download { .. } => None,
             })
             .collect()
     }
@@ -130,6 +143,18 @@ impl TestMirror {
         }
     }
 
+    /// How the downloads went, as told: the most connections at once, retries, and repaired breaks of the last one.
+    pub fn going(&self) -> (u32, u64, u64) {
+        let events = self.events.lock().unwrap();
+        events.iter().fold((0, 0, 0), |(most, asked, mended), event| {
+            if let Event::Download { connections, retries, repaired, .. } = event {
+                (most.max(*connections), *retries, *repaired)
+            } else {
+                (most, asked, mended)
+            }
+        })
+    }
+
     /// Body bytes told as fetched.
     pub fn fetched(&self) -> u64 {
         let bytes = |event: &Event| match event {
@@ -137,6 +162,7 @@ impl TestMirror {
             Event::Manifest { .. }
             | Event::BlobStarted { .. }
             | Event::BlobProgress { .. }
+            | Event::Download { .. }
             | Event::Answered(_) => 0,
         };
         self.events.lock().unwrap().iter().map(bytes).sum()
@@ -157,6 +183,25 @@ impl TestMirror {
         self.stop.cancel();
         self.tasks.shutdown(Duration::from_secs(10)).await
     }
+}
+
+/// How often each byte of a blob was asked for: `Some(n)` when all of them as often.
+pub fn asked(upstream: &FakeRegistry, digest: &Digest, size: u64) -> Option<u64> {
+    let (mut at, mut times) = (0, None);
+    let mut ranges = upstream.ranges_of(digest);
+    ranges.sort_by_key(|range| (range.start, range.end));
+    let rounds = ranges.iter().map(|range| range.end - range.start).sum::<u64>().checked_div(size)?;
+    for round in 0..size {
+        // The edges are enough: between two of them nothing changes.
+        if round != 0 && !ranges.iter().any(|range| range.start == round || range.end == round) {
+            continue;
+        }
+        at = ranges.iter().filter(|range| range.contains(&round)).count() as u64;
+        if *times.get_or_insert(at) != at {
+            return None;
+        }
+    }
+    (rounds == at).then_some(rounds)
 }
 
 /// A disk of a few MiB, unmounted when dropped.

@@ -216,8 +216,36 @@ fn a_file_of_a_newer_version_is_left_alone() {
     version("PRAGMA user_version = 99");
     let refused = Stats::open(&fixture.path(), fixture.clock.clone(), TimeZone::UTC);
     assert!(matches!(refused, Err(StatsError::Future(99))), "a downgrade must not cost the history");
-    version("PRAGMA user_version = 1");
+    version("PRAGMA user_version = 2");
     fixture.open();
+}
+
+#[test]
+fn the_history_of_the_first_version_goes_on() {
+    let fixture = Fixture::at(NOON);
+    let now = millis(NOON);
+    let first = rusqlite::Connection::open(fixture.path()).unwrap();
+    first.execute_batch(crate::db::FIRST).unwrap();
+    first
+        .execute_batch(
+            "INSERT INTO pulls VALUES (7, 'docker.io/library/nginx', '1.27', 1, 2, 'complete', 0, 10, 10, 12, 'docker',
+                '[]');
+            PRAGMA user_version = 1",
+        )
+        .unwrap();
+    drop(first);
+    let stats = fixture.open();
+    let old = stats.history(9).unwrap();
+    assert_eq!((old.len(), old[0].id, old[0].fetched_bytes), (1, 7, 12), "nothing is lost");
+    assert_eq!((old[0].retries, old[0].repaired), (0, 0), "nobody counted then");
+    record_all(&stats, &pull(1, now, "redis")[..2]);
+    record_all(&stats, &[download(now, blob("a"), 3, 4, 5), end(1, now, 100, Outcome::Miss)]);
+    fixture.set(now + 3_000);
+    stats.tick();
+    stats.flush().unwrap();
+    drop(stats);
+    let newest = &fixture.open().history(9).unwrap()[0];
+    assert_eq!((newest.connections, newest.retries, newest.repaired), (0, 4, 5), "counted and kept");
 }
 
 #[cfg(unix)]
@@ -437,7 +465,7 @@ proptest! {
                         served_bytes += answer.served_bytes.saturating_sub(counted);
                     }
                 }
-                Event::Manifest { .. } | Event::Fetched { .. } => {}
+                Event::Manifest { .. } | Event::Fetched { .. } | Event::Download { .. } => {}
             }
             if flush == 1 {
                 // A new run knows nothing of the answers of the one before.
@@ -458,7 +486,7 @@ proptest! {
             let answers = || events.iter().filter_map(|event| match event {
                 Event::Answered(answer) => Some(answer),
                 Event::Manifest { .. } | Event::BlobStarted { .. } | Event::BlobProgress { .. }
-                | Event::Fetched { .. } => None,
+                | Event::Fetched { .. } | Event::Download { .. } => None,
             }).filter(counted);
             let hits = || answers().filter(|answer| answer.outcome.is_hit());
             let count = |number: usize| u64::try_from(number).unwrap();
@@ -470,7 +498,7 @@ proptest! {
                 fetched_bytes: events.iter().map(|event| match event {
                     Event::Fetched { bytes, .. } => *bytes,
                     Event::Manifest { .. } | Event::BlobStarted { .. } | Event::BlobProgress { .. }
-                    | Event::Answered(_) => 0,
+                    | Event::Download { .. } | Event::Answered(_) => 0,
                 }).sum(),
                 hit_bytes: hits().map(|answer| answer.served_bytes).sum(),
             }

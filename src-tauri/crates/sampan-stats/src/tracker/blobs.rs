@@ -29,9 +29,11 @@ impl PullTracker {
         }
         let (at, digest, offset) = (transfer.active, transfer.digest, transfer.offset);
         let Some(pull_id) = self.pull_of_blob(at, image, digest, size) else { return };
+        let effort = self.effort_behind(&digest, source);
         let Some(pull) = self.pulls.get_mut(&pull_id) else { return };
         let Some(part) = pull.part_mut(&digest) else { return };
         part.start(source);
+        part.effort = effort.unwrap_or(part.effort);
         part.deliver(offset, 0);
         part.last = None;
         pull.open += 1;

@@ -56,6 +56,18 @@ pub(crate) fn get_by_digest(at: i64, name: &str, manifest: &Arc<Manifest>) -> Ev
 }
 
 pub(crate) fn start(id: u64, at: i64, name: &str, digest: Digest, size: u64, offset: u64) -> Event {
+    start_from(Source::Upstream, id, at, name, digest, size, offset)
+}
+
+pub(crate) fn start_from(
+    source: Source,
+    id: u64,
+    at: i64,
+    name: &str,
+    digest: Digest,
+    size: u64,
+    offset: u64,
+) -> Event {
     Event::BlobStarted {
         id: TransferId(id),
         at: Millis(at),
@@ -63,8 +75,14 @@ pub(crate) fn start(id: u64, at: i64, name: &str, digest: Digest, size: u64, off
         digest,
         size,
         offset,
-        source: Source::Upstream,
+        source,
     }
+}
+
+/// How the download of a blob goes; for which image it began does not matter.
+pub(crate) fn download(at: i64, digest: Digest, connections: u32, retries: u64, repaired: u64) -> Event {
+    let image = image("whoever-came-first");
+    Event::Download { at: Millis(at), image, digest, connections, retries, repaired }
 }
 
 pub(crate) fn progress(id: u64, at: i64, sent: u64) -> Event {

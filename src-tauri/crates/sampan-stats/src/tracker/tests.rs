@@ -450,7 +450,8 @@ proptest! {
         let mut tracker = PullTracker::new(1);
         let fetched: u64 = events.iter().map(|event| match event {
             Event::Fetched { bytes, .. } => *bytes,
-            Event::Manifest { .. } | Event::BlobStarted { .. } | Event::BlobProgress { .. } | Event::Answered(_) => 0,
+            Event::Manifest { .. } | Event::BlobStarted { .. } | Event::BlobProgress { .. } | Event::Download { .. }
+            | Event::Answered(_) => 0,
         }).sum();
         let mut now = 0;
         for (event, tick) in events.iter().zip(ticks) {

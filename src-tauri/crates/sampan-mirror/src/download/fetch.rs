@@ -1,0 +1,521 @@
+//! Drives the connections of one download until all of its bytes are on disk.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::stream::{AbortHandle, Abortable, BoxStream, SelectAll, StreamExt as _};
+use sampan_store::Partial;
+use sampan_upstream::{BlobSource, Upstream, UpstreamError};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Wanted;
+use super::claims::{ClaimId, Claims, FIRST_PIECE, MIN_PIECE, piece_len};
+use super::lane::{self, Ask, Happened};
+use super::meter::{Going, Meter};
+use super::pace::{self, SILENCE_AT_MOST, SOON};
+use super::run::Run;
+use super::slots::{Member, Slot};
+use crate::error::PullError;
+
+/// Received bytes are written at the latest when there are so many, or after this time.
+const WRITE_BYTES: usize = 256 * 1024;
+const WRITE_EVERY: Duration = Duration::from_millis(10);
+/// How often what is written is made to survive a power cut.
+const SYNC_EVERY: Duration = Duration::from_secs(3);
+/// How often connections are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Over how long the speed of a connection is measured.
+const SPEED_OVER: Duration = Duration::from_secs(4);
+/// Fewer bytes than these say nothing about speed: they come in one burst.
+const MEASURED_BYTES: u64 = 256 * 1024;
+/// How long an outage is waited out while no client listens.
+const UNWATCHED_WAIT: Duration = Duration::from_mins(1);
+/// A first failure this quick is tried once more; after a slow one the client that waits for headers is better off with
+/// an error it can fall back from.
+const QUICK: Duration = Duration::from_secs(2);
+/// The longest rest that an upstream may ask for before the first byte of a blob.
+const REST_AT_FIRST: Duration = Duration::from_secs(10);
+/// The rest where the upstream names none.
+const REST: Duration = Duration::from_secs(10);
+/// How often a blob is fetched from its first byte again, from an upstream that gives no parts.
+const WITHOUT_RANGES_AT_MOST: u32 = 3;
+
+/// What came of it.
+pub(super) struct Fetched {
+    /// The file, with every byte in it.
+    pub(super) partial: Partial,
+    /// Whether more than one answer brought them.
+    pub(super) in_pieces: bool,
+}
+
+/// One connection at work.
+struct Lane {
+    claim: ClaimId,
+    /// Where its next byte belongs.
+    at: u64,
+    opened: bool,
+    whole: bool,
+    /// Whether its connection was there already.
+    reused: bool,
+    /// Whether it was asked for more than is wanted of it by now.
+    shrunk: bool,
+    last: Instant,
+    /// Since when, and from which position, its speed is measured.
+    measured: (Instant, u64),
+    /// Bytes per second, once measured.
+    rate: Option<u64>,
+    stop: AbortHandle,
+    /// Gives the connection back to the others when the lane ends.
+    _slot: Slot,
+}
+
+impl Lane {
+    /// Bytes per second since its speed is measured.
+    fn rate_until(&self, now: Instant) -> u64 {
+        let (since, from) = self.measured;
+        let micros = u64::try_from((now - since).as_micros()).unwrap_or(u64::MAX).max(1);
+        (self.at - from).saturating_mul(1_000_000) / micros
+    }
+}
+
+/// A download with its connections.
+pub(super) struct Fetch<'r> {
+    run: &'r Run,
+    meter: &'r mut Meter,
+    upstream: &'r Upstream,
+    source: BlobSource,
+    partial: Partial,
+    claims: Claims,
+    lanes: HashMap<u64, Lane>,
+    happenings: SelectAll<Abortable<BoxStream<'static, (u64, Happened)>>>,
+    member: Arc<Member>,
+    asking_for_slot: Option<BoxFuture<'static, Slot>>,
+    /// Received, not written yet.
+    pending: Vec<(u64, Bytes)>,
+    pending_bytes: usize,
+    written_at: Instant,
+    synced_at: Instant,
+    unsynced: bool,
+    /// One stream from the first byte: the upstream gives no parts, or lies about them.
+    one_stream: bool,
+    streams: u32,
+    /// The first answer came: the rest may be asked for side by side.
+    answered: bool,
+    asked: u64,
+    held_back: u64,
+    going: Going,
+    /// Failures since the last new byte, and when that came (or the beginning).
+    failures: u32,
+    progress_at: Instant,
+    retry_at: Option<Instant>,
+    last_error: Option<UpstreamError>,
+    /// Whether the upstream is likely to come back after an outage.
+    hopeful: bool,
+}
+
+impl<'r> Fetch<'r> {
+    pub(super) fn new(
+        run: &'r Run,
+        upstream: &'r Upstream,
+        partial: Partial,
+        meter: &'r mut Meter,
+        one_stream: bool,
+    ) -> Self {
+        let now = Instant::now();
+        let claims = Claims::new(partial.size(), partial.held().clone());
+        let hopeful = !partial.held().is_empty() || run.link.is_hopeful();
+        run.download.set_hopeful(hopeful);
+        Self {
+            meter,
+            upstream,
+            source: source(upstream, &run.wanted),
+            partial,
+            claims,
+            lanes: HashMap::new(),
+            happenings: SelectAll::new(),
+            member: Arc::new(run.link.join()),
+            asking_for_slot: None,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            written_at: now,
+            synced_at: now,
+            unsynced: false,
+            one_stream,
+            streams: 0,
+            answered: false,
+            asked: 0,
+            held_back: 0,
+            going: Going::default(),
+            failures: 0,
+            progress_at: now,
+            retry_at: None,
+            last_error: None,
+            hopeful,
+            run,
+        }
+    }
+
+    /// Fetches until every byte is on disk.
+    /// # Cancel safety
+    /// Dropping the future closes the connections; what was written stays.
+    pub(super) async fn run(mut self) -> Result<Fetched, PullError> {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.claims.is_complete() {
+            self.want_slot();
+            tokio::select! {
+                Some((lane, happened)) = self.happenings.next(), if !self.happenings.is_empty() => {
+                    self.take(lane, happened)?;
+                    // Whatever else is there already goes into the same write.
+                    while self.pending_bytes < WRITE_BYTES
+                        && let Some(Some((lane, happened))) = self.happenings.next().now_or_never()
+                    {
+                        self.take(lane, happened)?;
+                    }
+                }
+                Some(slot) = OptionFuture::from(self.asking_for_slot.as_mut()) => {
+                    self.asking_for_slot = None;
+                    self.start(slot);
+                }
+                () = tokio::time::sleep_until(self.written_at + WRITE_EVERY), if self.pending_bytes > 0 => {
+                    self.write().await?;
+                }
+                _ = looks.tick() => self.look().await?,
+            }
+            if self.pending_bytes >= WRITE_BYTES || self.written_at.elapsed() >= WRITE_EVERY {
+                self.write().await?;
+            }
+        }
+        self.write().await?;
+        Ok(Fetched { in_pieces: self.asked > 1, partial: self.partial })
+    }
+
+    /// Gets in line for a connection when there is something to ask for; leaves the line when there is not.
+    fn want_slot(&mut self) {
+        let resting =
+            self.retry_at.is_some_and(|at| at > Instant::now()) || self.run.link.resting().is_some();
+        // The first answer, a probe after failures, and an upstream without ranges: one connection.
+        let alone = !self.answered || self.failures > 0 || self.one_stream;
+        let wants = !resting && self.claims.unclaimed() > 0 && (!alone || self.lanes.is_empty());
+        if !wants {
+            self.asking_for_slot = None;
+        } else if self.asking_for_slot.is_none() {
+            let member = self.member.clone();
+            self.asking_for_slot = Some(async move { member.acquire().await }.boxed());
+        }
+    }
+
+    fn start(&mut self, slot: Slot) {
+        let size = self.partial.size();
+        let turn = usize::try_from(self.asked).unwrap_or(0);
+        let claim = if self.one_stream {
+            self.claims.claim_whole()
+        } else {
+            let known = self.run.link.known(self.member.held());
+            let len = if self.answered { piece_len(known, self.claims.unclaimed()) } else { FIRST_PIECE };
+            self.claims.next(self.run.download.reader(turn), len)
+        };
+        let Some(claim) = claim else { return };
+        let range = claim.range.clone();
+        let ask = if self.one_stream {
+            self.streams += 1;
+            // What earlier answers said is not held against it: the digest will tell.
+            self.source = source(self.upstream, &self.run.wanted);
+            Ask::Whole { size: Some(size) }
+        } else if !self.answered && range.start == 0 {
+            Ask::Begin { len: range.end, size }
+        } else {
+            Ask::Part { range: range.clone(), size }
+        };
+        tracing::trace!(digest = %self.run.wanted.digest, ?ask, "asking");
+        let (id, now) = (self.asked, Instant::now());
+        self.asked += 1;
+        let (stop, registration) = AbortHandle::new_pair();
+        let events = lane::run(self.source.clone(), ask, self.run.throttle.clone());
+        let events = events.map(move |happened| (id, happened)).boxed();
+        self.happenings.push(Abortable::new(events, registration));
+        let lane = Lane {
+            claim: claim.id,
+            at: range.start,
+            opened: false,
+            whole: self.one_stream,
+            reused: self.run.link.asks(),
+            shrunk: false,
+            last: now,
+            measured: (now, range.start),
+            rate: None,
+            stop,
+            _slot: slot,
+        };
+        self.lanes.insert(id, lane);
+        self.go();
+    }
+
+    fn take(&mut self, id: u64, happened: Happened) -> Result<(), PullError> {
+        match happened {
+            Happened::Opened { after, offset, whole, size } => self.opened(id, after, offset, whole, size),
+            Happened::Bytes(bytes) => {
+                self.bytes(id, &bytes);
+                Ok(())
+            }
+            Happened::Ended => {
+                let Some(ended) = self.lanes.remove(&id) else { return Ok(()) };
+                if ended.rate.is_none() && ended.at - ended.measured.1 >= MEASURED_BYTES {
+                    self.run.link.measured(ended.rate_until(Instant::now()));
+                }
+                let (missing, got) = (self.claims.remaining_of(ended.claim), ended.at);
+                self.claims.release(ended.claim);
+                self.go();
+                if missing == 0 {
+                    return Ok(());
+                }
+                self.failed(UpstreamError::Truncated { got, expected: got + missing }, true)
+            }
+            Happened::Broke(error) => {
+                let Some(lane) = self.lanes.remove(&id) else { return Ok(()) };
+                self.claims.release(lane.claim);
+                self.failed(error, lane.opened)
+            }
+        }
+    }
+
+    fn opened(
+        &mut self,
+        id: u64,
+        after: Duration,
+        offset: u64,
+        whole: bool,
+        size: Option<u64>,
+    ) -> Result<(), PullError> {
+        let expected = self.partial.size();
+        if size.is_some_and(|told| told != expected) {
+            // A manifest and its registry disagree: no stream will change that.
+            return Err(self
+                .run
+                .failed(UpstreamError::Protocol("the blob has another size than its manifest says")));
+        }
+        self.run.download.flow();
+        self.answered = true;
+        let Some(lane) = self.lanes.get_mut(&id) else { return Ok(()) };
+        self.run.link.answered(after, lane.reused);
+        (lane.opened, lane.last, lane.measured) = (true, Instant::now(), (Instant::now(), offset));
+        lane.at = offset;
+        if whole && !lane.whole && self.claims.remaining_of(lane.claim) < expected {
+            // It was asked for a part and sends everything: then everything is taken from this one stream.
+            tracing::info!(digest = %self.run.wanted.digest, "the upstream gives no parts: one stream");
+            self.claims.release(lane.claim);
+            self.one_stream = true;
+            self.streams += 1;
+            let Some(claim) = self.claims.claim_whole() else {
+                return self.failed(UpstreamError::RangeRefused, true);
+            };
+            (lane.claim, lane.whole) = (claim.id, true);
+        }
+        Ok(())
+    }
+
+    fn bytes(&mut self, id: u64, bytes: &Bytes) {
+        let length = bytes.len() as u64;
+        self.meter.add(length);
+        self.run.link.received(length);
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let (now, at) = (Instant::now(), lane.at);
+        (lane.at, lane.last) = (at + length, now);
+        let mut is_new = false;
+        for wanted in self.claims.received(lane.claim, at, length) {
+            is_new = true;
+            let piece = bytes.slice(within(&wanted, at));
+            self.pending_bytes += piece.len();
+            self.pending.push((wanted.start, piece));
+        }
+        if is_new {
+            (self.failures, self.progress_at, self.retry_at, self.hopeful) = (0, now, None, true);
+        }
+        if lane.shrunk && self.claims.remaining_of(lane.claim) == 0 {
+            self.close(id);
+        }
+    }
+
+    /// Ends a lane and its connection; what it did not bring is free again.
+    fn close(&mut self, id: u64) {
+        if let Some(lane) = self.lanes.remove(&id) {
+            lane.stop.abort();
+            self.claims.release(lane.claim);
+            self.go();
+        }
+    }
+
+    /// Decides what a failure means: another try later, one stream, or the end.
+    fn failed(&mut self, error: UpstreamError, was_open: bool) -> Result<(), PullError> {
+        let now = Instant::now();
+        if was_open {
+            self.going.repaired += 1
+        } else {
+            self.going.retries += 1
+        }
+        self.go();
+        tracing::debug!(digest = %self.run.wanted.digest, held = self.claims.held().len(), %error, "a connection failed");
+        let lies = matches!(
+            error,
+            UpstreamError::RangeRefused | UpstreamError::Protocol(_) | UpstreamError::Changed
+        );
+        if lies && !self.one_stream {
+            // It refuses parts, or lies about them. What it sent so far is judged by the digest.
+            tracing::info!(digest = %self.run.wanted.digest, %error, "going on with one stream");
+            for id in self.lanes.keys().copied().collect::<Vec<_>>() {
+                self.close(id);
+            }
+            self.one_stream = true;
+            self.last_error = Some(error);
+            return Ok(());
+        }
+        if !error.is_transient() {
+            return Err(self.run.failed(error));
+        }
+        let others_bring_bytes = self.lanes.values().any(|lane| lane.opened);
+        if matches!(error, UpstreamError::RateLimited { .. } | UpstreamError::Busy { .. }) {
+            let rest = error.retry_after().unwrap_or(REST);
+            if !others_bring_bytes && !self.hopeful && rest >= REST_AT_FIRST {
+                return Err(self.run.failed(error));
+            }
+            self.run.link.refused(rest);
+        } else if matches!(error, UpstreamError::Unreachable(_)) && !was_open && others_bring_bytes {
+            // It is the number of connections that it does not want.
+            self.run.link.refused(Duration::ZERO);
+        }
+        // Connections that break together are one failure.
+        if self.retry_at.is_none_or(|at| at <= now) {
+            self.failures += 1;
+            self.retry_at = Some(now + pace::back_off(self.failures));
+        }
+        let first_try = !self.hopeful && (self.failures >= 2 || self.progress_at.elapsed() >= QUICK);
+        let worn_out = self.one_stream && self.streams > WITHOUT_RANGES_AT_MOST;
+        if first_try || worn_out || self.is_over() {
+            return Err(self.run.failed(error));
+        }
+        self.last_error = Some(error);
+        Ok(())
+    }
+
+    /// Whether an outage has lasted longer than anybody waits.
+    fn is_over(&self) -> bool {
+        let watched = self.run.download.reader(0).is_some();
+        self.progress_at.elapsed() >= if watched { self.run.outage_wait } else { UNWATCHED_WAIT }
+    }
+
+    /// Looks at the connections: who is silent, who is far behind.
+    async fn look(&mut self) -> Result<(), PullError> {
+        self.run.link.look(&self.run.throttle);
+        let now = Instant::now();
+        if self.run.throttle.held_back_since(&mut self.held_back) {
+            // Whoever waits for the speed limit is neither silent nor slow.
+            for lane in self.lanes.values_mut() {
+                (lane.last, lane.measured) = (now, (now, lane.at));
+            }
+        }
+        self.measure(now);
+        self.replace_silent_and_slow(now)?;
+        if self.hopeful && self.failures > 0 && self.lanes.is_empty() && self.is_over() {
+            let error = self.last_error.take().unwrap_or(UpstreamError::Timeout);
+            return Err(self.run.failed(error));
+        }
+        self.share_the_end();
+        self.meter.goes(self.going);
+        if self.unsynced && self.synced_at.elapsed() >= SYNC_EVERY {
+            self.partial.sync().await?;
+            (self.unsynced, self.synced_at) = (false, Instant::now());
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, now: Instant) {
+        for lane in self.lanes.values_mut().filter(|lane| lane.opened) {
+            let span = now - lane.measured.0;
+            // A first value early, then one over each window.
+            if span >= SPEED_OVER || (lane.rate.is_none() && span >= SPEED_OVER / 2) {
+                let rate = lane.rate_until(now);
+                self.run.link.measured(rate);
+                lane.rate = Some(rate);
+                if span >= SPEED_OVER {
+                    lane.measured = (now, lane.at);
+                }
+            }
+        }
+    }
+
+    fn replace_silent_and_slow(&mut self, now: Instant) -> Result<(), PullError> {
+        let link = &self.run.link;
+        let link_is_alive = link.silent_for().is_some_and(|silence| silence < Duration::from_secs(1));
+        let patience = if link_is_alive { pace::silence(link.round_trip()) } else { SILENCE_AT_MOST };
+        let silent = |lane: &Lane| lane.opened && !lane.whole && now - lane.last >= patience;
+        let median = pace::median(self.lanes.values().filter_map(|lane| lane.rate).collect());
+        let slow = |lane: &Lane| match (lane.rate, median) {
+            (Some(rate), Some(median)) if !lane.whole && now - lane.measured.0 < LOOK_EVERY * 2 => {
+                pace::is_far_below(rate, median, self.claims.remaining_of(lane.claim))
+            }
+            _ => false,
+        };
+        let given_up: Vec<u64> =
+            self.lanes.iter().filter(|(_, lane)| silent(lane) || slow(lane)).map(|(id, _)| *id).collect();
+        for id in &given_up {
+            self.close(*id);
+            self.failed(UpstreamError::Timeout, true)?;
+        }
+        if link_is_alive && !given_up.is_empty() {
+            // It is these connections that are bad, not the link: others may be tried at once.
+            (self.failures, self.retry_at) = (0, None);
+        }
+        Ok(())
+    }
+
+    /// At the end of a blob, a connection without work takes half of what a slow one still has to bring. The slow one is
+    /// closed when it comes to the other's half: what is on its way then is lost, so this is for long waits alone.
+    fn share_the_end(&mut self) {
+        if self.claims.unclaimed() > 0 || self.one_stream || self.failures > 0 || !self.run.link.has_room() {
+            return;
+        }
+        let claims = &mut self.claims;
+        let left = |claims: &Claims, lane: &Lane| {
+            pace::time_for(claims.remaining_of(lane.claim), lane.rate.unwrap_or(u64::MAX))
+        };
+        let slowest = self.lanes.values_mut().max_by_key(|lane| left(claims, lane));
+        if let Some(lane) = slowest.filter(|lane| left(claims, lane) > SOON) {
+            lane.shrunk |= claims.split(lane.claim, MIN_PIECE);
+        }
+    }
+
+    async fn write(&mut self) -> Result<(), PullError> {
+        self.written_at = Instant::now();
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let pieces = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let ranges: Vec<Range<u64>> =
+            pieces.iter().map(|(at, bytes)| *at..*at + bytes.len() as u64).collect();
+        self.partial.write(pieces).await?;
+        self.unsynced = true;
+        self.run.download.grow(&ranges, self.partial.hashed());
+        Ok(())
+    }
+
+    fn go(&mut self) {
+        self.going.connections = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
+        self.meter.goes(self.going);
+    }
+}
+
+fn source(upstream: &Upstream, wanted: &Wanted) -> BlobSource {
+    upstream.blob_source(&wanted.image.repository, &wanted.digest)
+}
+
+/// `range` as a place in a chunk that begins at `at`.
+#[expect(clippy::cast_possible_truncation, reason = "offsets within a chunk in memory")]
+fn within(range: &Range<u64>, at: u64) -> Range<usize> {
+    (range.start - at) as usize..(range.end - at) as usize
+}

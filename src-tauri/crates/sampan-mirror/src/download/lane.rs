@@ -1,0 +1,84 @@
+//! One connection's work: a request, and its body as it comes.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use sampan_upstream::{BlobBody, BlobSource, UpstreamError};
+use tokio::time::Instant;
+
+use super::throttle::Throttle;
+
+/// What to ask for.
+#[derive(Clone, Debug)]
+pub(super) enum Ask {
+    /// The first question about a blob; the whole is an answer too.
+    Begin { len: u64, size: u64 },
+    /// Exactly these bytes.
+    Part { range: Range<u64>, size: u64 },
+    /// Everything, in one stream.
+    Whole { size: Option<u64> },
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub(super) enum Happened {
+    /// The answer's head came.
+    Opened { after: Duration, offset: u64, whole: bool, size: Option<u64> },
+    /// The next bytes.
+    Bytes(Bytes),
+    /// The body ended as promised. Only now is the connection free for another request.
+    Ended,
+    /// No answer, or a body that broke off. Nothing comes after it.
+    Broke(UpstreamError),
+}
+
+enum State {
+    Ask(Ask),
+    Body(BlobBody),
+    Over,
+}
+
+/// Asks, and yields what happens. Dropping it closes the connection unless its body has ended.
+pub(super) fn run(source: BlobSource, ask: Ask, throttle: Arc<Throttle>) -> BoxStream<'static, Happened> {
+    stream::unfold((State::Ask(ask), 0), move |(state, owed)| {
+        let (source, throttle) = (source.clone(), throttle.clone());
+        async move {
+            // The bytes before are paid for now: whoever polls again has taken them already.
+            throttle.pass(owed).await;
+            match state {
+                State::Ask(ask) => {
+                    let asked = Instant::now();
+                    Some(match open(&source, ask).await {
+                        Ok(body) => {
+                            let (offset, whole, size) = (body.offset, body.whole, body.size);
+                            let opened = Happened::Opened { after: asked.elapsed(), offset, whole, size };
+                            (opened, (State::Body(body), 0))
+                        }
+                        Err(error) => (Happened::Broke(error), (State::Over, 0)),
+                    })
+                }
+                State::Body(mut body) => Some(match body.stream.next().await {
+                    Some(Ok(bytes)) => {
+                        let owed = bytes.len() as u64;
+                        (Happened::Bytes(bytes), (State::Body(body), owed))
+                    }
+                    Some(Err(error)) => (Happened::Broke(error), (State::Over, 0)),
+                    None => (Happened::Ended, (State::Over, 0)),
+                }),
+                State::Over => None,
+            }
+        }
+    })
+    .boxed()
+}
+
+async fn open(source: &BlobSource, ask: Ask) -> Result<BlobBody, UpstreamError> {
+    match ask {
+        Ask::Begin { len, size } => source.begin(Some(len), Some(size)).await,
+        Ask::Part { range, size } => source.part(range, size).await,
+        Ask::Whole { size } => source.begin(None, size).await,
+    }
+}

@@ -1,0 +1,123 @@
+//! A download from its first look at the disk to the published blob.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sampan_oci::{Clock, Digest, Failure, ImageName};
+use sampan_store::{BlobFile, Store, StoreError};
+use sampan_upstream::{Upstream, UpstreamError};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::fetch::Fetch;
+use super::follow::Download;
+use super::link::Link;
+use super::throttle::Throttle;
+use super::{Meter, Wanted};
+use crate::EventSink;
+use crate::error::PullError;
+
+/// Everything one download works with.
+pub(super) struct Run {
+    pub(super) store: Store,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) sink: EventSink,
+    pub(super) turns: Arc<Semaphore>,
+    pub(super) link: Arc<Link>,
+    pub(super) throttle: Arc<Throttle>,
+    pub(super) outage_wait: Duration,
+    pub(super) paused: watch::Receiver<bool>,
+    pub(super) wanted: Wanted,
+    pub(super) download: Arc<Download>,
+}
+
+impl Run {
+    /// Fetches and publishes. Whatever ends it early, the bytes on disk stay, and the next one continues with them.
+    pub(super) async fn fetch(&self, upstream: &Upstream, token: CancellationToken) -> Result<(), PullError> {
+        let mut paused = self.paused.clone();
+        tokio::select! {
+            result = self.fetch_all(upstream) => result,
+            () = token.cancelled() => Err(PullError::Stopping),
+            Ok(_) = paused.wait_for(|paused| *paused) => Err(PullError::Paused),
+        }
+    }
+
+    async fn fetch_all(&self, upstream: &Upstream) -> Result<(), PullError> {
+        let Wanted { image, digest, size } = &self.wanted;
+        // The one before may have published it between this client's look at the disk and now.
+        if let Some(file) = self.store.open_blob(digest).await?.filter(BlobFile::verified) {
+            let size = file.size();
+            self.download.open(file, size);
+            return Ok(());
+        }
+        let _turn = self.turns.acquire().await.map_err(|_| PullError::Stopping)?;
+        let mut meter = Meter::new(self.sink.clone(), self.clock.clone(), &self.wanted);
+        let size = match size {
+            Some(size) => *size,
+            None => self.learn_size(upstream).await?,
+        };
+        let mut one_stream = false;
+        let mut wrong = None;
+        loop {
+            let partial = self.store.partial(digest, size).await?;
+            let resumed = !partial.held().is_empty();
+            match wrong.take() {
+                None => {
+                    let (held, hashed) = (partial.held().clone(), partial.hashed());
+                    self.download.prepare(partial.reader(), size, held, hashed);
+                }
+                Some(why) => self.download.begin_again(partial.reader(), size, why),
+            }
+            if resumed {
+                tracing::info!(%digest, held = partial.held().len(), size, "a download goes on where it stopped");
+                self.download.flow();
+            }
+            let fetched = Fetch::new(self, upstream, partial, &mut meter, one_stream).run().await?;
+            match fetched.partial.publish().await {
+                Ok(()) => break,
+                // The store found out, but it is the upstream that sent something else. Where the bytes came in pieces,
+                // one of them may be another blob's, or the disk's fault: one honest stream tells.
+                Err(StoreError::Mismatch { expected, actual }) => {
+                    let error = UpstreamError::Mismatch { expected, actual };
+                    let error = PullError::upstream(image, error);
+                    if one_stream || !(resumed || fetched.in_pieces) {
+                        return Err(error);
+                    }
+                    tracing::warn!(%digest, %image, %error, "the pieces of a blob do not fit: fetching it anew");
+                    (one_stream, wrong) = (true, Some(error));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        drop(meter);
+        if let Err(error) = self.store.add_link(image, digest, Some(size)).await {
+            tracing::warn!(%image, %digest, %error, "that the repository has this blob could not be kept");
+        }
+        Ok(())
+    }
+
+    /// A blob that no manifest has named yet: its upstream is asked.
+    async fn learn_size(&self, upstream: &Upstream) -> Result<u64, PullError> {
+        let Wanted { image, digest, .. } = &self.wanted;
+        let told = upstream.head_blob(&image.repository, digest).await.map_err(|e| self.failed(e))?;
+        if let Some(size) = told.filter(|size| *size > 0) {
+            return Ok(size);
+        }
+        let source = upstream.blob_source(&image.repository, digest);
+        let body = source.begin(None, None).await.map_err(|e| self.failed(e))?;
+        body.size.ok_or_else(|| self.failed(UpstreamError::Protocol("a blob of unknown size")))
+    }
+
+    /// The failure as clients see it.
+    pub(super) fn failed(&self, error: UpstreamError) -> PullError {
+        failed(&self.wanted.image, &self.wanted.digest, error)
+    }
+}
+
+fn failed(image: &ImageName, digest: &Digest, error: UpstreamError) -> PullError {
+    if error.failure() == Failure::NotFound {
+        PullError::BlobUnknown { image: image.clone(), digest: *digest }
+    } else {
+        PullError::upstream(image, error)
+    }
+}
