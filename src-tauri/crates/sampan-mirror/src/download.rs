@@ -1,6 +1,6 @@
 //! The one download of a blob, and everybody who follows it while it grows.
 //!
-//! `run` takes a blob from the disk's remains to the published file, `fetch` drives its connections (`lane`) by what
+//! `run` takes a blob from the disk's remains to the published file, `fetch` drives its connections (`lane`, `lanes`) by what
 //! `claims` (which bytes), `slots` and `level` (how many connections, over all blobs of an upstream: `link`), `pace` (how
 //! long to wait) and `throttle` (the person's speed limit) decide; `follow` is what its clients see.
 
@@ -8,6 +8,7 @@ mod claims;
 mod fetch;
 mod follow;
 mod lane;
+mod lanes;
 mod level;
 mod link;
 mod meter;

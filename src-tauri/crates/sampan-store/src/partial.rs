@@ -1,6 +1,7 @@
 //! A download that outlives the process: written anywhere, gone on with later, published when it is whole.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -38,8 +39,6 @@ struct Work {
     /// Knows the first `hashed` bytes.
     hasher: Hasher,
     hashed: u64,
-    /// Whether the names of both files survive a power cut.
-    named: bool,
 }
 
 impl Partial {
@@ -58,7 +57,7 @@ impl Partial {
             let file = folder.open_for_writing(&names.data, true)?;
             let ledger = Ledger::begin(folder, names, size)?;
             let file = BlobFile::new(file, digest, Some(size), Arc::clone(&store.verified))?;
-            let work = Work { ledger, hasher: digest.hasher(), hashed: 0, named: false };
+            let work = Work { ledger, hasher: digest.hasher(), hashed: 0 };
             return Ok(Self { session, file, held: RangeSet::new(), hashed: 0, work: Some(work) });
         };
         let file = folder.open_for_writing(&names.data, false)?;
@@ -76,7 +75,7 @@ impl Partial {
             Ledger::replace(folder, names, size, claims)?
         };
         tracing::debug!(%digest, size_bytes = size, held_bytes = held.len(), "a download goes on");
-        let work = Work { ledger, hasher, hashed, named: false };
+        let work = Work { ledger, hasher, hashed };
         Ok(Self { session, file, held, hashed, work: Some(work) })
     }
 
@@ -110,7 +109,7 @@ impl Partial {
         if let Some(actual) = ends.max().filter(|end| *end > expected) {
             return Err(StoreError::Size { expected, actual });
         }
-        let mut work = self.work.take().ok_or(StoreError::Dead)?;
+        let mut work = self.take_work()?;
         let (pieces, added) = self.missing(pieces);
         if !pieces.is_empty() {
             let (file, session, until) = (self.file.clone(), Arc::clone(&self.session), self.reach(&added));
@@ -125,16 +124,18 @@ impl Partial {
         Ok(())
     }
 
-    /// Makes what is held survive a power cut; without it a power cut costs what the system had not written yet.
+    /// Makes what is held now survive a power cut; without it a power cut costs what the system had not written yet. The
+    /// future is independent of this `Partial`: bytes may be written while a slow disk syncs. It must have ended before
+    /// [`publish`](Self::publish), which might not hear of an error that this one was told.
     /// # Errors
     /// What the disk said. A failed sync is final (SECURITY.md R64): both files are gone, and this `Partial` is dead.
-    pub async fn sync(&mut self) -> Result<(), StoreError> {
-        let mut work = self.work.take().ok_or(StoreError::Dead)?;
+    pub fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let ledger = self.work().map(|work| work.ledger.file().map_err(StoreError::from));
         let (file, session) = (self.file.clone(), Arc::clone(&self.session));
-        let done =
-            blocking(move || work.sync(&file, &session).inspect_err(|_| session.reject()).map(|()| work));
-        self.work = Some(done.await?);
-        Ok(())
+        async move {
+            let ledger = ledger.ok_or(StoreError::Dead)??;
+            blocking(move || sync(&file, &ledger, &session).inspect_err(|_| session.reject())).await
+        }
     }
 
     /// Makes the bytes readable under their digest, as [`Stage::publish`](crate::Stage::publish) does.
@@ -150,7 +151,7 @@ impl Partial {
     }
 
     fn publish_blocking(mut self) -> Result<(), StoreError> {
-        let Work { ledger, hasher, hashed, .. } = self.work.take().ok_or(StoreError::Dead)?;
+        let Work { ledger, hasher, hashed } = self.take_work()?;
         if hashed != self.size() {
             return Err(StoreError::Size { expected: self.size(), actual: self.held.len() });
         }
@@ -170,6 +171,15 @@ impl Partial {
     pub async fn discard(self) -> Result<(), StoreError> {
         self.session.leave();
         blocking(move || self.session.remove()).await
+    }
+
+    /// `None` once an operation failed or was given up half-way.
+    fn work(&self) -> Option<&Work> {
+        self.work.as_ref().filter(|_| !self.session.is_gone())
+    }
+
+    fn take_work(&mut self) -> Result<Work, StoreError> {
+        self.work.take().filter(|_| !self.session.is_gone()).ok_or(StoreError::Dead)
     }
 
     /// What of the pieces is not held, as disjoint pieces by their offsets, and the bytes they add.
@@ -246,17 +256,13 @@ impl Work {
         }
         Ok(())
     }
+}
 
-    fn sync(&mut self, file: &BlobFile, session: &Session) -> io::Result<()> {
-        // The bytes before the claims, although a claim whose bytes are lost is found out.
-        file.file().sync_data()?;
-        self.ledger.sync()?;
-        if !self.named {
-            session.folder().sync()?;
-            self.named = true;
-        }
-        Ok(())
-    }
+/// The bytes before the claims, although a claim whose bytes are lost is found out; then the names of both files.
+fn sync(file: &BlobFile, ledger: &File, session: &Session) -> io::Result<()> {
+    file.file().sync_data()?;
+    ledger.sync_data()?;
+    session.folder().sync()
 }
 
 /// What of a ledger's claims is true.

@@ -163,6 +163,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the files are gone: nothing of them is to be believed any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
     /// Removes what must not be gone on with. Where that fails it is found out when somebody goes on with it.
     pub(crate) fn reject(&self) {
         if let Err(error) = self.remove() {

@@ -14,12 +14,12 @@ pub(crate) const FIRST_PIECE: u64 = 512 * 1024;
 const UNKNOWN_PIECE: u64 = 1024 * 1024;
 /// Bounds of a piece once the link is known. A broken connection costs no byte that came, only the round trips of
 /// asking again; but a piece is also how long a connection stays with one blob when another one wants its share.
-const PIECE: std::ops::RangeInclusive<u64> = 128 * 1024..=8 * 1024 * 1024;
+const PIECE: std::ops::RangeInclusive<u64> = 128 * 1024..=32 * 1024 * 1024;
 /// How long a piece should keep a connection busy, so that the one idle round trip between two pieces is cheap.
 const PIECE_TIME: Duration = Duration::from_secs(4);
 const PIECE_ROUND_TRIPS: u32 = 16;
 /// The same while the number of connections is sought.
-const SEEKING_ROUND_TRIPS: u32 = 8;
+const SEEKING_ROUND_TRIPS: u32 = 12;
 /// The least a piece should keep it busy, at the end of a blob too.
 const LEAST_ROUND_TRIPS: u32 = 2;
 
@@ -293,7 +293,7 @@ mod tests {
             (Some(145_000), far, 1000 * MIB, 32, 580_000, "four seconds' worth"),
             (Some(145_000), long, 1000 * MIB, 32, 2_320_000, "sixteen round trips' worth"),
             (Some(100), far, 1000 * MIB, 32, 128 * KIB, "not too many requests"),
-            (Some(u64::MAX), far, 1000 * MIB, 1, 8 * MIB, "other blobs want their turn"),
+            (Some(u64::MAX), far, 1000 * MIB, 1, 32 * MIB, "other blobs want their turn"),
             (Some(145_000), far, 20 * MIB, 32, 320 * KIB, "the end is near"),
             (Some(145_000), far, MIB, 32, MIN_PIECE, "and here"),
             (None, far, MIB, 4, 128 * KIB, "a small blob"),
@@ -305,7 +305,7 @@ mod tests {
         }
         for (rate, expected, why) in [
             (145_000, UNKNOWN_PIECE, "what a connection brings at first is more than it can keep up"),
-            (2_800_000, 4_928_000, "a fast connection must not stand idle between two pieces"),
+            (2_800_000, 7_392_000, "a fast connection must not stand idle between two pieces"),
         ] {
             let known = Known { rate: Some(rate), round_trip: far, settled: false, connections: 4 };
             assert_eq!(piece_len(known, 1000 * MIB), expected, "{why}");

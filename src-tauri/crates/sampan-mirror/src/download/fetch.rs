@@ -9,13 +9,14 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::{AbortHandle, Abortable, BoxStream, SelectAll, StreamExt as _};
-use sampan_store::Partial;
+use sampan_store::{Partial, StoreError};
 use sampan_upstream::{BlobSource, Upstream, UpstreamError};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Wanted;
 use super::claims::{ClaimId, Claims, FIRST_PIECE, MIN_PIECE, piece_len};
 use super::lane::{self, Ask, Happened};
+use super::lanes::Lane;
 use super::meter::{Going, Meter};
 use super::pace::{self, SILENCE_AT_MOST, SOON};
 use super::run::Run;
@@ -29,10 +30,6 @@ const WRITE_EVERY: Duration = Duration::from_millis(10);
 const SYNC_EVERY: Duration = Duration::from_secs(3);
 /// How often connections are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Over how long the speed of a connection is measured.
-const SPEED_OVER: Duration = Duration::from_secs(4);
-/// Fewer bytes than these say nothing about speed: they come in one burst.
-const MEASURED_BYTES: u64 = 256 * 1024;
 /// How long an outage is waited out while no client listens.
 const UNWATCHED_WAIT: Duration = Duration::from_mins(1);
 /// A first failure this quick is tried once more; after a slow one the client that waits for headers is better off with
@@ -53,36 +50,6 @@ pub(super) struct Fetched {
     pub(super) in_pieces: bool,
 }
 
-/// One connection at work.
-struct Lane {
-    claim: ClaimId,
-    /// Where its next byte belongs.
-    at: u64,
-    opened: bool,
-    whole: bool,
-    /// Whether its connection was there already.
-    reused: bool,
-    /// Whether it was asked for more than is wanted of it by now.
-    shrunk: bool,
-    last: Instant,
-    /// Since when, and from which position, its speed is measured.
-    measured: (Instant, u64),
-    /// Bytes per second, once measured.
-    rate: Option<u64>,
-    stop: AbortHandle,
-    /// Gives the connection back to the others when the lane ends.
-    _slot: Slot,
-}
-
-impl Lane {
-    /// Bytes per second since its speed is measured.
-    fn rate_until(&self, now: Instant) -> u64 {
-        let (since, from) = self.measured;
-        let micros = u64::try_from((now - since).as_micros()).unwrap_or(u64::MAX).max(1);
-        (self.at - from).saturating_mul(1_000_000) / micros
-    }
-}
-
 /// A download with its connections.
 pub(super) struct Fetch<'r> {
     run: &'r Run,
@@ -100,7 +67,8 @@ pub(super) struct Fetch<'r> {
     pending_bytes: usize,
     written_at: Instant,
     synced_at: Instant,
-    unsynced: bool,
+    syncing: Option<BoxFuture<'static, Result<(), StoreError>>>,
+    unsynced_bytes: usize,
     /// One stream from the first byte: the upstream gives no parts, or lies about them.
     one_stream: bool,
     streams: u32,
@@ -144,7 +112,8 @@ impl<'r> Fetch<'r> {
             pending_bytes: 0,
             written_at: now,
             synced_at: now,
-            unsynced: false,
+            syncing: None,
+            unsynced_bytes: 0,
             one_stream,
             streams: 0,
             answered: false,
@@ -185,13 +154,20 @@ impl<'r> Fetch<'r> {
                 () = tokio::time::sleep_until(self.written_at + WRITE_EVERY), if self.pending_bytes > 0 => {
                     self.write().await?;
                 }
-                _ = looks.tick() => self.look().await?,
+                Some(synced) = OptionFuture::from(self.syncing.as_mut()) => {
+                    synced?;
+                    (self.syncing, self.synced_at) = (None, Instant::now());
+                }
+                _ = looks.tick() => self.look()?,
             }
             if self.pending_bytes >= WRITE_BYTES || self.written_at.elapsed() >= WRITE_EVERY {
                 self.write().await?;
             }
         }
         self.write().await?;
+        if let Some(syncing) = self.syncing.take() {
+            syncing.await?;
+        }
         Ok(Fetched { in_pieces: self.asked > 1, partial: self.partial })
     }
 
@@ -242,15 +218,14 @@ impl<'r> Fetch<'r> {
         let lane = Lane {
             claim: claim.id,
             at: range.start,
-            opened: false,
             whole: self.one_stream,
             reused: self.run.link.asks(),
             shrunk: false,
             last: now,
-            measured: (now, range.start),
+            measured: None,
             rate: None,
             stop,
-            _slot: slot,
+            slot,
         };
         self.lanes.insert(id, lane);
         self.go();
@@ -265,8 +240,8 @@ impl<'r> Fetch<'r> {
             }
             Happened::Ended => {
                 let Some(ended) = self.lanes.remove(&id) else { return Ok(()) };
-                if ended.rate.is_none() && ended.at - ended.measured.1 >= MEASURED_BYTES {
-                    self.run.link.measured(ended.rate_until(Instant::now()));
+                if let Some(rate) = ended.rate_at_end(Instant::now()) {
+                    self.run.link.measured(rate);
                 }
                 let (missing, got) = (self.claims.remaining_of(ended.claim), ended.at);
                 self.claims.release(ended.claim);
@@ -279,7 +254,7 @@ impl<'r> Fetch<'r> {
             Happened::Broke(error) => {
                 let Some(lane) = self.lanes.remove(&id) else { return Ok(()) };
                 self.claims.release(lane.claim);
-                self.failed(error, lane.opened)
+                self.failed(error, lane.is_open())
             }
         }
     }
@@ -303,8 +278,7 @@ impl<'r> Fetch<'r> {
         self.answered = true;
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok(()) };
         self.run.link.answered(after, lane.reused);
-        (lane.opened, lane.last, lane.measured) = (true, Instant::now(), (Instant::now(), offset));
-        lane.at = offset;
+        lane.open(Instant::now(), offset);
         if whole && !lane.whole && self.claims.remaining_of(lane.claim) < expected {
             // It was asked for a part and sends everything: then everything is taken from this one stream.
             tracing::info!(digest = %self.run.wanted.digest, "the upstream gives no parts: one stream");
@@ -377,7 +351,7 @@ impl<'r> Fetch<'r> {
         if !error.is_transient() {
             return Err(self.run.failed(error));
         }
-        let others_bring_bytes = self.lanes.values().any(|lane| lane.opened);
+        let others_bring_bytes = self.lanes.values().any(Lane::is_open);
         if matches!(error, UpstreamError::RateLimited { .. } | UpstreamError::Busy { .. }) {
             let rest = error.retry_after().unwrap_or(REST);
             if !others_bring_bytes && !self.hopeful && rest >= REST_AT_FIRST {
@@ -409,16 +383,18 @@ impl<'r> Fetch<'r> {
     }
 
     /// Looks at the connections: who is silent, who is far behind.
-    async fn look(&mut self) -> Result<(), PullError> {
+    fn look(&mut self) -> Result<(), PullError> {
         self.run.link.look(&self.run.throttle);
         let now = Instant::now();
         if self.run.throttle.held_back_since(&mut self.held_back) {
             // Whoever waits for the speed limit is neither silent nor slow.
             for lane in self.lanes.values_mut() {
-                (lane.last, lane.measured) = (now, (now, lane.at));
+                lane.excuse(now);
             }
         }
-        self.measure(now);
+        for rate in self.lanes.values_mut().filter_map(|lane| lane.measure(now)) {
+            self.run.link.measured(rate);
+        }
         self.replace_silent_and_slow(now)?;
         if self.hopeful && self.failures > 0 && self.lanes.is_empty() && self.is_over() {
             let error = self.last_error.take().unwrap_or(UpstreamError::Timeout);
@@ -426,36 +402,20 @@ impl<'r> Fetch<'r> {
         }
         self.share_the_end();
         self.meter.goes(self.going);
-        if self.unsynced && self.synced_at.elapsed() >= SYNC_EVERY {
-            self.partial.sync().await?;
-            (self.unsynced, self.synced_at) = (false, Instant::now());
+        if self.unsynced_bytes > 0 && self.syncing.is_none() && self.synced_at.elapsed() >= SYNC_EVERY {
+            (self.unsynced_bytes, self.syncing) = (0, Some(self.partial.sync().boxed()));
         }
         Ok(())
-    }
-
-    fn measure(&mut self, now: Instant) {
-        for lane in self.lanes.values_mut().filter(|lane| lane.opened) {
-            let span = now - lane.measured.0;
-            // A first value early, then one over each window.
-            if span >= SPEED_OVER || (lane.rate.is_none() && span >= SPEED_OVER / 2) {
-                let rate = lane.rate_until(now);
-                self.run.link.measured(rate);
-                lane.rate = Some(rate);
-                if span >= SPEED_OVER {
-                    lane.measured = (now, lane.at);
-                }
-            }
-        }
     }
 
     fn replace_silent_and_slow(&mut self, now: Instant) -> Result<(), PullError> {
         let link = &self.run.link;
         let link_is_alive = link.silent_for().is_some_and(|silence| silence < Duration::from_secs(1));
         let patience = if link_is_alive { pace::silence(link.round_trip()) } else { SILENCE_AT_MOST };
-        let silent = |lane: &Lane| lane.opened && !lane.whole && now - lane.last >= patience;
+        let silent = |lane: &Lane| lane.is_open() && !lane.whole && now - lane.last >= patience;
         let median = pace::median(self.lanes.values().filter_map(|lane| lane.rate).collect());
         let slow = |lane: &Lane| match (lane.rate, median) {
-            (Some(rate), Some(median)) if !lane.whole && now - lane.measured.0 < LOOK_EVERY * 2 => {
+            (Some(rate), Some(median)) if !lane.whole && lane.was_just_measured(now) => {
                 pace::is_far_below(rate, median, self.claims.remaining_of(lane.claim))
             }
             _ => false,
@@ -495,11 +455,10 @@ impl<'r> Fetch<'r> {
             return Ok(());
         }
         let pieces = std::mem::take(&mut self.pending);
-        self.pending_bytes = 0;
+        self.unsynced_bytes += std::mem::take(&mut self.pending_bytes);
         let ranges: Vec<Range<u64>> =
             pieces.iter().map(|(at, bytes)| *at..*at + bytes.len() as u64).collect();
         self.partial.write(pieces).await?;
-        self.unsynced = true;
         self.run.download.grow(&ranges, self.partial.hashed());
         Ok(())
     }

@@ -209,9 +209,19 @@ impl Level {
         let Some(measured) = epoch.measured(length, self.grown) else { return };
         self.epoch = Some(Epoch::begin(at, &sample));
         if measured.rate > 0.0 {
-            self.grown = true;
-            self.judge(at, &measured, round_trip);
+            let new = !std::mem::replace(&mut self.grown, true);
+            // New connections with large windows may still grow: what more of them add is known only against what these
+            // bring once they do not.
+            let still_growing = new && !self.is_held_back(measured.rate, round_trip);
+            if !(still_growing && matches!(self.phase, Phase::Base)) {
+                self.judge(at, &measured, round_trip);
+            }
         }
+    }
+
+    /// Whether each connection carries so little that loss, or a narrow link, must hold it back.
+    fn is_held_back(&self, rate: f64, round_trip: Duration) -> bool {
+        round_trip >= FAR && rate / number(self.now) * round_trip.as_secs_f64() < SMALL_WINDOW
     }
 
     fn judge(&mut self, at: Instant, measured: &Measured, round_trip: Duration) {
@@ -248,9 +258,9 @@ impl Level {
                 self.climb(at, mean.rate, round_trip);
             }
         } else if gain > 1.0 + WORTH_IT {
-            // A part of a big step was worth it.
-            let down = Down { from: self.now, rate: mean.rate, floor: from, ..Down::begin(at) };
-            self.go(count(number(from) * gain, self.now - 1), Phase::Down(down));
+            // New connections bring more at first than they can keep up, so that the few before looked better than they
+            // were: kept for now.
+            self.keep(at, self.now, mean.rate, false);
         } else {
             // Both rates are what the full link brings.
             self.try_fewer(at, from, f64::midpoint(mean.rate, before), 0, false);
@@ -320,8 +330,7 @@ impl Level {
         } else if self.refused_until.is_some_and(|until| at < until) {
             self.keep(at, self.now, rate, false);
         } else {
-            let window = rate / number(self.now) * round_trip.as_secs_f64();
-            let factor = if round_trip >= FAR && window < SMALL_WINDOW { BIG_STEP } else { STEP };
+            let factor = if self.is_held_back(rate, round_trip) { BIG_STEP } else { STEP };
             let more = count(number(self.now) * factor, self.max);
             // The small step that would be left could not be told from noise.
             let more = if 4 * more >= 3 * self.max { self.max } else { more };

@@ -191,7 +191,7 @@ fn where_one_fills_the_link_one_or_two_are_used() {
     for round_trip in [5, 30, 220] {
         for seed in SEEDS {
             let mut world = World::new(CLEAN, Duration::from_millis(round_trip), 32, seed);
-            world.run(20);
+            world.run(25);
             let after = world.run(100);
             assert!(after.iter().all(|&level| level <= 2), "{round_trip} ms, seed {seed}: {}", told(&after));
         }
@@ -299,7 +299,7 @@ fn flow(seconds: f64) -> u64 {
 fn more_blobs_than_connections_wanted_are_where_the_search_begins() {
     let mut level = Level::new(64);
     let far = |after| Sample { received: 20 * flow(after), in_use: 12, ..IDLE };
-    observe(&mut level, Instant::now(), 2, far);
+    observe(&mut level, Instant::now(), 4, far);
     assert_eq!(level.now(), 24);
 }
 
