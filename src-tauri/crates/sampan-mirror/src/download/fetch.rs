@@ -14,7 +14,7 @@ use sampan_upstream::{BlobSource, Upstream, UpstreamError};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Wanted;
-use super::claims::{ClaimId, Claims, FIRST_PIECE, MIN_PIECE, piece_len};
+use super::claims::{Claims, FIRST_PIECE, MIN_PIECE, piece_len};
 use super::lane::{self, Ask, Happened};
 use super::lanes::Lane;
 use super::meter::{Going, Meter};
@@ -328,9 +328,9 @@ impl<'r> Fetch<'r> {
     fn failed(&mut self, error: UpstreamError, was_open: bool) -> Result<(), PullError> {
         let now = Instant::now();
         if was_open {
-            self.going.repaired += 1
+            self.going.repaired += 1;
         } else {
-            self.going.retries += 1
+            self.going.retries += 1;
         }
         self.go();
         tracing::debug!(digest = %self.run.wanted.digest, held = self.claims.held().len(), %error, "a connection failed");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sampan_mirror::{EventSink, Mirror, MirrorOptions, Tasks};
 use sampan_oci::{Answered, Digest, Event, Outcome};
-use sampan_store::{Store, StoreOptions};
+use sampan_store::{OpenError, Store, StoreOptions};
 use sampan_testkit::{FakeRegistry, TestClock};
 use sampan_upstream::{Upstream, UpstreamConfig};
 use tokio::net::TcpListener;
@@ -71,12 +71,20 @@ impl TestMirror {
     /// A mirror whose cache is in `dir`.
     pub async fn on(dir: tempfile::TempDir, upstream: &FakeRegistry, options: Options) -> Self {
         let clock = Arc::new(TestClock::new());
-        let store = Store::open(StoreOptions {
-            dir: dir.path().join("cache"),
-            clock: clock.clone(),
-            free_space_floor_bytes: options.free_space_floor_bytes,
-        })
-        .unwrap();
+        let mut opened = Err(OpenError::Locked { pid: None });
+        // What a download that was ended told the disk to do is done to its end, and holds the cache until then.
+        for _ in 0..100 {
+            opened = Store::open(StoreOptions {
+                dir: dir.path().join("cache"),
+                clock: clock.clone(),
+                free_space_floor_bytes: options.free_space_floor_bytes,
+            });
+            if !matches!(opened, Err(OpenError::Locked { .. })) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let store = opened.unwrap();
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         let (events, told) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
         let (theirs, tell) = (events.clone(), told.clone());
