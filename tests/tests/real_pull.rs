@@ -311,8 +311,8 @@ async fn real_docker_pulls_again_after_sampan_was_killed_in_the_middle_of_a_pull
     let images = Images::prepare();
     let image = &images.big;
     let registry = images.registry();
-    // The full speed of loopback has no middle.
-    let link = Relay::to(registry.port(), 8_000_000);
+    // The full speed of loopback has no middle. Each connection has this speed for itself.
+    let link = Relay::to(registry.port(), 1_500_000);
     let dockerd = dockerd("{}\n");
     let options = SampanOptions { upstream: link.url(), dockerd: Some(&dockerd), beside: false };
     let mut sampan = Sampan::start(&options);
@@ -338,7 +338,8 @@ async fn real_docker_pulls_again_after_sampan_was_killed_in_the_middle_of_a_pull
 
     sampan.restart();
     let snapshot = sampan.snapshot().await;
-    assert_eq!(snapshot.cache.partial_bytes, 0, "nothing half done is left lying about");
+    let half_done = snapshot.cache.partial_bytes;
+    assert!(half_done > 0, "what was half done is there to go on with");
     assert_eq!(snapshot.cache.blobs, held.len() as u64, "what was whole is still there");
     link.set_speed(u64::MAX);
     dockerd.pull(&image.short_name());
@@ -356,9 +357,10 @@ async fn real_docker_pulls_again_after_sampan_was_killed_in_the_middle_of_a_pull
         assert_eq!(layer.source, wanted, "what was held at the kill is not fetched again: {}", layer.digest);
     }
     let missing: u64 = image.everything().filter(|b| !held.contains_key(b.hex())).map(|blob| blob.size).sum();
-    assert_eq!(second.fetched_bytes, missing, "and the rest is, once");
+    assert_eq!(second.fetched_bytes, missing - half_done, "and only what was missing is, once");
+    assert_eq!(sampan.snapshot().await.cache.partial_bytes, 0, "nothing half done is left lying about");
     eprintln!(
-        "killed with {} of {} bytes held in {count} blobs; the next pull fetched {}",
+        "killed with {} and {half_done} of {} bytes held, {count} blobs whole; the next pull fetched {}",
         held.values().sum::<u64>(),
         image.total_bytes(),
         second.fetched_bytes

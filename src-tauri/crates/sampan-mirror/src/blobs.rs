@@ -1,7 +1,7 @@
 //! Blobs: from disk, from the one download, or passed through.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sampan_oci::{Bypass, Failure, Outcome, RangeRequest, Source};
@@ -44,15 +44,17 @@ impl Inner {
         mut wanted: Wanted,
         range: Option<&str>,
     ) -> Result<Found, PullError> {
+        let began = Instant::now();
         let unknown = || PullError::BlobUnknown { image: wanted.image.clone(), digest: wanted.digest };
         let upstream = self.upstream(&wanted.image.registry).ok_or_else(unknown)?.clone();
         let link = self.store.link(&wanted.image, &wanted.digest).await?;
         let size = link.and_then(|link| link.size);
         let held = self.store.open_blob(&wanted.digest).await?;
-        let proven = link.is_some();
+        let mut proven = link.is_some();
         // Bytes that are here, or on their way for somebody else, are no proof of a right to them (SECURITY.md R84).
         if !proven && (held.is_some() || self.downloads.is_running(&wanted.digest)) {
-            self.prove(&wanted, &upstream, None).await?;
+            self.prove_in_time(&wanted, &upstream).await?;
+            proven = true;
         }
         if let Some(file) = held
             && self.sound(&wanted, &file, size, range).await?
@@ -69,8 +71,12 @@ impl Inner {
         let (mut outcome, mut source) = (Outcome::Miss, Source::Upstream);
         if joined {
             (outcome, source) = (Outcome::Joined, Source::Joined);
+            if !proven {
+                // Somebody else began it a moment ago.
+                self.prove_in_time(&wanted, &upstream).await?;
+            }
         }
-        let mut opened = opened(&download, &wanted, &upstream).await;
+        let mut opened = opened(&download, &wanted, &upstream, began).await;
         if let Ok(0) = opened {
             // An empty answer is complete as soon as its head is sent: it is checked before.
             opened = download.verified().await.map(|()| 0);
@@ -123,6 +129,12 @@ impl Inner {
         Ok((size, Outcome::Bypass(Bypass::Uncacheable)))
     }
 
+    /// [`prove`](Self::prove), while a client waits for headers.
+    async fn prove_in_time(&self, wanted: &Wanted, upstream: &Upstream) -> Result<(), PullError> {
+        let proof = tokio::time::timeout(HEADERS_WITHIN, self.prove(wanted, upstream, None)).await;
+        proof.unwrap_or_else(|_| Err(PullError::upstream(&wanted.image, UpstreamError::Timeout))).map(drop)
+    }
+
     /// Proves by the upstream's word that this repository may be served this blob (SECURITY.md R84). Returns the size it
     /// tells; a size that is `known` from a manifest is worth more and stays.
     async fn prove(
@@ -167,13 +179,20 @@ impl Inner {
 /// Waits for a download's first word. A slow upstream is waited for inside the body, where no client has a limit; but only
 /// one that is there: a promise that is not kept fails a pull which an error would have moved to the next host
 /// (CLIENTS.md R-M8).
-async fn opened(download: &Download, wanted: &Wanted, upstream: &Upstream) -> Result<u64, PullError> {
+async fn opened(
+    download: &Download,
+    wanted: &Wanted,
+    upstream: &Upstream,
+    began: Instant,
+) -> Result<u64, PullError> {
     let patience = if wanted.size.is_some() { HEADERS_WITHIN } else { SIZE_WITHIN };
+    let patience = patience.saturating_sub(began.elapsed());
     match (tokio::time::timeout(patience, download.opened()).await, wanted.size) {
         (Ok(opened), _) => opened,
         (Err(_), Some(size))
             if size > 0 && (download.is_hopeful() || upstream.health().reachable == Some(true)) =>
         {
+            download.promise();
             Ok(size)
         }
         (Err(_), _) => Err(PullError::upstream(&wanted.image, UpstreamError::Timeout)),
@@ -203,13 +222,13 @@ impl Found {
         end: u64,
         late: Arc<OnceLock<Outcome>>,
     ) -> Reader {
-        let Self { from, wanted, upstream, .. } = self;
+        let Self { from, wanted, upstream, size, .. } = self;
         match from {
             From::Disk(file) => {
                 Reader::Disk(DiskReader::new(mirror.store.clone(), wanted.digest, file, start, end))
             }
             From::Download(download) => Reader::Follow {
-                follower: download.follow(start, end),
+                follower: download.follow(start, end, size),
                 download,
                 end,
                 mirror: mirror.clone(),

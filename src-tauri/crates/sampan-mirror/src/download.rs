@@ -2,7 +2,7 @@
 //!
 //! `run` takes a blob from the disk's remains to the published file, `fetch` drives its connections (`lane`, `lanes`) by what
 //! `claims` (which bytes), `slots` and `level` (how many connections, over all blobs of an upstream: `link`), `pace` (how
-//! long to wait) and `throttle` (the person's speed limit) decide; `follow` is what its clients see.
+//! long to wait), `patience` (what a failure means) and `throttle` (the person's speed limit) decide; `follow` is what its clients see.
 
 mod claims;
 mod fetch;
@@ -13,6 +13,7 @@ mod level;
 mod link;
 mod meter;
 mod pace;
+mod patience;
 mod run;
 mod slots;
 mod throttle;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use sampan_oci::{Clock, Digest, ImageName, RegistryName};
 use sampan_store::Store;
 use sampan_upstream::Upstream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub(crate) use follow::{Download, Follower};
 pub(crate) use meter::Meter;
@@ -41,9 +42,6 @@ pub(crate) const SMALL_BYTES: u64 = 4 * 1024 * 1024;
 pub(crate) const TAIL_BYTES: u64 = 64 * 1024;
 /// How much a reader takes from disk at a time.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
-
-/// The most downloads at once; more wait for their turn (SECURITY.md 3).
-const DOWNLOADS_MAX: usize = 64;
 
 /// Up to where bytes may be let out before the blob's digest was checked, to a client that wants those before `end`. Its
 /// last byte is always held back: an answer that is complete is an answer that is right, for a part as for the whole.
@@ -76,7 +74,6 @@ pub(crate) struct Limits {
 pub(crate) struct Downloads {
     running: Arc<Mutex<HashMap<Digest, Arc<Download>>>>,
     links: Mutex<HashMap<RegistryName, Arc<Link>>>,
-    turns: Arc<Semaphore>,
     paused: watch::Sender<bool>,
     limits: Limits,
     store: Store,
@@ -93,9 +90,8 @@ impl Downloads {
         tasks: Tasks,
         limits: Limits,
     ) -> Self {
-        let turns = Arc::new(Semaphore::new(DOWNLOADS_MAX));
         let (running, links, paused) = (Arc::default(), Mutex::default(), watch::Sender::new(false));
-        Self { running, links, turns, paused, limits, store, clock, sink, tasks }
+        Self { running, links, paused, limits, store, clock, sink, tasks }
     }
 
     /// Whether that digest is being downloaded now.
@@ -126,7 +122,6 @@ impl Downloads {
             store: self.store.clone(),
             clock: self.clock.clone(),
             sink: self.sink.clone(),
-            turns: self.turns.clone(),
             link: self.link(upstream.registry()),
             throttle: self.limits.throttle.clone(),
             outage_wait: self.limits.outage_wait,

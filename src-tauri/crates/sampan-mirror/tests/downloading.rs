@@ -210,7 +210,7 @@ async fn a_silent_connection_is_replaced_while_the_others_go_on() {
 async fn an_upstream_that_wants_fewer_connections_gets_fewer() {
     let (upstream, image) = registry().await;
     let mirror = mirror(&upstream, Options::default()).await;
-    upstream.fails_on(Kind::Blob, Fault::TooManyConnections { max: 3 });
+    upstream.fails_on(Kind::Blob, Fault::TooManyConnections { max: 3, retry_after: Some(1) });
     upstream.fails_on(Kind::Blob, Fault::Rate { bytes_per_second: 800_000 });
     let layer = &image.layers()[0];
     assert_eq!(body(mirror.get(&blob(&layer.digest)).await).await.unwrap(), layer.bytes);

@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     digest: Digest,
     size: u64,
     verified: AtomicBool,
-    ledger: Arc<Verified>,
+    verified_files: Arc<Verified>,
 }
 
 impl BlobFile {
@@ -37,11 +37,12 @@ impl BlobFile {
         file: File,
         digest: Digest,
         size: Option<u64>,
-        ledger: Arc<Verified>,
+        verified_files: Arc<Verified>,
     ) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        let verified = AtomicBool::new(ledger.contains(&digest, &FileId::of(&metadata)));
-        Ok(Self(Arc::new(Shared { file, digest, size: size.unwrap_or(metadata.len()), verified, ledger })))
+        let verified = AtomicBool::new(verified_files.contains(&digest, &FileId::of(&metadata)));
+        let size = size.unwrap_or(metadata.len());
+        Ok(Self(Arc::new(Shared { file, digest, size, verified, verified_files })))
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -81,7 +82,7 @@ impl BlobFile {
     /// Remembers that all of it was hashed and found right; the file is not hashed again while it stays as it is.
     pub fn mark_verified(&self) {
         if let Ok(metadata) = self.0.file.metadata() {
-            self.0.ledger.insert(self.0.digest, FileId::of(&metadata));
+            self.0.verified_files.insert(self.0.digest, FileId::of(&metadata));
             self.0.verified.store(true, Ordering::Release);
         }
     }
@@ -101,9 +102,9 @@ impl BlobFile {
         let good = digest == shared.digest && size == shared.size;
         if good {
             // What was changed while it was read has another identity now, and stays unverified.
-            shared.ledger.insert(shared.digest, before);
+            shared.verified_files.insert(shared.digest, before);
         } else {
-            shared.ledger.remove(&shared.digest);
+            shared.verified_files.remove(&shared.digest);
         }
         shared.verified.store(good, Ordering::Release);
         Ok(good)

@@ -57,11 +57,16 @@ fn claimed_bytes(folder: &Folder, names: &Names, now: Millis) -> io::Result<Opti
     else {
         return Ok(None);
     };
-    let written = modified(&data)?.max(modified(&ledger)?);
-    let fresh = now.since(written) <= PARTIAL_AGE_MAX;
+    let fresh = now.since(modified(&data)?.max(modified(&ledger)?)) <= PARTIAL_AGE_MAX;
     let found = Found::read(&ledger)?.filter(|_| fresh);
     let room = data.metadata()?.len();
     Ok(found.map(|found| found.claimed_bytes().min(room)).filter(|bytes| *bytes > 0))
+}
+
+/// When the bytes or the ledger of a partial download were last written to. `None`: one of the two files is missing.
+pub(crate) fn written(folder: &Folder, names: &Names) -> io::Result<Option<Millis>> {
+    let files = folder.open_file(&names.data)?.zip(folder.open_file(&names.ledger)?);
+    files.map(|(data, ledger)| Ok(modified(&data)?.max(modified(&ledger)?))).transpose()
 }
 
 fn modified(file: &File) -> io::Result<Millis> {

@@ -15,6 +15,10 @@ use crate::publish;
 use crate::session::Session;
 use crate::store::Inner;
 
+/// How many bytes one write reads again at most, to hash them. A hole at the beginning that is filled last must not keep
+/// its writer waiting for gigabytes behind it.
+const REREAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// The bytes of one download, as far as they are there. Dropping it keeps them, for the next [`Store::partial`]; only one
 /// that holds nothing leaves nothing.
 ///
@@ -42,7 +46,8 @@ struct Work {
 }
 
 impl Partial {
-    /// Opens or makes the files, and reads again what the ledger claims. Blocks.
+    /// Opens or makes the files, and reads again what the ledger claims. Blocks. Whoever wants them next waits until this
+    /// one is [taken over](Self::opened) or dropped.
     pub(crate) fn open(store: &Arc<Inner>, digest: Digest, size: u64) -> Result<Self, StoreError> {
         let session = Session::begin(store, digest)?;
         let (folder, names) = (session.folder(), &session.names);
@@ -51,9 +56,10 @@ impl Partial {
         let found = folder.open_file(&names.ledger)?.and_then(|ledger| Found::read(&ledger).ok().flatten());
         let left = data.zip(found).filter(|(_, found)| found.size == size);
         let Some((_, found)) = left else {
-            session.reserve(size, 0)?;
+            // First, so that what is of no use takes no room from what is to come.
             folder.remove(&names.ledger)?;
             folder.remove(&names.data)?;
+            session.reserve(size, 0)?;
             let file = folder.open_for_writing(&names.data, true)?;
             let ledger = Ledger::begin(folder, names, size)?;
             let file = BlobFile::new(file, digest, Some(size), Arc::clone(&store.verified))?;
@@ -79,6 +85,11 @@ impl Partial {
         Ok(Self { session, file, held, hashed, work: Some(work) })
     }
 
+    /// Says that its caller has it.
+    pub(crate) fn opened(&self) {
+        self.session.opened();
+    }
+
     /// The same file for reading. What of it is not [held](Self::held) reads as zeros or as nothing.
     pub fn reader(&self) -> BlobFile {
         self.file.clone()
@@ -94,13 +105,15 @@ impl Partial {
         &self.held
     }
 
-    /// How many bytes from the beginning have gone through the digest's hasher.
+    /// How many bytes from the beginning have gone through the digest's hasher. It may lag behind what is held, also
+    /// when everything is: [`write`](Self::write) and [`publish`](Self::publish) catch up.
     pub fn hashed(&self) -> u64 {
         self.hashed
     }
 
-    /// Writes pieces, each at its offset, and hashes as far as the bytes held now reach from the beginning without a
-    /// gap. Bytes that are held already are skipped, never overwritten; of pieces that overlap the first one counts.
+    /// Writes pieces, each at its offset, and hashes on as far as the bytes held now reach from the beginning without a
+    /// gap, but reads no more than 16 MiB again for that. Bytes that are held already are skipped, never overwritten; of
+    /// pieces that overlap the first one counts.
     /// # Errors
     /// [`StoreError::Size`] if a piece ends beyond the blob: then nothing is written, and this `Partial` goes on.
     /// [`StoreError::Full`], [`StoreError::ReadOnly`] and [`StoreError::Io`] from the disk; [`StoreError::Dead`].
@@ -111,8 +124,9 @@ impl Partial {
         }
         let mut work = self.take_work()?;
         let (pieces, added) = self.missing(pieces);
-        if !pieces.is_empty() {
-            let (file, session, until) = (self.file.clone(), Arc::clone(&self.session), self.reach(&added));
+        let until = self.reach(&added);
+        if !pieces.is_empty() || self.hashed < until {
+            let (file, session) = (self.file.clone(), Arc::clone(&self.session));
             let done = blocking(move || work.write(&file, &session, &pieces, until).map(|()| work));
             work = done.await?;
         }
@@ -138,7 +152,8 @@ impl Partial {
         }
     }
 
-    /// Makes the bytes readable under their digest, as [`Stage::publish`](crate::Stage::publish) does.
+    /// Makes the bytes readable under their digest, as [`Stage::publish`](crate::Stage::publish) does. What is not
+    /// [hashed](Self::hashed) yet is read again before that.
     /// # Errors
     /// [`StoreError::Mismatch`] and errors of the sync: both files are gone. [`StoreError::Size`] if bytes are missing,
     /// and what the disk or the index said before the rename: they stay, and can be opened again. In each case nothing
@@ -151,10 +166,13 @@ impl Partial {
     }
 
     fn publish_blocking(mut self) -> Result<(), StoreError> {
-        let Work { ledger, hasher, hashed } = self.take_work()?;
-        if hashed != self.size() {
-            return Err(StoreError::Size { expected: self.size(), actual: self.held.len() });
+        let mut work = self.take_work()?;
+        let (expected, actual) = (self.size(), self.held.len());
+        if actual != expected {
+            return Err(StoreError::Size { expected, actual });
         }
+        work.hash(&self.file, &BTreeMap::new(), expected, u64::MAX)?;
+        let Work { ledger, hasher, .. } = work;
         drop(ledger);
         publish::prove(&self.file, hasher).inspect_err(|_| self.session.reject())?;
         let mut name = Some(self.session.names.data.clone());
@@ -223,7 +241,7 @@ fn end_of(at: u64, bytes: &Bytes) -> u64 {
 }
 
 impl Work {
-    /// Writes, then claims, then hashes up to `until`.
+    /// Writes, then claims, then hashes towards `until`.
     fn write(
         &mut self,
         file: &BlobFile,
@@ -244,15 +262,33 @@ impl Work {
         }
         self.ledger.append(session.folder(), &session.names, &claims)?;
         session.wrote(written);
+        self.hash(file, pieces, until, REREAD_BYTES_MAX)
+    }
+
+    /// Hashes up to `until`, from `pieces` where one is next, else from the file; ends earlier once `reread_max` bytes
+    /// were read.
+    fn hash(
+        &mut self,
+        file: &BlobFile,
+        pieces: &BTreeMap<u64, Bytes>,
+        until: u64,
+        mut reread_max: u64,
+    ) -> io::Result<()> {
         while self.hashed < until {
             if let Some(bytes) = pieces.get(&self.hashed) {
                 self.hasher.update(bytes);
                 self.hashed += bytes.len() as u64;
-            } else {
-                let next = pieces.range(self.hashed..until).next().map_or(until, |(at, _)| *at);
-                blob::read_range(file.file(), self.hashed..next, |bytes| self.hasher.update(bytes))?;
-                self.hashed = next;
+                continue;
             }
+            let next = pieces.range(self.hashed..until).next().map_or(until, |(at, _)| *at);
+            let read = (next - self.hashed).min(reread_max);
+            if read == 0 {
+                break;
+            }
+            let range = self.hashed..self.hashed + read;
+            blob::read_range(file.file(), range, |bytes| self.hasher.update(bytes))?;
+            self.hashed += read;
+            reread_max -= read;
         }
         Ok(())
     }

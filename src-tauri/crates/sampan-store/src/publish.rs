@@ -20,7 +20,7 @@ pub(crate) fn prove(file: &BlobFile, hasher: Hasher) -> Result<(), StoreError> {
 
 /// Moves a file that was [proved](prove) from `partial/` to its place under `blobs/`, and records it, with what `record`
 /// records in the same transaction. `name` is `None` afterwards if the file left `partial/`; after an error it is then
-/// gone.
+/// gone. A partial download of the blob that nobody has open is of no use any more, and goes.
 pub(crate) fn enter<F>(
     store: &Inner,
     file: &BlobFile,
@@ -45,7 +45,10 @@ where
         record(change)
     });
     match done {
-        Ok(()) => file.mark_verified(),
+        Ok(()) => {
+            file.mark_verified();
+            store.partials.remove_needless(&store.layout.partial, &digest);
+        }
         // What replaced a file of its size has a row that fits, and the right bytes: it stays.
         Err(_) if in_the_way => store.take_back(&digest),
         Err(_) => {}

@@ -10,6 +10,7 @@ use sampan_oci::Digest;
 use crate::error::StoreError;
 use crate::folder::Folder;
 use crate::ledger::Names;
+use crate::leftover;
 use crate::room::Room;
 use crate::store::Inner;
 
@@ -17,8 +18,8 @@ use crate::store::Inner;
 #[derive(Debug, Default)]
 pub(crate) struct Partials {
     known: Mutex<HashMap<Digest, Known>>,
-    /// Told when a session ends.
-    ended: Condvar,
+    /// Told when a partial is open, and when a session ends.
+    settled: Condvar,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,8 @@ struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     Idle,
+    /// Its files are being read, for somebody who may have left meanwhile.
+    Opening,
     Open,
     /// Given up, while the last thing it was told to do is still being done.
     Leaving,
@@ -40,7 +43,7 @@ impl Partials {
     /// Takes what the sweep at start found: the partials that stay, with the bytes they hold.
     pub(crate) fn new(idle: HashMap<Digest, u64>) -> Self {
         let known = idle.into_iter().map(|(digest, bytes)| (digest, Known { bytes, turn: Turn::Idle }));
-        Self { known: Mutex::new(known.collect()), ended: Condvar::new() }
+        Self { known: Mutex::new(known.collect()), settled: Condvar::new() }
     }
 
     /// The bytes in all partials, without what was written since they were opened.
@@ -75,21 +78,49 @@ impl Partials {
         failed.map_or(Ok(removed), Err)
     }
 
+    /// Removes the partial that nobody has open and that was not written to for the longest. `false`: there is none.
+    pub(crate) fn remove_oldest_idle(&self, folder: &Folder) -> io::Result<bool> {
+        let mut known = self.known();
+        let idle = known.iter().filter(|(_, known)| known.turn == Turn::Idle).map(|(digest, _)| *digest);
+        // One that cannot be asked goes first: it could not be gone on with either.
+        let Some(digest) = idle.min_by_key(|digest| leftover::written(folder, &Names::of(digest)).ok())
+        else {
+            return Ok(false);
+        };
+        remove(folder, &Names::of(&digest))?;
+        known.remove(&digest);
+        tracing::info!(%digest, "removed a download that was cut short: its room is needed");
+        Ok(true)
+    }
+
+    /// Removes the partial of a blob that is published, unless somebody has it open.
+    pub(crate) fn remove_needless(&self, folder: &Folder, digest: &Digest) {
+        let mut known = self.known();
+        if known.get(digest).is_none_or(|known| known.turn != Turn::Idle) {
+            return;
+        }
+        match remove(folder, &Names::of(digest)) {
+            Ok(()) => drop(known.remove(digest)),
+            Err(error) => tracing::warn!(%digest, %error, "a needless partial download could not be removed"),
+        }
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for one that is leaving; refuses one that is open. Blocks.
+    /// Waits for one that is being opened or is leaving; refuses one that is open. Blocks.
     fn take(&self, digest: Digest) -> io::Result<()> {
         let mut known = self.known();
         loop {
             match known.get(&digest).map(|known| known.turn) {
                 Some(Turn::Open) => return Err(io::ErrorKind::ResourceBusy.into()),
-                Some(Turn::Leaving) => {
-                    known = self.ended.wait(known).unwrap_or_else(PoisonError::into_inner);
+                Some(Turn::Opening | Turn::Leaving) => {
+                    known = self.settled.wait(known).unwrap_or_else(PoisonError::into_inner);
                 }
                 Some(Turn::Idle) | None => {
-                    known.entry(digest).or_insert(Known { bytes: 0, turn: Turn::Open }).turn = Turn::Open;
+                    let turn = Turn::Opening;
+                    known.entry(digest).or_insert(Known { bytes: 0, turn }).turn = turn;
                     return Ok(());
                 }
             }
@@ -123,7 +154,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Begins one. Blocks while an earlier one is leaving.
+    /// Begins one, which is being [opened](Self::opened) from now on. Blocks while an earlier one is, or is leaving.
     /// # Errors
     /// [`StoreError::Io`] of [`io::ErrorKind::ResourceBusy`] if there is one.
     pub(crate) fn begin(store: &Arc<Inner>, digest: Digest) -> Result<Arc<Self>, StoreError> {
@@ -139,9 +170,15 @@ impl Session {
     /// Sets room aside for what is missing of `size` bytes, of which `held` are on disk.
     pub(crate) fn reserve(&self, size: u64, held: u64) -> Result<(), StoreError> {
         self.store.partials.change(&self.digest, |known| known.bytes = held);
-        let (free, floor) = (self.store.free_bytes(), self.store.free_space_floor_bytes);
-        *self.room() = Some(self.store.running.reserve(size.saturating_sub(held), free, floor)?);
+        *self.room() = Some(self.store.reserve(size.saturating_sub(held))?);
         Ok(())
+    }
+
+    /// Says that somebody has it: whoever wants the files too is refused from now on.
+    pub(crate) fn opened(&self) {
+        let partials = &self.store.partials;
+        partials.change(&self.digest, |known| known.turn = Turn::Open);
+        partials.settled.notify_all();
     }
 
     /// Counts bytes that are on disk and in the ledger.
@@ -196,6 +233,6 @@ impl Drop for Session {
             known.insert(self.digest, Known { bytes, turn: Turn::Idle });
         }
         drop(known);
-        partials.ended.notify_all();
+        partials.settled.notify_all();
     }
 }

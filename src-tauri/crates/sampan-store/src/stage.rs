@@ -28,7 +28,7 @@ pub struct Stage {
 impl Stage {
     /// Makes the file. Blocks.
     pub(crate) fn begin(store: &Arc<Inner>, digest: Digest, size: u64) -> Result<Self, StoreError> {
-        let room = store.running.reserve(size, store.free_bytes(), store.free_space_floor_bytes)?;
+        let room = store.reserve(size)?;
         let (name, file) = store.layout.new_partial(&digest)?;
         let file = match BlobFile::new(file, digest, Some(size), Arc::clone(&store.verified)) {
             Ok(file) => file,

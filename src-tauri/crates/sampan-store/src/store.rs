@@ -15,7 +15,7 @@ use crate::index::{self, Change, Index};
 use crate::layout::{Claim, Layout};
 use crate::leftover;
 use crate::partial::Partial;
-use crate::room::Running;
+use crate::room::{Room, Running};
 use crate::session::Partials;
 use crate::stage::Stage;
 use crate::usage::Usage;
@@ -122,7 +122,8 @@ impl Store {
         self.run(move |inner| inner.open_blob(digest)).await
     }
 
-    /// Begins a download of `size` bytes that ends with the process, if not before.
+    /// Begins a download of `size` bytes that ends with the process, if not before. Where room is lacking, idle partials
+    /// make way as for [`partial`](Self::partial).
     /// # Errors
     /// [`StoreError::Full`] if the disk would have less left than the floor; [`StoreError::ReadOnly`].
     pub async fn stage(&self, digest: &Digest, size: u64) -> Result<Stage, StoreError> {
@@ -133,14 +134,18 @@ impl Store {
     /// Opens the partial download of a blob of `size` bytes. What an earlier one left, in this process or before it, is
     /// held already as far as its ledger vouches for it: every claimed byte is read again and compared with its
     /// checksum. Otherwise, or if that one was of another size, it begins empty. Waits for one that was dropped in the
-    /// middle of a write.
+    /// middle of a write, and for an opening that was given up half-way. Where room is lacking, partials of other blobs
+    /// that nobody has open make way, the one not written to for the longest first.
     /// # Errors
-    /// [`StoreError::Full`] if the disk would have less left than the floor with the missing bytes written (what is held
-    /// stays); [`StoreError::ReadOnly`]; [`StoreError::Io`], with [`std::io::ErrorKind::ResourceBusy`] if this process
-    /// has it open.
+    /// [`StoreError::Full`] if the disk would have less left than the floor with the missing bytes written, whoever made
+    /// way (what is held stays); [`StoreError::ReadOnly`]; [`StoreError::Io`], with
+    /// [`std::io::ErrorKind::ResourceBusy`] if this process has it open.
     pub async fn partial(&self, digest: &Digest, size: u64) -> Result<Partial, StoreError> {
         let digest = *digest;
-        self.run(move |inner| Partial::open(inner, digest, size)).await
+        let partial = self.run(move |inner| Partial::open(inner, digest, size)).await?;
+        // Not before: what was opened for a caller who left must not look as if somebody had it.
+        partial.opened();
+        Ok(partial)
     }
 
     /// Stages and publishes bytes that are in memory.
@@ -358,6 +363,24 @@ impl Store {
 impl Inner {
     pub(crate) fn free_bytes(&self) -> Option<u64> {
         fs4::available_space(&self.dir).ok()
+    }
+
+    /// Sets room aside for `size` bytes. Idle partial downloads make way for them, oldest first, where that is enough.
+    pub(crate) fn reserve(&self, size: u64) -> Result<Room, StoreError> {
+        let floor = self.free_space_floor_bytes;
+        loop {
+            let free = self.free_bytes();
+            let room = self.running.reserve(size, free, floor);
+            if room.is_ok() {
+                return room;
+            }
+            // What would not fit even without them is no reason to lose them.
+            let without_idle = free.map(|free| free.saturating_add(self.partials.idle_bytes()));
+            drop(self.running.reserve(size, without_idle, floor)?);
+            if !self.partials.remove_oldest_idle(&self.layout.partial)? {
+                return room;
+            }
+        }
     }
 
     fn open_blob(&self, digest: Digest) -> Result<Option<BlobFile>, StoreError> {

@@ -142,14 +142,17 @@ impl Desk<'_> {
 
     /// 503 where so many answers are on their way that this one is too many.
     fn too_many(&self, faults: &[Fault]) -> Option<Answer> {
-        let refused = faults
-            .iter()
-            .any(|fault| matches!(fault, Fault::TooManyConnections { max } if self.in_flight >= *max));
-        refused.then(|| {
+        faults.iter().find_map(|fault| {
+            let Fault::TooManyConnections { max, retry_after } = fault else { return None };
+            if self.in_flight < *max {
+                return None;
+            }
             let mut answer = Answer::error(503, "TOOMANYREQUESTS");
-            answer.set("retry-after", "1");
+            if let Some(seconds) = retry_after {
+                answer.set("retry-after", &seconds.to_string());
+            }
             answer.is_too_many = true;
-            answer
+            Some(answer)
         })
     }
 

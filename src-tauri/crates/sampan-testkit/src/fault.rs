@@ -55,11 +55,13 @@ pub enum Fault {
         /// Seconds to wait.
         retry_after: Option<u64>,
     },
-    /// While this many answers to the same kind of request are on their way, a further one is 503 with
-    /// `Retry-After: 1`.
+    /// While this many answers to the same kind of request are on their way, a further one is 503, with `Retry-After`
+    /// in seconds if given; nginx gives none (`limit_conn`).
     TooManyConnections {
         /// Answers at once.
         max: usize,
+        /// Seconds to wait.
+        retry_after: Option<u64>,
     },
     /// 503 with exactly this `Retry-After`, and `Date: Sat, 21 Nov 2026 12:00:00 GMT`.
     Busy {

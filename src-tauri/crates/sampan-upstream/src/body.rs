@@ -23,8 +23,8 @@ pub struct BlobBody {
     /// Whether the answer was the whole blob; otherwise it is a part, and another one can be asked for.
     pub whole: bool,
     /// The bytes from `offset` on. Shorter than promised: ends in [`UpstreamError::Truncated`] or
-    /// [`UpstreamError::Unreachable`]; longer: in [`UpstreamError::Protocol`]; stalled or far too slow: in
-    /// [`UpstreamError::Timeout`].
+    /// [`UpstreamError::Unreachable`]; longer: in [`UpstreamError::OtherPart`] for a part, in
+    /// [`UpstreamError::Protocol`] for the whole; stalled or far too slow: in [`UpstreamError::Timeout`].
     pub stream: BodyStream,
 }
 
@@ -44,13 +44,19 @@ pub(crate) struct Reader {
     limits: Limits,
     got: u64,
     expected: Option<u64>,
+    is_part: bool,
     pace: Pace,
 }
 
 impl Reader {
     /// A reader of `expected` bytes, where a length was promised.
     pub(crate) fn new(response: Response, limits: Limits, expected: Option<u64>) -> Self {
-        Self { response, limits, got: 0, expected, pace: Pace::default() }
+        Self { response, limits, got: 0, expected, is_part: false, pace: Pace::default() }
+    }
+
+    /// A reader of a part of `length` bytes.
+    pub(crate) fn of_part(response: Response, limits: Limits, length: u64) -> Self {
+        Self { is_part: true, ..Self::new(response, limits, Some(length)) }
     }
 
     /// The next piece; `None` after the last one.
@@ -70,7 +76,11 @@ impl Reader {
         };
         self.got += piece.len() as u64;
         if self.expected.is_some_and(|expected| self.got > expected) {
-            return Err(UpstreamError::Protocol("it sent more than it promised"));
+            return Err(if self.is_part {
+                UpstreamError::OtherPart
+            } else {
+                UpstreamError::Protocol("it sent more than it promised")
+            });
         }
         if self.pace.is_too_slow(asked.elapsed(), piece.len() as u64, &self.limits) {
             return Err(UpstreamError::Timeout);

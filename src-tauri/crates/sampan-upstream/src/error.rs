@@ -62,6 +62,10 @@ pub enum UpstreamError {
     /// blob be had.
     #[error("the registry does not give parts of this blob")]
     RangeRefused,
+    /// The answer to a question for a part contradicts the range asked for or the size known: what this upstream says
+    /// about parts is not to be relied on. The whole may be honest all the same.
+    #[error("the registry sent another part than the one asked for")]
+    OtherPart,
     /// Its strong ETag or its size is not what the same place told before: another blob is there now.
     #[error("the blob changed while it was fetched")]
     Changed,
@@ -85,6 +89,7 @@ impl UpstreamError {
             | Self::Mismatch { .. }
             | Self::InvalidManifest(_)
             | Self::RangeRefused
+            | Self::OtherPart
             | Self::Changed
             | Self::Protocol(_) => false,
         }
@@ -111,6 +116,7 @@ impl UpstreamError {
             Self::Mismatch { .. }
             | Self::InvalidManifest(_)
             | Self::RangeRefused
+            | Self::OtherPart
             | Self::Changed
             | Self::Protocol(_) => Failure::Mismatch,
         }
@@ -218,6 +224,7 @@ mod tests {
             UpstreamError::Denied,
             UpstreamError::Status(400),
             UpstreamError::RangeRefused,
+            UpstreamError::OtherPart,
             UpstreamError::Changed,
             UpstreamError::Protocol("x"),
         ] {

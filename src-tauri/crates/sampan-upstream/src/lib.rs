@@ -4,8 +4,9 @@
 //! one [`UpstreamError`]. Asks anonymously, always: nothing here knows a password.
 //! Never touches the disk, never decides what is kept, never follows an address of an upstream's making that
 //! [`redirect`] or [`challenge`] does not allow. Never asks twice what was answered, but for one renewed token, the few
-//! expired addresses of a [`BlobSource`], and a first part that tells no size.
-//! Start reading at [`Upstream`].
+//! expired addresses of a [`BlobSource`], and a first part that tells no size. Never waits before it asks again: that
+//! is for whoever got the error.
+//! Start reading at [`Upstream`]; what a download in parts may rely on (SECURITY R35, R36) is told at [`BlobSource`].
 
 mod address;
 mod body;

@@ -35,7 +35,7 @@ pub(crate) const POOL_IDLE: Duration = Duration::from_secs(30);
 pub(crate) const FINISH: Duration = Duration::from_secs(2);
 /// Redirects followed for one blob.
 pub(crate) const REDIRECTS_MAX: usize = 5;
-/// New addresses asked for after the one of a blob expired (SECURITY R36).
+/// New addresses of a blob asked for in a row while none of them brings bytes (SECURITY R36); see `BlobSource`.
 pub(crate) const RENEWALS_MAX: u32 = 5;
 /// All header names and values of one answer.
 pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;

@@ -46,18 +46,22 @@ impl Part {
     }
 
     /// The body of `response`, if that is an honest 206 of exactly this part.
+    /// # Errors
+    /// [`UpstreamError::RangeRefused`] for a 200, [`UpstreamError::OtherPart`] for a 206 that contradicts the question,
+    /// itself or the size known, or does not tell what it is a part of; [`UpstreamError::Protocol`] for another status.
     pub(crate) fn body(self, response: Response, limits: &Limits) -> Result<BlobBody, UpstreamError> {
         if response.status() == StatusCode::OK {
             return Err(UpstreamError::RangeRefused);
         }
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            return Err(UpstreamError::Protocol("it sent neither a part nor the whole"));
+        }
         let length = content_length(&response);
         let honest = content_range(&response).filter(|told| {
-            response.status() == StatusCode::PARTIAL_CONTENT
-                && self.is_answered_by(*told)
-                && length.is_none_or(|length| length == told.end - told.start)
+            self.is_answered_by(*told) && length.is_none_or(|length| length == told.end - told.start)
         });
-        let told = honest.ok_or(UpstreamError::Protocol("it sent another part than the one asked for"))?;
-        let reader = Reader::new(response, limits.clone(), Some(told.end - told.start));
+        let told = honest.ok_or(UpstreamError::OtherPart)?;
+        let reader = Reader::of_part(response, limits.clone(), told.end - told.start);
         Ok(BlobBody {
             size: told.total.or(self.size),
             offset: told.start,
@@ -68,11 +72,17 @@ impl Part {
 }
 
 /// The body of `response`, if that is the whole blob, of `size` bytes where that is known.
+/// # Errors
+/// [`UpstreamError::OtherPart`] for a part nobody asked for; [`UpstreamError::Protocol`] for another status, or a whole
+/// of another size: no other question would bring a better one.
 pub(crate) fn whole_body(
     response: Response,
     limits: &Limits,
     size: Option<u64>,
 ) -> Result<BlobBody, UpstreamError> {
+    if response.status() == StatusCode::PARTIAL_CONTENT {
+        return Err(UpstreamError::OtherPart);
+    }
     let response = whole(response)?;
     let length = content_length(&response);
     if let (Some(size), Some(length)) = (size, length)

@@ -20,9 +20,27 @@ use crate::{BlobBody, UpstreamError};
 /// One blob of one upstream. Cheap to clone; clones share the address that the registry led to, and what that address
 /// said about the blob. Requests go out side by side, each on a connection of its own.
 ///
-/// The first request asks the registry; the others wait for where it is led, and go straight there. An address that
-/// answers 401, 403, 404 or 410 has expired: one request asks the registry for a new one while the others wait, at
-/// most five times in a row without an answer that brings bytes (SECURITY R36).
+/// # Addresses that expire (SECURITY R36)
+/// The first request asks the registry; the others wait for where it is led, and go straight there, without a token.
+/// An address has expired when it answers 401, 403, 404 or 410; or 400, if the registry did not lead there just now:
+/// object stores say so of signatures that are over (`ExpiredToken`), and to questions they never understand. Then one
+/// request asks the registry for a new address while the others wait.
+///
+/// That happens at most five times in a row, back to back, without an answer that brings bytes. Then all who ask or
+/// wait get the last address's status as one [`UpstreamError::Status`]. A call made after that begins anew and asks the
+/// registry again, up to six requests each time: pausing in between is the caller's part. Addresses that bring bytes
+/// may expire as often as they like.
+///
+/// # Parts that lie (SECURITY R35)
+/// Parts are asked for as closed ranges, whatever `Accept-Ranges` says. What is not the part asked for is never handed
+/// on, and nothing is asked for again here; what the bytes are worth, the digest of the whole tells.
+/// - [`UpstreamError::RangeRefused`]: a 416, or a 200 to [`part`](Self::part): it gives no parts.
+/// - [`UpstreamError::Changed`]: the strong `ETag` is not the one this host told before, or the size not the one an
+///   honest answer told before. It is looked at first, so a lie about the size is `Changed` once the size was told.
+/// - [`UpstreamError::OtherPart`]: a 206 whose `Content-Range` is missing, cannot be read, is not the range asked for or
+///   has another total than the size known; whose `Content-Length` is not that of its range, or whose body goes on
+///   beyond it; and a 206 to a question for the whole.
+/// - [`UpstreamError::Protocol`]: everything else, also a whole (200) of another size than the one known.
 #[derive(Clone)]
 pub struct BlobSource(Arc<Source>);
 
@@ -49,6 +67,8 @@ struct Way {
     /// Addresses that expired since one was good, and the status of the last of them.
     expired: u32,
     status: u16,
+    /// Grows when too many expired: whoever began to ask before is told so, whoever comes later may try again.
+    round: u32,
 }
 
 #[derive(Clone, Default)]
@@ -93,7 +113,8 @@ impl BlobSource {
     /// its `size` in bytes is known. The answer is that part, with the blob's size; or the whole
     /// ([`BlobBody::whole`]), from an upstream that gives no parts or does not tell sizes with them.
     /// # Errors
-    /// [`UpstreamError`]; [`UpstreamError::Protocol`] for another part, or another size than `size`.
+    /// [`UpstreamError`]; [`UpstreamError::OtherPart`] for another part, or a part of another size than `size`;
+    /// [`UpstreamError::Protocol`] for a whole of another size.
     pub async fn begin(&self, len: Option<u64>, size: Option<u64>) -> Result<BlobBody, UpstreamError> {
         self.0.conversation.noted(self.0.begin(len, size).await)
     }
@@ -101,8 +122,9 @@ impl BlobSource {
     /// Asks for the bytes `range` (end exclusive) of a blob of `size` bytes, as a closed range (SECURITY R35). Only an
     /// honest 206 is accepted.
     /// # Errors
-    /// [`UpstreamError::RangeRefused`] if the blob can only be had whole; [`UpstreamError::Protocol`] for an empty
-    /// range, or when another part comes; [`UpstreamError::Changed`] if the blob is not the one of earlier answers.
+    /// [`UpstreamError::RangeRefused`] if the blob can only be had whole; [`UpstreamError::OtherPart`] when another part
+    /// comes; [`UpstreamError::Changed`] if the blob is not the one of earlier answers; [`UpstreamError::Protocol`] for an
+    /// empty range.
     pub async fn part(&self, range: Range<u64>, size: u64) -> Result<BlobBody, UpstreamError> {
         let part = Part::of(range, size)?;
         self.0.conversation.noted(self.0.part(part).await)
@@ -153,10 +175,11 @@ impl Source {
     async fn ask(&self, range: Option<String>) -> Result<(Response, Url), UpstreamError> {
         let limits = self.conversation.limits();
         let request = self.conversation.blob_request(Method::GET, &self.repository, &self.digest, range)?;
+        let round = self.way().round;
         loop {
             let way = self.way().clone();
             let turn = match &way.address {
-                Address::Unknown if way.expired > RENEWALS_MAX => {
+                Address::Unknown if way.round != round => {
                     return Err(UpstreamError::Status(way.status));
                 }
                 Address::Unknown => Some(self.turn().await?),
@@ -174,7 +197,7 @@ impl Source {
                 }
             };
             self.learn_way(&way, &landed);
-            if has_expired(&landed) {
+            if has_expired(&way.address, &landed) {
                 drop(turn);
                 finish(landed.response, limits).await;
                 continue;
@@ -213,8 +236,9 @@ impl Source {
             // Renewals that bring bytes may go on for hours: only those in a row are a circle.
             self.way().expired = 0;
         }
+        let expired = has_expired(&asked.address, landed);
         let address = match &asked.address {
-            _ if has_expired(landed) => Address::Unknown,
+            _ if expired => Address::Unknown,
             Address::Unknown | Address::Home if !landed.at_home => Address::Target(landed.url.clone()),
             Address::Unknown if is_there => Address::Home,
             // What else is said is about this moment, not about where the blob is.
@@ -224,9 +248,13 @@ impl Source {
         if way.generation != asked.generation {
             return;
         }
-        if has_expired(landed) {
+        if expired {
             way.expired += 1;
             way.status = status.as_u16();
+        }
+        if way.expired > RENEWALS_MAX {
+            way.expired = 0;
+            way.round += 1;
         }
         way.address = address;
         way.generation += 1;
@@ -256,9 +284,14 @@ impl Source {
     }
 }
 
-/// Whether an answer says that the address a registry handed out is good no longer.
-fn has_expired(landed: &Landed) -> bool {
-    !landed.at_home && matches!(landed.response.status().as_u16(), 401 | 403 | 404 | 410)
+/// Whether an answer to what was asked for at `asked` says that the address a registry handed out is good no longer.
+fn has_expired(asked: &Address, landed: &Landed) -> bool {
+    match landed.response.status().as_u16() {
+        401 | 403 | 404 | 410 => !landed.at_home,
+        // From an address that is new it can only mean the question: a newer one would say the same.
+        400 => matches!(asked, Address::Target(_)),
+        _ => false,
+    }
 }
 
 impl Witness {

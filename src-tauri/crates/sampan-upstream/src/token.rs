@@ -178,6 +178,7 @@ pub(crate) fn again(error: &UpstreamError) -> UpstreamError {
             UpstreamError::Mismatch { expected: *expected, actual: actual.clone() }
         }
         UpstreamError::RangeRefused => UpstreamError::RangeRefused,
+        UpstreamError::OtherPart => UpstreamError::OtherPart,
         UpstreamError::Changed => UpstreamError::Changed,
         UpstreamError::Protocol(why) => UpstreamError::Protocol(why),
         UpstreamError::InvalidManifest(_) => UpstreamError::Protocol("its token is none"),

@@ -111,8 +111,8 @@ impl Upstream {
     /// Opens the bytes `range` (end exclusive) of a blob of `size` bytes, as a closed range: some registries answer
     /// 416 to open ones (SECURITY R35). Only an honest 206 is accepted.
     /// # Errors
-    /// [`UpstreamError::RangeRefused`] if the blob can only be had whole; [`UpstreamError::Protocol`] for an empty range,
-    /// or when the upstream sends another part, or tells another size.
+    /// [`UpstreamError::RangeRefused`] if the blob can only be had whole; [`UpstreamError::OtherPart`] when the upstream
+    /// sends another part, or tells another size; [`UpstreamError::Protocol`] for an empty range.
     pub async fn get_blob_part(
         &self,
         repository: &RepositoryName,

@@ -17,8 +17,9 @@ use super::Wanted;
 use super::claims::{Claims, FIRST_PIECE, MIN_PIECE, piece_len};
 use super::lane::{self, Ask, Happened};
 use super::lanes::Lane;
-use super::meter::{Going, Meter};
+use super::meter::Meter;
 use super::pace::{self, SILENCE_AT_MOST, SOON};
+use super::patience::{self, Facts, Patience, Verdict};
 use super::run::Run;
 use super::slots::{Member, Slot};
 use crate::error::PullError;
@@ -30,17 +31,10 @@ const WRITE_EVERY: Duration = Duration::from_millis(10);
 const SYNC_EVERY: Duration = Duration::from_secs(3);
 /// How often connections are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long an outage is waited out while no client listens.
-const UNWATCHED_WAIT: Duration = Duration::from_mins(1);
-/// A first failure this quick is tried once more; after a slow one the client that waits for headers is better off with
-/// an error it can fall back from.
-const QUICK: Duration = Duration::from_secs(2);
-/// The longest rest that an upstream may ask for before the first byte of a blob.
-const REST_AT_FIRST: Duration = Duration::from_secs(10);
-/// The rest where the upstream names none.
-const REST: Duration = Duration::from_secs(10);
-/// How often a blob is fetched from its first byte again, from an upstream that gives no parts.
-const WITHOUT_RANGES_AT_MOST: u32 = 3;
+/// A download that could not look for so long was held up itself: no connection was silent.
+const HELD_UP: Duration = Duration::from_secs(1);
+/// Bytes of other connections that are this young show that they work.
+const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// What came of it.
 pub(super) struct Fetched {
@@ -71,19 +65,13 @@ pub(super) struct Fetch<'r> {
     unsynced_bytes: usize,
     /// One stream from the first byte: the upstream gives no parts, or lies about them.
     one_stream: bool,
-    streams: u32,
     /// The first answer came: the rest may be asked for side by side.
     answered: bool,
     asked: u64,
     held_back: u64,
-    going: Going,
-    /// Failures since the last new byte, and when that came (or the beginning).
-    failures: u32,
-    progress_at: Instant,
-    retry_at: Option<Instant>,
+    looked_at: Instant,
+    patience: Patience,
     last_error: Option<UpstreamError>,
-    /// Whether the upstream is likely to come back after an outage.
-    hopeful: bool,
 }
 
 impl<'r> Fetch<'r> {
@@ -115,16 +103,12 @@ impl<'r> Fetch<'r> {
             syncing: None,
             unsynced_bytes: 0,
             one_stream,
-            streams: 0,
             answered: false,
             asked: 0,
             held_back: 0,
-            going: Going::default(),
-            failures: 0,
-            progress_at: now,
-            retry_at: None,
+            looked_at: now,
+            patience: Patience::new(now, hopeful),
             last_error: None,
-            hopeful,
             run,
         }
     }
@@ -133,6 +117,21 @@ impl<'r> Fetch<'r> {
     /// # Cancel safety
     /// Dropping the future closes the connections; what was written stays.
     pub(super) async fn run(mut self) -> Result<Fetched, PullError> {
+        let driven = self.drive().await;
+        if driven.is_err() {
+            // What came is worth keeping, if the disk takes it.
+            let _ = self.write().await;
+        }
+        driven?;
+        self.write().await?;
+        if let Some(syncing) = self.syncing.take() {
+            syncing.await?;
+        }
+        self.meter.connections(0);
+        Ok(Fetched { in_pieces: self.asked > 1, partial: self.partial })
+    }
+
+    async fn drive(&mut self) -> Result<(), PullError> {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.claims.is_complete() {
@@ -164,19 +163,14 @@ impl<'r> Fetch<'r> {
                 self.write().await?;
             }
         }
-        self.write().await?;
-        if let Some(syncing) = self.syncing.take() {
-            syncing.await?;
-        }
-        Ok(Fetched { in_pieces: self.asked > 1, partial: self.partial })
+        Ok(())
     }
 
     /// Gets in line for a connection when there is something to ask for; leaves the line when there is not.
     fn want_slot(&mut self) {
-        let resting =
-            self.retry_at.is_some_and(|at| at > Instant::now()) || self.run.link.resting().is_some();
+        let resting = self.is_resting();
         // The first answer, a probe after failures, and an upstream without ranges: one connection.
-        let alone = !self.answered || self.failures > 0 || self.one_stream;
+        let alone = !self.answered || self.patience.is_failing() || self.one_stream;
         let wants = !resting && self.claims.unclaimed() > 0 && (!alone || self.lanes.is_empty());
         if !wants {
             self.asking_for_slot = None;
@@ -184,6 +178,10 @@ impl<'r> Fetch<'r> {
             let member = self.member.clone();
             self.asking_for_slot = Some(async move { member.acquire().await }.boxed());
         }
+    }
+
+    fn is_resting(&self) -> bool {
+        self.patience.is_pausing(Instant::now()) || self.run.link.resting().is_some()
     }
 
     fn start(&mut self, slot: Slot) {
@@ -199,7 +197,6 @@ impl<'r> Fetch<'r> {
         let Some(claim) = claim else { return };
         let range = claim.range.clone();
         let ask = if self.one_stream {
-            self.streams += 1;
             // What earlier answers said is not held against it: the digest will tell.
             self.source = source(self.upstream, &self.run.wanted);
             Ask::Whole { size: Some(size) }
@@ -284,11 +281,13 @@ impl<'r> Fetch<'r> {
             tracing::info!(digest = %self.run.wanted.digest, "the upstream gives no parts: one stream");
             self.claims.release(lane.claim);
             self.one_stream = true;
-            self.streams += 1;
             let Some(claim) = self.claims.claim_whole() else {
                 return self.failed(UpstreamError::RangeRefused, true);
             };
             (lane.claim, lane.whole) = (claim.id, true);
+        }
+        if self.one_stream {
+            self.patience.stream_begins();
         }
         Ok(())
     }
@@ -307,9 +306,7 @@ impl<'r> Fetch<'r> {
             self.pending_bytes += piece.len();
             self.pending.push((wanted.start, piece));
         }
-        if is_new {
-            (self.failures, self.progress_at, self.retry_at, self.hopeful) = (0, now, None, true);
-        }
+        self.patience.progress(now, is_new);
         if lane.shrunk && self.claims.remaining_of(lane.claim) == 0 {
             self.close(id);
         }
@@ -324,70 +321,59 @@ impl<'r> Fetch<'r> {
         }
     }
 
-    /// Decides what a failure means: another try later, one stream, or the end.
+    /// Does what a failure means.
     fn failed(&mut self, error: UpstreamError, was_open: bool) -> Result<(), PullError> {
-        let now = Instant::now();
+        let link = &self.run.link;
+        let facts = Facts {
+            now: Instant::now(),
+            was_open,
+            others_bring: self.lanes.values().any(Lane::is_open)
+                && link.silent_for().is_some_and(|silence| silence < JUST_NOW),
+            one_stream: self.one_stream,
+            wait: self.wait(),
+        };
+        if self.run.download.is_promised() {
+            self.patience.hope();
+        }
+        let verdict = self.patience.judge(&error, facts);
+        let (digest, held) = (&self.run.wanted.digest, self.claims.held().len());
+        tracing::debug!(%digest, held, %error, ?verdict, "a connection failed");
+        match verdict {
+            Verdict::GiveUp => return Err(self.run.failed(error)),
+            Verdict::OneStream => {
+                // It refuses parts, or lies about them. What it sent so far is judged by the digest.
+                tracing::info!(%digest, %error, "going on with one stream");
+                for id in self.lanes.keys().copied().collect::<Vec<_>>() {
+                    self.close(id);
+                }
+                self.one_stream = true;
+            }
+            Verdict::AgainAfter(rest) => link.refused(rest),
+            Verdict::AgainWithFewer => link.refused(Duration::ZERO),
+            Verdict::Again => {}
+        }
         if was_open {
-            self.going.repaired += 1;
+            self.meter.repaired();
         } else {
-            self.going.retries += 1;
-        }
-        self.go();
-        tracing::debug!(digest = %self.run.wanted.digest, held = self.claims.held().len(), %error, "a connection failed");
-        let lies = matches!(
-            error,
-            UpstreamError::RangeRefused | UpstreamError::Protocol(_) | UpstreamError::Changed
-        );
-        if lies && !self.one_stream {
-            // It refuses parts, or lies about them. What it sent so far is judged by the digest.
-            tracing::info!(digest = %self.run.wanted.digest, %error, "going on with one stream");
-            for id in self.lanes.keys().copied().collect::<Vec<_>>() {
-                self.close(id);
-            }
-            self.one_stream = true;
-            self.last_error = Some(error);
-            return Ok(());
-        }
-        if !error.is_transient() {
-            return Err(self.run.failed(error));
-        }
-        let others_bring_bytes = self.lanes.values().any(Lane::is_open);
-        if matches!(error, UpstreamError::RateLimited { .. } | UpstreamError::Busy { .. }) {
-            let rest = error.retry_after().unwrap_or(REST);
-            if !others_bring_bytes && !self.hopeful && rest >= REST_AT_FIRST {
-                return Err(self.run.failed(error));
-            }
-            self.run.link.refused(rest);
-        } else if matches!(error, UpstreamError::Unreachable(_)) && !was_open && others_bring_bytes {
-            // It is the number of connections that it does not want.
-            self.run.link.refused(Duration::ZERO);
-        }
-        // Connections that break together are one failure.
-        if self.retry_at.is_none_or(|at| at <= now) {
-            self.failures += 1;
-            self.retry_at = Some(now + pace::back_off(self.failures));
-        }
-        let first_try = !self.hopeful && (self.failures >= 2 || self.progress_at.elapsed() >= QUICK);
-        let worn_out = self.one_stream && self.streams > WITHOUT_RANGES_AT_MOST;
-        if first_try || worn_out || self.is_over() {
-            return Err(self.run.failed(error));
+            self.meter.retried();
         }
         self.last_error = Some(error);
+        self.go();
         Ok(())
     }
 
-    /// Whether an outage has lasted longer than anybody waits.
-    fn is_over(&self) -> bool {
-        let watched = self.run.download.reader(0).is_some();
-        self.progress_at.elapsed() >= if watched { self.run.outage_wait } else { UNWATCHED_WAIT }
+    /// How long an outage is waited out.
+    fn wait(&self) -> Duration {
+        patience::wait(self.run.download.reader(0).is_some(), self.run.outage_wait)
     }
 
     /// Looks at the connections: who is silent, who is far behind.
     fn look(&mut self) -> Result<(), PullError> {
         self.run.link.look(&self.run.throttle);
         let now = Instant::now();
-        if self.run.throttle.held_back_since(&mut self.held_back) {
-            // Whoever waits for the speed limit is neither silent nor slow.
+        let held_up = now - std::mem::replace(&mut self.looked_at, now) >= HELD_UP;
+        if self.run.throttle.held_back_since(&mut self.held_back) || held_up {
+            // Whoever waits for the speed limit, or for a slow disk, is neither silent nor slow.
             for lane in self.lanes.values_mut() {
                 lane.excuse(now);
             }
@@ -396,12 +382,11 @@ impl<'r> Fetch<'r> {
             self.run.link.measured(rate);
         }
         self.replace_silent_and_slow(now)?;
-        if self.hopeful && self.failures > 0 && self.lanes.is_empty() && self.is_over() {
+        if self.patience.is_failing() && self.lanes.is_empty() && self.patience.is_over(now, self.wait()) {
             let error = self.last_error.take().unwrap_or(UpstreamError::Timeout);
             return Err(self.run.failed(error));
         }
         self.share_the_end();
-        self.meter.goes(self.going);
         if self.unsynced_bytes > 0 && self.syncing.is_none() && self.synced_at.elapsed() >= SYNC_EVERY {
             (self.unsynced_bytes, self.syncing) = (0, Some(self.partial.sync().boxed()));
         }
@@ -428,7 +413,7 @@ impl<'r> Fetch<'r> {
         }
         if link_is_alive && !given_up.is_empty() {
             // It is these connections that are bad, not the link: others may be tried at once.
-            (self.failures, self.retry_at) = (0, None);
+            self.patience.forgive();
         }
         Ok(())
     }
@@ -436,7 +421,8 @@ impl<'r> Fetch<'r> {
     /// At the end of a blob, a connection without work takes half of what a slow one still has to bring. The slow one is
     /// closed when it comes to the other's half: what is on its way then is lost, so this is for long waits alone.
     fn share_the_end(&mut self) {
-        if self.claims.unclaimed() > 0 || self.one_stream || self.failures > 0 || !self.run.link.has_room() {
+        let busy = self.claims.unclaimed() > 0 || self.one_stream || self.is_resting();
+        if busy || self.patience.is_failing() || !self.run.link.has_room() {
             return;
         }
         let claims = &mut self.claims;
@@ -464,8 +450,7 @@ impl<'r> Fetch<'r> {
     }
 
     fn go(&mut self) {
-        self.going.connections = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
-        self.meter.goes(self.going);
+        self.meter.connections(self.lanes.len());
     }
 }
 

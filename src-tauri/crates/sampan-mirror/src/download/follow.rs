@@ -48,6 +48,7 @@ pub(crate) struct Download {
     readers: Mutex<BTreeMap<u64, u64>>,
     next_reader: AtomicU64,
     hopeful: AtomicBool,
+    promised: AtomicBool,
 }
 
 impl Download {
@@ -64,10 +65,20 @@ impl Download {
             readers: Mutex::default(),
             next_reader: AtomicU64::new(0),
             hopeful: AtomicBool::new(false),
+            promised: AtomicBool::new(false),
         }
     }
 
-    /// Whether an outage is waited out: bytes of the blob, or of another one of its upstream, came lately.
+    /// A client is told that the bytes will come, before the upstream has answered: from here on an outage is waited out.
+    pub(crate) fn promise(&self) {
+        self.promised.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_promised(&self) -> bool {
+        self.promised.load(Ordering::Relaxed)
+    }
+
+    /// Whether, when it began, bytes of the blob were there, or some of another one of its upstream had come lately.
     pub(crate) fn is_hopeful(&self) -> bool {
         self.hopeful.load(Ordering::Relaxed)
     }
@@ -104,13 +115,13 @@ impl Download {
         progress.file.as_ref().map(|(file, _)| (file.clone(), progress.hashed))
     }
 
-    /// A reader of bytes `start..end`.
-    pub(crate) fn follow(self: &Arc<Self>, start: u64, end: u64) -> Follower {
+    /// A reader of bytes `start..end` of a blob whose client was told that it has `size` bytes.
+    pub(crate) fn follow(self: &Arc<Self>, start: u64, end: u64, size: u64) -> Follower {
         let id = self.next_reader.fetch_add(1, Ordering::Relaxed);
         self.readers().insert(id, start);
         let progress = self.progress.subscribe();
         let attempt = progress.borrow().attempt;
-        Follower { id, download: self.clone(), progress, start, at: start, end, attempt }
+        Follower { id, download: self.clone(), progress, start, at: start, end, size, attempt }
     }
 
     /// Where the `turn`th reader is, counted round and round; `None` while nobody reads.
@@ -182,6 +193,7 @@ pub(crate) struct Follower {
     start: u64,
     at: u64,
     end: u64,
+    size: u64,
     attempt: u32,
 }
 
@@ -225,6 +237,10 @@ impl Follower {
             self.attempt = progress.attempt;
         }
         if let Some((file, size)) = &progress.file {
+            if *size != self.size {
+                // Two manifests disagree, and this client was told the other one's size.
+                return Err(StoreError::Size { expected: self.size, actual: *size }.into());
+            }
             let limit = if matches!(progress.phase, Phase::Verified) {
                 self.end
             } else {

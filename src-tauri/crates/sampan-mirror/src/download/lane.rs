@@ -47,7 +47,9 @@ pub(super) fn run(source: BlobSource, ask: Ask, throttle: Arc<Throttle>) -> BoxS
         let (source, throttle) = (source.clone(), throttle.clone());
         async move {
             // The bytes before are paid for now: whoever polls again has taken them already.
-            throttle.pass(owed).await;
+            if owed > 0 {
+                throttle.pass(owed).await;
+            }
             match state {
                 State::Ask(ask) => {
                     let asked = Instant::now();

@@ -50,7 +50,7 @@ impl Lane {
 
     /// What it did so far says nothing about the link.
     pub(super) fn excuse(&mut self, now: Instant) {
-        self.last = now;
+        (self.last, self.rate) = (now, None);
         if self.is_open() {
             self.measured = Some((now, self.at));
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::claims::Known;
@@ -12,6 +13,8 @@ use super::level::{Level, Sample};
 use super::slots::{Member, Slots};
 use super::throttle::Throttle;
 
+/// The most downloads from one upstream at once; more wait for their turn (SECURITY.md 3).
+const DOWNLOADS_MAX: usize = 64;
 /// How often the level looks at the link.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The shortest time to an answer's head is believed for this long: a person may change networks.
@@ -29,6 +32,7 @@ const LATELY: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 pub(crate) struct Link {
     slots: Slots,
+    turns: Semaphore,
     /// Body bytes received by all its downloads.
     received: AtomicU64,
     state: Mutex<State>,
@@ -68,6 +72,7 @@ impl Link {
         slots.set_level(level.now());
         Self {
             slots,
+            turns: Semaphore::new(DOWNLOADS_MAX),
             received: AtomicU64::new(0),
             state: Mutex::new(State {
                 level,
@@ -81,6 +86,11 @@ impl Link {
                 resting: None,
             }),
         }
+    }
+
+    /// Waits for a download's turn.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
+        self.turns.acquire().await
     }
 
     /// A download's membership: its right to a fair share of the connections.

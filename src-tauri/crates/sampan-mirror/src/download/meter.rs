@@ -29,13 +29,13 @@ pub(crate) struct Meter {
 
 /// How a download goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Going {
+struct Going {
     /// Connections in use now.
-    pub(crate) connections: u32,
+    connections: u32,
     /// Requests that had to be asked again before a byte came.
-    pub(crate) retries: u64,
+    retries: u64,
     /// Bodies that broke off, or were replaced, in the middle, and were continued.
-    pub(crate) repaired: u64,
+    repaired: u64,
 }
 
 impl Meter {
@@ -58,12 +58,22 @@ impl Meter {
         self.read(self.received + bytes);
     }
 
-    /// Takes note of how it goes.
-    pub(crate) fn goes(&mut self, going: Going) {
-        self.going = going;
+    /// Takes note of how many connections are in use.
+    pub(crate) fn connections(&mut self, connections: usize) {
+        self.going.connections = u32::try_from(connections).unwrap_or(u32::MAX);
         if self.since.elapsed() >= TELL_EVERY {
             self.tell();
         }
+    }
+
+    /// A question had to be asked again before a byte of its answer came.
+    pub(crate) fn retried(&mut self) {
+        self.going.retries += 1;
+    }
+
+    /// A body broke off, or was given up, in the middle, and what is missing comes in another.
+    pub(crate) fn repaired(&mut self) {
+        self.going.repaired += 1;
     }
 
     fn tell(&mut self) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sampan_oci::{Clock, Digest, Failure, ImageName};
 use sampan_store::{BlobFile, Store, StoreError};
 use sampan_upstream::{Upstream, UpstreamError};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::fetch::Fetch;
@@ -22,7 +22,6 @@ pub(super) struct Run {
     pub(super) store: Store,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) sink: EventSink,
-    pub(super) turns: Arc<Semaphore>,
     pub(super) link: Arc<Link>,
     pub(super) throttle: Arc<Throttle>,
     pub(super) outage_wait: Duration,
@@ -50,7 +49,7 @@ impl Run {
             self.download.open(file, size);
             return Ok(());
         }
-        let _turn = self.turns.acquire().await.map_err(|_| PullError::Stopping)?;
+        let _turn = self.link.turn().await.map_err(|_| PullError::Stopping)?;
         let mut meter = Meter::new(self.sink.clone(), self.clock.clone(), &self.wanted);
         let size = match size {
             Some(size) => *size,
@@ -104,7 +103,8 @@ impl Run {
             return Ok(size);
         }
         let source = upstream.blob_source(&image.repository, digest);
-        let body = source.begin(None, None).await.map_err(|e| self.failed(e))?;
+        // Of a part its answer tells the size of the whole.
+        let body = source.begin(Some(1), None).await.map_err(|e| self.failed(e))?;
         body.size.ok_or_else(|| self.failed(UpstreamError::Protocol("a blob of unknown size")))
     }
 

@@ -66,6 +66,50 @@ async fn pieces_in_any_order_are_hashed_as_soon_as_the_prefix_reaches_them() {
 }
 
 #[tokio::test]
+async fn a_hole_filled_last_does_not_keep_its_writer_waiting_for_all_that_is_behind_it() {
+    const REREAD: u64 = 16 * 1024 * 1024;
+    let cache = Cache::new();
+    let store = cache.open();
+    let blob = Bytes::from(noise(13, 1_000_003).repeat(40));
+    let (digest, size) = (Digest::of(&blob), blob.len() as u64);
+    for wrong_at in [None, Some(39_000_000)] {
+        let mut bytes = blob.to_vec();
+        if let Some(at) = wrong_at {
+            bytes[at] ^= 1;
+        }
+        let bytes = Bytes::from(bytes);
+        let mut partial = store.partial(&digest, size).await.unwrap();
+        partial.write(pieces(&bytes, &[(1000, 20_000_000), (20_000_010, bytes.len())])).await.unwrap();
+        partial.write(pieces(&bytes, &[(0, 1000)])).await.unwrap();
+        assert_eq!(partial.hashed(), 1000 + REREAD, "the piece itself, and so much of what follows");
+        partial.write(pieces(&bytes, &[(20_000_000, 20_000_010)])).await.unwrap();
+        assert_eq!(partial.held().len(), size);
+        let second = 1000 + 2 * REREAD + 10;
+        assert_eq!(
+            partial.hashed(),
+            second,
+            "a later write catches up, and passes a piece in memory for nothing"
+        );
+        let published = partial.publish().await;
+        match wrong_at {
+            None => published.expect("publishing hashes the rest"),
+            Some(_) => assert!(
+                matches!(published, Err(StoreError::Mismatch { .. })),
+                "and finds out what is wrong in it: {published:?}"
+            ),
+        }
+        assert_eq!(cache.partials(), 0);
+    }
+    let mut partial = store.partial(&digest, size).await.unwrap();
+    partial.write(pieces(&blob, &[(1, blob.len())])).await.unwrap();
+    partial.write(pieces(&blob, &[(0, 1)])).await.unwrap();
+    partial.write(Vec::new()).await.unwrap();
+    assert_eq!(partial.hashed(), 1 + 2 * REREAD, "a write without news catches up too");
+    drop(partial);
+    assert_eq!(store.partial(&digest, size).await.unwrap().hashed(), size, "opening reads all of it anyway");
+}
+
+#[tokio::test]
 async fn bytes_that_are_held_are_never_overwritten() {
     let cache = Cache::new();
     let store = cache.open();
@@ -197,6 +241,64 @@ async fn an_abandoned_write_makes_the_partial_dead_and_its_bytes_are_found_again
     let partial = store.partial(&digest, blob.len() as u64).await.expect("waits for the write's end");
     assert_eq!(partial.held().len(), blob.len() as u64, "once begun it was done to its end");
     partial.publish().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_abandoned_opening_is_waited_for_and_not_taken_for_somebody_elses() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let blob = noise(14, 8 * 1024 * 1024);
+    let (digest, size) = (Digest::of(&blob), blob.len() as u64);
+    let mut partial = store.partial(&digest, size).await.unwrap();
+    partial.write(vec![(0, blob)]).await.unwrap();
+    drop(partial);
+    for round in 0..3 {
+        tokio::select! {
+            biased;
+            _ = store.partial(&digest, size) => panic!("8 MiB are not read before the first poll returns"),
+            () = std::future::ready(()) => {}
+        }
+        let again = store.partial(&digest, size).await;
+        let again = again.unwrap_or_else(|error| panic!("round {round}: nobody has it: {error:?}"));
+        assert_eq!(again.held().len(), size);
+    }
+}
+
+#[tokio::test]
+async fn of_two_who_open_at_the_same_time_one_is_refused() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let digest = Digest::of(b"once");
+    let both = tokio::join!(store.partial(&digest, 4), store.partial(&digest, 4));
+    let refused = match both {
+        (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+        neither => panic!("one and only one has it: {neither:?}"),
+    };
+    assert!(
+        matches!(&refused, StoreError::Io(error) if error.kind() == ErrorKind::ResourceBusy),
+        "it waits only until the other has it: {refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_blob_published_otherwise_leaves_no_idle_partial() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let (blob, other) = (noise(15, 1000), noise(16, 1000));
+    for bytes in [&blob, &other] {
+        let mut partial = store.partial(&Digest::of(bytes), 1000).await.unwrap();
+        partial.write(pieces(bytes, &[(0, 400)])).await.unwrap();
+    }
+    assert_eq!(cache.partials(), 4);
+    store.put(&Digest::of(&blob), blob.clone()).await.unwrap();
+    assert_eq!(cache.partials(), 2, "of the other blob");
+    assert_eq!(store.usage().await.unwrap().partial_bytes, 400);
+
+    let mut partial = store.partial(&Digest::of(&other), 1000).await.unwrap();
+    store.put(&Digest::of(&other), other.clone()).await.unwrap();
+    partial.write(pieces(&other, &[(400, 1000)])).await.expect("an open one goes on");
+    partial.publish().await.unwrap();
+    assert_eq!(cache.partials(), 0);
 }
 
 #[tokio::test]

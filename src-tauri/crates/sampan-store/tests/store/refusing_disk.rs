@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sampan_oci::Digest;
@@ -169,4 +170,55 @@ async fn a_partial_needs_room_for_what_it_lacks_only() {
     let mut partial = store.partial(&digest, 1_400_000).await.expect("100 kB are missing");
     partial.write(vec![(1_300_000, bytes.slice(1_300_000..))]).await.unwrap();
     partial.publish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_leftover_of_another_size_takes_no_room_from_its_successor() {
+    let cache = Cache::new();
+    let Some(disk) = SmallDisk::mount(&cache.dir) else { return };
+    let store = open_at(&disk.path, &cache.clock).unwrap();
+    let digest = Digest::of(b"announced twice");
+    let mut partial = store.partial(&digest, 1_300_000).await.unwrap();
+    partial.write(vec![(0, noise(4, 1_200_000))]).await.unwrap();
+    drop(partial);
+    assert!(store.usage().await.unwrap().free_bytes.unwrap() < 1_250_000, "there is no room for both");
+    let partial = store.partial(&digest, 1_250_000).await.expect("the old one goes first");
+    assert!(partial.held().is_empty());
+}
+
+#[tokio::test]
+async fn idle_partials_make_way_for_a_download_oldest_first_and_only_where_that_helps() {
+    let cache = Cache::new();
+    let Some(disk) = SmallDisk::mount(&cache.dir) else { return };
+    let store = open_at(&disk.path, &cache.clock).unwrap();
+    // Made in another order than that of their age.
+    let idle = [("new", 3), ("old", 1), ("middle", 2)].map(|(what, day)| (Digest::of(what.as_bytes()), day));
+    for (digest, day) in idle {
+        let mut partial = store.partial(&digest, 400_000).await.unwrap();
+        partial.write(vec![(0, noise(5, 400_000))]).await.unwrap();
+        drop(partial);
+        for kind in ["data", "ledger"] {
+            let file = std::fs::File::options().write(true).open(cache.partial_path(&digest, kind)).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(day * 86_400)).unwrap();
+        }
+    }
+    let [new, old, middle] = idle.map(|(digest, _)| cache.partial_path(&digest, "data"));
+    let mut open = store.partial(&Digest::of(b"open"), 100_000).await.unwrap();
+    open.write(vec![(0, noise(6, 100_000))]).await.unwrap();
+    let free = store.usage().await.unwrap().free_bytes.unwrap();
+
+    let refused = store.partial(&Digest::of(b"huge"), free + 1_250_000).await;
+    assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+    assert!(old.exists() && middle.exists() && new.exists(), "not even all of them would have been enough");
+
+    let partial = store.partial(&Digest::of(b"large"), free + 300_000).await.unwrap();
+    assert!(!old.exists() && middle.exists() && new.exists(), "one is enough");
+    drop(partial);
+    let stage = store.stage(&Digest::of(b"staged"), free + 1_000_000).await.unwrap();
+    assert!(!middle.exists() && !new.exists(), "for staged bytes too");
+    drop(stage);
+    assert!(cache.partial_path(&Digest::of(b"open"), "data").exists(), "what is open never goes");
+    assert_eq!(store.usage().await.unwrap().partial_bytes, 100_000);
+    let again = store.partial(&idle[0].0, 400_000).await.unwrap();
+    assert!(again.held().is_empty(), "what made way begins again");
 }

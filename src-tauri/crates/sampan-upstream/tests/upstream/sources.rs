@@ -219,6 +219,42 @@ async fn an_address_that_never_works_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_target_that_refuses_all_for_a_while_is_asked_again_afterwards() {
+    let scene = Scene::behind_a_redirect().await;
+    let source = scene.source();
+    scene.fetch(&source, 0..1).await;
+    scene.cdn.fails_with(Fault::Status(403));
+    for try_number in 1..=3 {
+        scene.registry.forget();
+        let all = join_all((0..16).map(|_| source.part(0..PART, SIZE))).await;
+        assert!(all.iter().all(|one| matches!(one, Err(UpstreamError::Status(403)))), "{all:?}");
+        let asked = scene.registry.requests(Kind::Blob);
+        assert!((5..=6).contains(&asked), "try {try_number} asked the registry {asked} times");
+    }
+    scene.cdn.heals();
+    scene.fetch(&source, 1..16).await;
+}
+
+#[tokio::test]
+async fn a_known_address_that_answers_400_has_expired_and_a_new_one_has_not() {
+    let scene = Scene::behind_a_redirect().await;
+    let source = scene.source();
+    scene.fetch(&source, 0..1).await;
+    scene.cdn.fails_next(1, Kind::Cdn, Fault::Status(400));
+    scene.fetch(&source, 1..2).await;
+    assert_eq!(scene.registry.requests(Kind::Blob), 2, "a new address for the old one");
+    scene.registry.forget();
+    scene.cdn.fails_with(Fault::Status(400));
+    let error = scene.source().part(0..PART, SIZE).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Status(400)), "{error:?}");
+    assert_eq!(scene.registry.requests(Kind::Blob), 1, "a newer address would say the same");
+    scene.registry.forget();
+    let all = join_all((0..16).map(|_| source.part(0..PART, SIZE))).await;
+    assert!(all.iter().all(|one| matches!(one, Err(UpstreamError::Status(400)))), "{all:?}");
+    assert!(scene.registry.requests(Kind::Blob) <= 5, "however many were refused");
+}
+
+#[tokio::test]
 async fn when_the_one_who_asks_fails_the_next_one_asks() {
     let scene = Scene::at_home().await;
     scene.registry.fails_next(1, Kind::Blob, Fault::Status(500));
@@ -348,13 +384,13 @@ async fn another_size_is_another_blob() {
 async fn a_size_that_was_never_true_is_a_lie() {
     let scene = Scene::at_home().await;
     scene.registry.fails_with(Fault::WrongTotal);
-    for answer in [
-        scene.source().begin(Some(PART), Some(SIZE)).await,
-        scene.source().part(0..PART, SIZE).await,
-        scene.source().begin(None, Some(SIZE + 1)).await,
-    ] {
-        assert!(matches!(answer, Err(UpstreamError::Protocol(_))), "{answer:?}");
+    for answer in
+        [scene.source().begin(Some(PART), Some(SIZE)).await, scene.source().part(0..PART, SIZE).await]
+    {
+        assert!(matches!(answer, Err(UpstreamError::OtherPart)), "the whole may be true: {answer:?}");
     }
+    let answer = scene.source().begin(None, Some(SIZE + 1)).await;
+    assert!(matches!(answer, Err(UpstreamError::Protocol(_))), "the whole is none: {answer:?}");
 }
 
 #[tokio::test]
@@ -369,15 +405,29 @@ async fn a_lie_is_not_remembered() {
 #[tokio::test]
 async fn only_the_part_asked_for_is_taken() {
     let scene = Scene::at_home().await;
-    for fault in [Fault::WrongContentRange, Fault::Status(206), Fault::LongBody, Fault::ContentEncoding] {
+    for (fault, lies_about_parts) in [
+        (Fault::WrongContentRange, true),
+        (Fault::Status(206), true),
+        (Fault::LongBody, true),
+        (Fault::Status(204), false),
+        (Fault::ContentEncoding, false),
+    ] {
         scene.registry.heals();
         scene.registry.fails_with(fault.clone());
         for answer in
             [scene.source().begin(Some(PART), Some(SIZE)).await, scene.source().part(PART..SIZE, SIZE).await]
         {
-            assert!(matches!(answer, Err(UpstreamError::Protocol(_))), "{fault:?}: {answer:?}");
+            let error = answer.expect_err("another part");
+            assert_eq!((error.failure(), error.is_transient()), (Failure::Mismatch, false));
+            let is_other_part = matches!(error, UpstreamError::OtherPart);
+            assert_eq!(is_other_part, lies_about_parts, "{fault:?}: {error:?}");
+            assert!(is_other_part || matches!(error, UpstreamError::Protocol(_)), "{fault:?}: {error:?}");
         }
     }
+    scene.registry.heals();
+    scene.registry.fails_with(Fault::UnaskedPartial);
+    let answer = scene.source().begin(None, Some(SIZE)).await;
+    assert!(matches!(answer, Err(UpstreamError::OtherPart)), "a part nobody asked for: {answer:?}");
     scene.registry.forget();
     let no_bytes = 5..5;
     for range in [no_bytes, 0..SIZE + 1] {
@@ -412,7 +462,7 @@ async fn a_busy_upstream_says_how_long_to_wait() {
 #[tokio::test]
 async fn more_requests_than_a_host_likes_are_told_so() {
     let scene = Scene::behind_a_redirect().await;
-    scene.cdn.fails_on(Kind::Cdn, Fault::TooManyConnections { max: 4 });
+    scene.cdn.fails_on(Kind::Cdn, Fault::TooManyConnections { max: 4, retry_after: Some(1) });
     scene.cdn.fails_on(Kind::Cdn, Fault::StallAfter(10));
     let source = scene.source();
     let all = join_all((0..8).map(|part| source.part(part * PART..(part + 1) * PART, SIZE))).await;
