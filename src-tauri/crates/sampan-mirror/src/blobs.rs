@@ -13,7 +13,7 @@ use crate::download::{Download, Follower, Wanted};
 use crate::error::PullError;
 use crate::manifests::bypass;
 use crate::mirror::Inner;
-use crate::passthrough::Passthrough;
+use crate::passthrough::{Passthrough, Remains};
 
 /// How long a client waits for headers while the upstream is slow and the size is known from the manifest. Docker with
 /// the containerd store gives a mirror 30 s (CLIENTS.md 2).
@@ -164,9 +164,7 @@ impl Inner {
         upstream: Upstream,
         why: Bypass,
     ) -> Result<Found, PullError> {
-        let (clock, sink) = (self.clock.clone(), self.sink.clone());
-        let open =
-            Passthrough::open(upstream.clone(), wanted.clone(), None, clock, sink, self.throttle.clone());
+        let open = self.passage.open(upstream.clone(), wanted.clone(), None);
         let passing = match tokio::time::timeout(SIZE_WITHIN, open).await {
             Ok(passing) => passing?,
             Err(_) => return Err(PullError::upstream(&wanted.image, UpstreamError::Timeout)),
@@ -230,6 +228,7 @@ impl Found {
             From::Download(download) => Reader::Follow {
                 follower: download.follow(start, end, size),
                 download,
+                start,
                 end,
                 mirror: mirror.clone(),
                 wanted,
@@ -250,6 +249,7 @@ pub(crate) enum Reader {
     Follow {
         follower: Follower,
         download: Arc<Download>,
+        start: u64,
         end: u64,
         mirror: Arc<Inner>,
         wanted: Wanted,
@@ -266,7 +266,7 @@ impl Reader {
         match self {
             Self::Disk(reader) => return reader.next().await,
             Self::Through(passing) => return passing.next().await,
-            Self::Follow { follower, download, end, mirror, wanted, upstream, late } => {
+            Self::Follow { follower, download, start, end, mirror, wanted, upstream, late } => {
                 let error = match follower.next().await {
                     Ok(bytes) => return Ok(bytes),
                     Err(error) => error,
@@ -275,12 +275,13 @@ impl Reader {
                 let _ = late.set(Outcome::Bypass(why));
                 // The disk filled up in the middle, or a person paused: this client goes on without the cache.
                 let at = follower.position();
-                // What it has already is hashed from disk, as far as that is without gaps.
-                let remains = download.remains().map(|(file, hashed)| (file, hashed.min(at)));
-                let (clock, sink) = (mirror.clock.clone(), mirror.sink.clone());
-                let (upstream, wanted, throttle) =
-                    (upstream.clone(), wanted.clone(), mirror.throttle.clone());
-                let mut passing = Passthrough::open(upstream, wanted, remains, clock, sink, throttle).await?;
+                // What the client was sent is part of what is written: nothing else may be hashed in its place.
+                let remains = download.remains().map(|(file, held)| Remains { file, held });
+                if remains.is_none() && at > *start {
+                    return Err(error);
+                }
+                let passage = &mirror.passage;
+                let mut passing = passage.open(upstream.clone(), wanted.clone(), remains).await?;
                 passing.limit(at, *end);
                 *self = Self::Through(Box::new(passing));
             }

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 pub(crate) use follow::{Download, Follower};
 pub(crate) use meter::Meter;
+pub(crate) use patience::{Facts, Patience, Verdict};
 pub(crate) use throttle::Throttle;
 
 use crate::error::PullError;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::download::{Downloads, Limits, Throttle};
 use crate::error::PullError;
 use crate::manifests::Resolved;
+use crate::passthrough::Passage;
 use crate::probe::{Probe, ProbeTicket};
 use crate::single_flight::SingleFlight;
 use crate::{Tasks, server};
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) revalidate_timeout: Duration,
     pub(crate) downloads: Downloads,
     pub(crate) throttle: Arc<Throttle>,
+    pub(crate) passage: Passage,
     pub(crate) fetching: SingleFlight<(ImageName, Reference), Result<Resolved, PullError>>,
     pub(crate) asking: SingleFlight<(ImageName, Reference), Result<Option<Digest>, Failure>>,
     pub(crate) probe: Probe,
@@ -101,6 +103,7 @@ impl Mirror {
         } = options;
         let throttle = Arc::new(Throttle::new(speed_limit));
         let limits = Limits { connections_max, outage_wait, throttle: throttle.clone() };
+        let passage = Passage::new(outage_wait, throttle.clone(), clock.clone(), sink.clone());
         let downloads = Downloads::new(store.clone(), clock.clone(), sink.clone(), tasks.clone(), limits);
         let upstreams = upstreams.into_iter().map(|u| (u.registry().clone(), u)).collect();
         Self {
@@ -112,6 +115,7 @@ impl Mirror {
                 revalidate_timeout,
                 downloads,
                 throttle,
+                passage,
                 fetching: SingleFlight::default(),
                 asking: SingleFlight::default(),
                 probe: Probe::default(),

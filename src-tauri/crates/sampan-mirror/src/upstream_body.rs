@@ -1,182 +1,267 @@
 //! One blob's bytes from an upstream, in order, across broken connections.
 
-use std::time::{Duration, Instant};
+use std::ops::Range;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
-use sampan_oci::{Digest, Failure, ImageName};
+use sampan_oci::Failure;
 use sampan_upstream::{BlobBody, Upstream, UpstreamError};
+use tokio::time::Instant;
 
+use crate::download::{Facts, Patience, Verdict, Wanted};
 use crate::error::PullError;
 
-/// How long a download that has begun goes on trying without a single new byte. A link that changes networks or a
-/// train in a tunnel is back within that; what arrived before must not have to come again.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// A failure this quick at the very beginning is tried once more; after a slow one the client that waits for headers is
-/// better off with an error it can fall back from.
-const QUICK: Duration = Duration::from_secs(2);
-/// How often a blob is fetched from its first byte again, from an upstream that gives no parts.
-const WITHOUT_RANGES_AT_MOST: u32 = 3;
-/// The longest `Retry-After` that is waited for inside a download; a longer one ends it.
-const WAIT_AT_MOST: Duration = Duration::from_secs(10);
-/// The first pause; each further one doubles it, up to the longest.
-const PAUSE: Duration = Duration::from_millis(250);
-const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
-
-/// The bytes of one blob from `position` on. A cut connection is resumed with a range request from the last byte; an
-/// upstream that gives no parts is asked for the whole, and what is known already is passed over.
+/// The bytes of one blob, one connection at a time. A cut connection is resumed with a range request from the last byte;
+/// an upstream that gives no parts, or lies about them, is asked for the whole, and what is not wanted is passed over.
 pub(crate) struct UpstreamBody {
     upstream: Upstream,
-    image: ImageName,
-    digest: Digest,
-    size: Option<u64>,
-    position: u64,
+    wanted: Wanted,
     body: Option<BlobBody>,
-    /// Where the open body is; before `position` while an upstream without ranges sends what is known already.
-    body_at: u64,
+    /// What came and was not handed out yet, and where in the blob it begins.
+    chunk: Bytes,
+    at: u64,
     ranges: bool,
-    /// Body bytes received, those that were known already included.
+    /// Body bytes received, those passed over included.
     received: u64,
-    /// Failures since the last new byte, and when that was (or the beginning).
-    failures: u32,
-    since: Instant,
+    patience: Patience,
+    outage_wait: Duration,
 }
 
 impl UpstreamBody {
-    /// Nothing is asked before [`open`](Self::open) or [`next`](Self::next). `size` is the whole blob's, where known.
-    pub(crate) fn new(
-        upstream: Upstream,
-        image: ImageName,
-        digest: Digest,
-        size: Option<u64>,
-        position: u64,
-    ) -> Self {
+    /// Nothing is asked before [`open`](Self::open) or [`next`](Self::next), which goes on for `outage_wait` without a new
+    /// byte.
+    pub(crate) fn new(upstream: Upstream, wanted: Wanted, outage_wait: Duration) -> Self {
         Self {
             upstream,
-            image,
-            digest,
-            size,
-            position,
+            wanted,
             body: None,
-            body_at: 0,
+            chunk: Bytes::new(),
+            at: 0,
             ranges: true,
             received: 0,
-            failures: 0,
-            since: Instant::now(),
+            patience: Patience::new(Instant::now(), false),
+            outage_wait,
         }
     }
 
-    /// Body bytes received so far, whether or not they were new.
+    /// Body bytes received so far, whether or not they were wanted.
     pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
-    /// Asks the upstream and returns the whole blob's size.
+    /// Asks for the whole blob and returns its size. A client that waits for a head is soon told when there is none.
     pub(crate) async fn open(&mut self) -> Result<u64, PullError> {
+        self.patience.progress(Instant::now(), false);
         while self.body.is_none() {
-            if let Err(error) = self.ask().await {
+            if let Err(error) = self.ask(None).await {
                 self.pause(error).await?;
             }
         }
-        self.size.ok_or_else(|| self.failed(UpstreamError::Protocol("a blob of unknown size")))
+        self.wanted.size.ok_or_else(|| self.failed(UpstreamError::Protocol("a blob of unknown size")))
     }
 
-    /// The next bytes; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
+    /// Bytes from the first of `range` on: at least one of them, and none beyond it. It is not empty.
+    pub(crate) async fn next(&mut self, range: Range<u64>) -> Result<Bytes, PullError> {
+        // How long the client took for the bytes before these uses up nobody's patience.
+        self.patience.progress(Instant::now(), false);
+        self.patience.hope();
+        let in_place = self.body.as_ref().is_none_or(|body| {
+            // A part is never wanted beyond its end; a stream of everything brings all that lies ahead.
+            if body.whole { self.at <= range.start } else { self.at == range.start }
+        });
+        if !in_place {
+            self.close();
+        }
         loop {
-            let size = self.open().await?;
-            if self.position == size {
-                return Ok(None);
+            let passed = usize::try_from(range.start.saturating_sub(self.at)).unwrap_or(usize::MAX);
+            self.skip(passed.min(self.chunk.len()));
+            if !self.chunk.is_empty() {
+                let wanted = usize::try_from(range.end - self.at).unwrap_or(usize::MAX);
+                let bytes = self.chunk.split_to(wanted.min(self.chunk.len()));
+                self.at += bytes.len() as u64;
+                self.patience.progress(Instant::now(), true);
+                return Ok(bytes);
             }
-            let next = match &mut self.body {
-                Some(body) => body.stream.next().await,
-                None => None,
-            };
-            let error = match next {
-                Some(Ok(bytes)) => {
-                    if let Some(new) = self.advance(bytes, size)? {
-                        return Ok(Some(new));
-                    }
-                    continue;
-                }
-                Some(Err(error)) => error,
-                None => UpstreamError::Truncated { got: self.position, expected: size },
-            };
-            self.body = None;
-            self.pause(error).await?;
+            if let Err(error) = self.receive(&range).await {
+                self.close();
+                self.pause(error).await?;
+            }
         }
     }
 
-    /// What of `bytes` is new; `None`: nothing.
-    fn advance(&mut self, mut bytes: Bytes, size: u64) -> Result<Option<Bytes>, PullError> {
-        self.received += bytes.len() as u64;
-        let end = self.body_at + bytes.len() as u64;
-        if end > size {
-            return Err(self.failed(UpstreamError::Protocol("a body longer than its blob")));
-        }
-        let known = self.position.saturating_sub(self.body_at);
-        self.body_at = end;
-        if end <= self.position {
-            return Ok(None);
-        }
-        // Less than the chunk's length, or everything in it would be known.
-        let new = bytes.split_off(usize::try_from(known).unwrap_or(0));
-        self.position = end;
-        (self.failures, self.since) = (0, Instant::now());
-        Ok(Some(new))
+    fn skip(&mut self, bytes: usize) {
+        self.chunk.advance(bytes);
+        self.at += bytes as u64;
     }
 
-    async fn ask(&mut self) -> Result<(), UpstreamError> {
-        let body = match (self.position, self.size) {
-            (from @ 1.., Some(size)) if self.ranges => {
-                let part =
-                    self.upstream.get_blob_part(&self.image.repository, &self.digest, from..size, size).await;
-                match part {
-                    Err(UpstreamError::RangeRefused) => {
-                        self.ranges = false;
-                        self.upstream.get_blob(&self.image.repository, &self.digest, 0).await?
-                    }
-                    other => other?,
-                }
-            }
-            _ => self.upstream.get_blob(&self.image.repository, &self.digest, 0).await?,
+    fn close(&mut self) {
+        (self.body, self.chunk) = (None, Bytes::new());
+    }
+
+    /// Takes in the next chunk, from a connection that brings at least `range` if none is open.
+    async fn receive(&mut self, range: &Range<u64>) -> Result<(), UpstreamError> {
+        if self.body.is_none() {
+            let part = self.wanted.size.filter(|size| self.ranges && *range != (0..*size));
+            self.ask(part.map(|size| (range.clone(), size))).await?;
+        }
+        let Some(body) = &mut self.body else { return Ok(()) };
+        let Some(bytes) = body.stream.next().await.transpose()? else {
+            return Err(UpstreamError::Truncated { got: self.at, expected: range.end });
         };
-        if let (Some(known), Some(told)) = (self.size, body.size)
+        self.received += bytes.len() as u64;
+        if self.wanted.size.is_some_and(|size| self.at + bytes.len() as u64 > size) {
+            return Err(UpstreamError::Protocol("a body longer than its blob"));
+        }
+        self.chunk = bytes;
+        Ok(())
+    }
+
+    /// Asks for a part of the blob of that size; `None`: for everything.
+    async fn ask(&mut self, part: Option<(Range<u64>, u64)>) -> Result<(), UpstreamError> {
+        let (repository, digest) = (&self.wanted.image.repository, &self.wanted.digest);
+        let body = if let Some((range, size)) = part {
+            self.upstream.get_blob_part(repository, digest, range, size).await?
+        } else {
+            if !self.ranges {
+                self.patience.stream_begins();
+            }
+            self.upstream.get_blob(repository, digest, 0).await?
+        };
+        if let (Some(known), Some(told)) = (self.wanted.size, body.size)
             && known != told
         {
             return Err(UpstreamError::Protocol("the blob has another size than its manifest says"));
         }
-        self.size = self.size.or(body.size);
-        self.body_at = body.offset;
+        self.wanted.size = self.wanted.size.or(body.size);
+        (self.at, self.chunk) = (body.offset, Bytes::new());
         self.body = Some(body);
         Ok(())
     }
 
     /// Waits before asking again, or gives up with `error`.
     async fn pause(&mut self, error: UpstreamError) -> Result<(), PullError> {
-        self.failures += 1;
-        let waited = self.since.elapsed();
-        let patient =
-            if self.position == 0 { self.failures < 2 && waited < QUICK } else { waited < PATIENCE };
-        // Without ranges every new attempt carries all bytes again: that is not worth a minute of trying.
-        let patient = patient && (self.ranges || self.failures <= WITHOUT_RANGES_AT_MOST);
-        let limited = matches!(error, UpstreamError::RateLimited { .. });
-        let asked_to_wait =
-            error.retry_after().unwrap_or(if limited { WAIT_AT_MOST } else { Duration::ZERO });
-        if !error.is_transient() || !patient || asked_to_wait >= WAIT_AT_MOST {
+        let now = Instant::now();
+        let facts = Facts {
+            now,
+            was_open: false,
+            others_bring: false,
+            one_stream: !self.ranges,
+            wait: self.outage_wait,
+        };
+        let rest = match self.patience.judge(&error, facts) {
+            Verdict::GiveUp => return Err(self.failed(error)),
+            Verdict::OneStream => {
+                self.ranges = false;
+                return Ok(());
+            }
+            Verdict::AgainAfter(rest) => rest,
+            Verdict::Again | Verdict::AgainWithFewer => Duration::ZERO,
+        };
+        // Whoever gives up before the rest is over need not wait for it.
+        if self.patience.is_over(now + rest, self.outage_wait) {
             return Err(self.failed(error));
         }
-        tracing::info!(digest = %self.digest, position = self.position, %error, "asking for a blob again");
-        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures - 1)).min(PAUSE_AT_MOST);
-        tokio::time::sleep(asked_to_wait.max(pause)).await;
+        tracing::info!(digest = %self.wanted.digest, position = self.at, %error, "asking for a blob again");
+        tokio::time::sleep_until(self.patience.retry_at().unwrap_or(now).max(now + rest)).await;
         Ok(())
     }
 
     fn failed(&self, error: UpstreamError) -> PullError {
+        let Wanted { image, digest, .. } = &self.wanted;
         if error.failure() == Failure::NotFound {
-            PullError::BlobUnknown { image: self.image.clone(), digest: self.digest }
+            PullError::BlobUnknown { image: image.clone(), digest: *digest }
         } else {
-            PullError::upstream(&self.image, error)
+            PullError::upstream(image, error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sampan_oci::Digest;
+    use sampan_testkit::{FakeRegistry, Fault, Image, ImageSpec, Kind};
+    use sampan_upstream::UpstreamConfig;
+
+    const SIZE: u64 = 6_000_000;
+
+    async fn registry() -> (FakeRegistry, Image) {
+        let upstream = FakeRegistry::start().await;
+        let image = upstream.publish_image("library/alpine:3.20", &ImageSpec::new(7, &[6_000_000]));
+        (upstream, image)
+    }
+
+    fn of(registry: &FakeRegistry, digest: Digest, outage_wait: Duration) -> UpstreamBody {
+        let config =
+            UpstreamConfig { registry: "docker.io".parse().unwrap(), url: registry.url().parse().unwrap() };
+        let upstream = Upstream::new(config, sampan_upstream::client().unwrap());
+        let image = "docker.io/library/alpine".parse().unwrap();
+        UpstreamBody::new(upstream, Wanted { image, digest, size: Some(SIZE) }, outage_wait)
+    }
+
+    async fn read(body: &mut UpstreamBody, range: Range<u64>) -> Vec<u8> {
+        let mut read = Vec::new();
+        while (read.len() as u64) < range.end - range.start {
+            let at = range.start + read.len() as u64;
+            read.extend_from_slice(&body.next(at..range.end).await.unwrap());
+        }
+        read
+    }
+
+    #[tokio::test]
+    async fn only_what_is_wanted_is_asked_for() {
+        let (upstream, image) = registry().await;
+        let layer = &image.layers()[0];
+        let mut body = of(&upstream, layer.digest, Duration::from_mins(1));
+        assert_eq!(read(&mut body, 10..20).await, layer.bytes[10..20]);
+        assert_eq!(read(&mut body, 5_000_000..SIZE).await, layer.bytes[5_000_000..]);
+        assert_eq!(upstream.ranges_of(&layer.digest), [10..20, 5_000_000..SIZE]);
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_lies_about_parts_is_asked_for_the_whole_once() {
+        for fault in [Fault::RangeIgnored, Fault::RangeUnsatisfiable, Fault::WrongContentRange] {
+            let (upstream, image) = registry().await;
+            let layer = &image.layers()[0];
+            let mut body = of(&upstream, layer.digest, Duration::from_mins(1));
+            upstream.fails_on(Kind::Blob, fault.clone());
+            for wanted in [10..20, 30..40, 5_000_000..SIZE] {
+                let (first, last) =
+                    (usize::try_from(wanted.start).unwrap(), usize::try_from(wanted.end).unwrap());
+                let read = read(&mut body, wanted).await;
+                assert!(read == layer.bytes[first..last], "{fault:?}: {first}..{last}");
+            }
+            assert_eq!(upstream.requests(Kind::Blob), 2, "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_time_a_client_takes_is_not_counted_as_an_outage() {
+        let (upstream, image) = registry().await;
+        let layer = &image.layers()[0];
+        let mut body = of(&upstream, layer.digest, Duration::from_millis(300));
+        upstream.fails_next(1, Kind::Blob, Fault::CutAfter(1_000_000));
+        let first = body.next(0..SIZE).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert!(read(&mut body, first.len() as u64..SIZE).await == layer.bytes[first.len()..]);
+    }
+
+    #[tokio::test]
+    async fn an_outage_is_waited_out_as_long_as_the_person_said() {
+        let (upstream, image) = registry().await;
+        let mut body = of(&upstream, image.layers()[0].digest, Duration::from_millis(600));
+        upstream.fails_next(1, Kind::Blob, Fault::CutAfter(1_000_000));
+        let mut at = body.next(0..SIZE).await.unwrap().len() as u64;
+        upstream.fails_with(Fault::RefuseConnection);
+        let began = Instant::now();
+        let ended = loop {
+            match body.next(at..SIZE).await {
+                Ok(bytes) => at += bytes.len() as u64,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(ended, PullError::Upstream { .. }), "{ended}");
+        assert!((Duration::from_millis(500)..Duration::from_secs(3)).contains(&began.elapsed()));
     }
 }

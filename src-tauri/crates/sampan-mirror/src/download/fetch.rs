@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::{AbortHandle, Abortable, BoxStream, SelectAll, StreamExt as _};
 use sampan_store::{Partial, StoreError};
-use sampan_upstream::{BlobSource, Upstream, UpstreamError};
+use sampan_upstream::{BlobBody, BlobSource, Upstream, UpstreamError};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Wanted;
@@ -44,12 +44,21 @@ pub(super) struct Fetched {
     pub(super) in_pieces: bool,
 }
 
+/// An answer that came before the download knew what it is about.
+pub(super) struct Begun {
+    pub(super) source: BlobSource,
+    /// Its first [`FIRST_PIECE`] bytes, or the whole.
+    pub(super) body: BlobBody,
+    pub(super) after: Duration,
+}
+
 /// A download with its connections.
 pub(super) struct Fetch<'r> {
     run: &'r Run,
     meter: &'r mut Meter,
     upstream: &'r Upstream,
     source: BlobSource,
+    begun: Option<(BlobBody, Duration)>,
     partial: Partial,
     claims: Claims,
     lanes: HashMap<u64, Lane>,
@@ -81,15 +90,28 @@ impl<'r> Fetch<'r> {
         partial: Partial,
         meter: &'r mut Meter,
         one_stream: bool,
+        begun: Option<Begun>,
     ) -> Self {
         let now = Instant::now();
         let claims = Claims::new(partial.size(), partial.held().clone());
         let hopeful = !partial.held().is_empty() || run.link.is_hopeful();
         run.download.set_hopeful(hopeful);
+        let (source, begun) = match begun {
+            // Of use only where nothing of it is held, and no rest behind it is worth taking along.
+            Some(Begun { source, body, after })
+                if claims.held().is_empty()
+                    && !(FIRST_PIECE + 1..FIRST_PIECE + MIN_PIECE).contains(&partial.size()) =>
+            {
+                (source, Some((body, after)))
+            }
+            Some(Begun { source, .. }) => (source, None),
+            None => (source(upstream, &run.wanted), None),
+        };
         Self {
             meter,
             upstream,
-            source: source(upstream, &run.wanted),
+            source,
+            begun,
             partial,
             claims,
             lanes: HashMap::new(),
@@ -123,6 +145,8 @@ impl<'r> Fetch<'r> {
             let _ = self.write().await;
         }
         driven?;
+        // Whose body has ended is left to the next blob.
+        while let Some(Some(_)) = self.happenings.next().now_or_never() {}
         self.write().await?;
         if let Some(syncing) = self.syncing.take() {
             syncing.await?;
@@ -196,7 +220,9 @@ impl<'r> Fetch<'r> {
         };
         let Some(claim) = claim else { return };
         let range = claim.range.clone();
-        let ask = if self.one_stream {
+        let ask = if let Some((body, after)) = self.begun.take() {
+            Ask::Nothing { body, after }
+        } else if self.one_stream {
             // What earlier answers said is not held against it: the digest will tell.
             self.source = source(self.upstream, &self.run.wanted);
             Ask::Whole { size: Some(size) }
@@ -445,7 +471,7 @@ impl<'r> Fetch<'r> {
         let ranges: Vec<Range<u64>> =
             pieces.iter().map(|(at, bytes)| *at..*at + bytes.len() as u64).collect();
         self.partial.write(pieces).await?;
-        self.run.download.grow(&ranges, self.partial.hashed());
+        self.run.download.grow(&ranges);
         Ok(())
     }
 

@@ -32,8 +32,6 @@ struct Progress {
     file: Option<(BlobFile, u64)>,
     /// What of it is written.
     held: RangeSet,
-    /// How long the prefix is that went through the digest.
-    hashed: u64,
     /// Counts from 0; a new one begins when the bytes of the last turned out wrong.
     attempt: u32,
     /// Why the last attempt was given up.
@@ -58,7 +56,6 @@ impl Download {
                 phase: Phase::Asking,
                 file: None,
                 held: RangeSet::new(),
-                hashed: 0,
                 attempt: 0,
                 wrong: None,
             }),
@@ -109,10 +106,10 @@ impl Download {
         }
     }
 
-    /// The file as far as it is, and how long its hashed prefix is: for going on elsewhere when the disk is full.
-    pub(crate) fn remains(&self) -> Option<(BlobFile, u64)> {
+    /// The file, and what of it is written: for going on elsewhere when the disk is full.
+    pub(crate) fn remains(&self) -> Option<(BlobFile, RangeSet)> {
         let progress = self.progress.borrow();
-        progress.file.as_ref().map(|(file, _)| (file.clone(), progress.hashed))
+        progress.file.as_ref().map(|(file, _)| (file.clone(), progress.held.clone()))
     }
 
     /// A reader of bytes `start..end` of a blob whose client was told that it has `size` bytes.
@@ -140,8 +137,8 @@ impl Download {
     }
 
     /// The file there is, before anything is known of the upstream.
-    pub(super) fn prepare(&self, file: BlobFile, size: u64, held: RangeSet, hashed: u64) {
-        self.progress.send_modify(|p| (p.file, p.held, p.hashed) = (Some((file, size)), held, hashed));
+    pub(super) fn prepare(&self, file: BlobFile, size: u64, held: RangeSet) {
+        self.progress.send_modify(|p| (p.file, p.held) = (Some((file, size)), held));
     }
 
     /// The upstream answered.
@@ -156,19 +153,18 @@ impl Download {
     }
 
     /// These ranges were written.
-    pub(super) fn grow(&self, written: &[std::ops::Range<u64>], hashed: u64) {
+    pub(super) fn grow(&self, written: &[std::ops::Range<u64>]) {
         self.progress.send_modify(|p| {
             for range in written {
                 p.held.insert(range.clone());
             }
-            p.hashed = hashed;
         });
     }
 
     /// What was written is wrong: it begins again, in another file.
     pub(super) fn begin_again(&self, file: BlobFile, size: u64, why: PullError) {
         self.progress.send_modify(|p| {
-            (p.file, p.held, p.hashed) = (Some((file, size)), RangeSet::new(), 0);
+            (p.file, p.held) = (Some((file, size)), RangeSet::new());
             (p.attempt, p.wrong) = (p.attempt + 1, Some(why));
         });
     }

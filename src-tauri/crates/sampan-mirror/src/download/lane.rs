@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use super::throttle::Throttle;
 
 /// What to ask for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Ask {
+    /// Nothing: this answer came already, after so long.
+    Nothing { body: BlobBody, after: Duration },
     /// The first question about a blob; the whole is an answer too.
     Begin { len: u64, size: u64 },
     /// Exactly these bytes.
@@ -51,17 +53,14 @@ pub(super) fn run(source: BlobSource, ask: Ask, throttle: Arc<Throttle>) -> BoxS
                 throttle.pass(owed).await;
             }
             match state {
-                State::Ask(ask) => {
-                    let asked = Instant::now();
-                    Some(match open(&source, ask).await {
-                        Ok(body) => {
-                            let (offset, whole, size) = (body.offset, body.whole, body.size);
-                            let opened = Happened::Opened { after: asked.elapsed(), offset, whole, size };
-                            (opened, (State::Body(body), 0))
-                        }
-                        Err(error) => (Happened::Broke(error), (State::Over, 0)),
-                    })
-                }
+                State::Ask(ask) => Some(match open(&source, ask).await {
+                    Ok((body, after)) => {
+                        let (offset, whole, size) = (body.offset, body.whole, body.size);
+                        let opened = Happened::Opened { after, offset, whole, size };
+                        (opened, (State::Body(body), 0))
+                    }
+                    Err(error) => (Happened::Broke(error), (State::Over, 0)),
+                }),
                 State::Body(mut body) => Some(match body.stream.next().await {
                     Some(Ok(bytes)) => {
                         let owed = bytes.len() as u64;
@@ -77,10 +76,13 @@ pub(super) fn run(source: BlobSource, ask: Ask, throttle: Arc<Throttle>) -> BoxS
     .boxed()
 }
 
-async fn open(source: &BlobSource, ask: Ask) -> Result<BlobBody, UpstreamError> {
-    match ask {
+async fn open(source: &BlobSource, ask: Ask) -> Result<(BlobBody, Duration), UpstreamError> {
+    let asked = Instant::now();
+    let body = match ask {
+        Ask::Nothing { body, after } => return Ok((body, after)),
         Ask::Begin { len, size } => source.begin(Some(len), Some(size)).await,
         Ask::Part { range, size } => source.part(range, size).await,
         Ask::Whole { size } => source.begin(None, size).await,
-    }
+    };
+    Ok((body?, asked.elapsed()))
 }

@@ -22,7 +22,7 @@ const STREAMS_IN_VAIN: u32 = 3;
 
 /// What is to be done after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Ask again, not before [`Patience::retry_at`].
     Again,
     /// The same, and with fewer connections: the upstream refuses more.
@@ -37,16 +37,16 @@ pub(super) enum Verdict {
 
 /// What is true while a connection fails.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Facts {
-    pub(super) now: Instant,
+pub(crate) struct Facts {
+    pub(crate) now: Instant,
     /// Whether its answer's head had come.
-    pub(super) was_open: bool,
+    pub(crate) was_open: bool,
     /// Whether other connections to the upstream bring bytes at this moment.
-    pub(super) others_bring: bool,
+    pub(crate) others_bring: bool,
     /// Whether everything is fetched as one stream already.
-    pub(super) one_stream: bool,
+    pub(crate) one_stream: bool,
     /// How long an outage is waited out: by who listens.
-    pub(super) wait: Duration,
+    pub(crate) wait: Duration,
 }
 
 /// How long to wait for an outage to end.
@@ -56,7 +56,7 @@ pub(super) fn wait(watched: bool, outage_wait: Duration) -> Duration {
 
 /// How a download bears failures.
 #[derive(Clone, Debug)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     /// Failures since the last byte.
     failures: u32,
     /// When the last byte came, or the download began.
@@ -70,13 +70,13 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new(now: Instant, hopeful: bool) -> Self {
+    pub(crate) fn new(now: Instant, hopeful: bool) -> Self {
         Self { failures: 0, progress_at: now, retry_at: None, hopeful, fed: false, streams_in_vain: 0 }
     }
 
     /// Bytes came; `new` ones, or such as were known. A pause before the next question stays: bytes of one connection
     /// are no reason to storm an upstream that refuses others.
-    pub(super) fn progress(&mut self, now: Instant, new: bool) {
+    pub(crate) fn progress(&mut self, now: Instant, new: bool) {
         (self.failures, self.progress_at) = (0, now);
         if new {
             (self.hopeful, self.fed, self.streams_in_vain) = (true, true, 0);
@@ -84,36 +84,41 @@ impl Patience {
     }
 
     /// A client was told that the bytes will come: from here on an outage is waited out.
-    pub(super) fn hope(&mut self) {
+    pub(crate) fn hope(&mut self) {
         self.hopeful = true;
     }
 
     /// A stream of everything begins.
-    pub(super) fn stream_begins(&mut self) {
+    pub(crate) fn stream_begins(&mut self) {
         self.streams_in_vain += 1;
     }
 
     /// Other connections are fine: what failed is replaced at once.
-    pub(super) fn forgive(&mut self) {
+    pub(crate) fn forgive(&mut self) {
         (self.failures, self.retry_at) = (0, None);
     }
 
-    pub(super) fn is_failing(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.failures > 0
     }
 
     /// Whether the next question has to wait.
-    pub(super) fn is_pausing(&self, now: Instant) -> bool {
+    pub(crate) fn is_pausing(&self, now: Instant) -> bool {
         self.retry_at.is_some_and(|at| at > now)
     }
 
+    /// When the next question may be asked, after a failure.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
     /// Whether nothing came for so long that nobody waits any more.
-    pub(super) fn is_over(&self, now: Instant, wait: Duration) -> bool {
+    pub(crate) fn is_over(&self, now: Instant, wait: Duration) -> bool {
         now - self.progress_at >= wait
     }
 
     /// Decides.
-    pub(super) fn judge(&mut self, error: &UpstreamError, facts: Facts) -> Verdict {
+    pub(crate) fn judge(&mut self, error: &UpstreamError, facts: Facts) -> Verdict {
         let Facts { now, was_open, others_bring, one_stream, wait } = facts;
         let lies =
             matches!(error, UpstreamError::RangeRefused | UpstreamError::Changed | UpstreamError::OtherPart);

@@ -7,9 +7,11 @@ use sampan_oci::{Clock, Digest, Failure, ImageName};
 use sampan_store::{BlobFile, Store, StoreError};
 use sampan_upstream::{Upstream, UpstreamError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::fetch::Fetch;
+use super::claims::FIRST_PIECE;
+use super::fetch::{Begun, Fetch};
 use super::follow::Download;
 use super::link::Link;
 use super::throttle::Throttle;
@@ -51,9 +53,9 @@ impl Run {
         }
         let _turn = self.link.turn().await.map_err(|_| PullError::Stopping)?;
         let mut meter = Meter::new(self.sink.clone(), self.clock.clone(), &self.wanted);
-        let size = match size {
-            Some(size) => *size,
-            None => self.learn_size(upstream).await?,
+        let (size, mut begun) = match size {
+            Some(size) => (*size, None),
+            None => self.begin(upstream).await.map(|(size, begun)| (size, Some(begun)))?,
         };
         let mut one_stream = false;
         let mut wrong = None;
@@ -62,8 +64,7 @@ impl Run {
             let resumed = !partial.held().is_empty();
             match wrong.take() {
                 None => {
-                    let (held, hashed) = (partial.held().clone(), partial.hashed());
-                    self.download.prepare(partial.reader(), size, held, hashed);
+                    self.download.prepare(partial.reader(), size, partial.held().clone());
                 }
                 Some(why) => self.download.begin_again(partial.reader(), size, why),
             }
@@ -71,7 +72,8 @@ impl Run {
                 tracing::info!(%digest, held = partial.held().len(), size, "a download goes on where it stopped");
                 self.download.flow();
             }
-            let fetched = Fetch::new(self, upstream, partial, &mut meter, one_stream).run().await?;
+            let fetched =
+                Fetch::new(self, upstream, partial, &mut meter, one_stream, begun.take()).run().await?;
             match fetched.partial.publish().await {
                 Ok(()) => break,
                 // The store found out, but it is the upstream that sent something else. Where the bytes came in pieces,
@@ -95,17 +97,14 @@ impl Run {
         Ok(())
     }
 
-    /// A blob that no manifest has named yet: its upstream is asked.
-    async fn learn_size(&self, upstream: &Upstream) -> Result<u64, PullError> {
+    /// A blob that no manifest has named yet: the answer to the first question tells its size, and brings its first bytes.
+    async fn begin(&self, upstream: &Upstream) -> Result<(u64, Begun), PullError> {
         let Wanted { image, digest, .. } = &self.wanted;
-        let told = upstream.head_blob(&image.repository, digest).await.map_err(|e| self.failed(e))?;
-        if let Some(size) = told.filter(|size| *size > 0) {
-            return Ok(size);
-        }
         let source = upstream.blob_source(&image.repository, digest);
-        // Of a part its answer tells the size of the whole.
-        let body = source.begin(Some(1), None).await.map_err(|e| self.failed(e))?;
-        body.size.ok_or_else(|| self.failed(UpstreamError::Protocol("a blob of unknown size")))
+        let asked = Instant::now();
+        let body = source.begin(Some(FIRST_PIECE), None).await.map_err(|e| self.failed(e))?;
+        let size = body.size.ok_or_else(|| self.failed(UpstreamError::Protocol("a blob of unknown size")))?;
+        Ok((size, Begun { source, body, after: asked.elapsed() }))
     }
 
     /// The failure as clients see it.

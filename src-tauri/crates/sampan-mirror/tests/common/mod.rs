@@ -163,6 +163,14 @@ impl TestMirror {
         })
     }
 
+    /// The connections in use, as told last.
+    pub fn connections(&self) -> Option<u32> {
+        let events = self.events.lock().unwrap();
+        events.iter().rev().find_map(|event| {
+            if let Event::Download { connections, .. } = event { Some(*connections) } else { None }
+        })
+    }
+
     /// Body bytes told as fetched.
     pub fn fetched(&self) -> u64 {
         let bytes = |event: &Event| match event {

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use bytes::Bytes;
 use sampan_oci::{Digest, RangeSet};
-use sampan_store::{Partial, Selection, StoreError};
+use sampan_store::{Partial, Selection, Store, StoreError};
 
 use crate::setting::{Cache, noise};
 
@@ -243,15 +243,20 @@ async fn an_abandoned_write_makes_the_partial_dead_and_its_bytes_are_found_again
     partial.publish().await.unwrap();
 }
 
-#[tokio::test]
-async fn an_abandoned_opening_is_waited_for_and_not_taken_for_somebody_elses() {
-    let cache = Cache::new();
-    let store = cache.open();
+/// A partial that takes a while to open, as all of it is held.
+async fn large_and_idle(store: &Store) -> (Digest, u64) {
     let blob = noise(14, 8 * 1024 * 1024);
     let (digest, size) = (Digest::of(&blob), blob.len() as u64);
     let mut partial = store.partial(&digest, size).await.unwrap();
     partial.write(vec![(0, blob)]).await.unwrap();
-    drop(partial);
+    (digest, size)
+}
+
+#[tokio::test]
+async fn an_abandoned_opening_is_waited_for_and_not_taken_for_somebody_elses() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let (digest, size) = large_and_idle(&store).await;
     for round in 0..3 {
         tokio::select! {
             biased;
@@ -268,8 +273,8 @@ async fn an_abandoned_opening_is_waited_for_and_not_taken_for_somebody_elses() {
 async fn of_two_who_open_at_the_same_time_one_is_refused() {
     let cache = Cache::new();
     let store = cache.open();
-    let digest = Digest::of(b"once");
-    let both = tokio::join!(store.partial(&digest, 4), store.partial(&digest, 4));
+    let (digest, size) = large_and_idle(&store).await;
+    let both = tokio::join!(store.partial(&digest, size), store.partial(&digest, size));
     let refused = match both {
         (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
         neither => panic!("one and only one has it: {neither:?}"),
