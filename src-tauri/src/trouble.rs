@@ -150,6 +150,7 @@ pub(crate) mod tests {
             connections: 0,
             retries: 0,
             repaired: 0,
+            waiting: false,
             layers: Vec::new(),
             client: "docker".to_owned(),
         }

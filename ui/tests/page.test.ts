@@ -89,6 +89,28 @@ describe("the first page", () => {
     expect(all("pull-effort"), "what ended has its own line").toEqual([]);
   });
 
+  it("says that the link is down instead of a speed of nothing", async () => {
+    await open("fixture=busy", "#/now");
+    expect(all("pull-waiting"), "a link that works needs no words").toEqual([]);
+    const reply = await fixture(new URLSearchParams("fixture=busy&lang=en")).call({ call: "snapshot" });
+    if (reply.reply !== "snapshot") throw new Error("a snapshot was asked for");
+    const [pull] = reply.value.pulls;
+    if (!pull) throw new Error("a busy Sampan has pulls");
+    Object.assign(pull, { waiting: true, rate: 0, eta_seconds: null });
+    tell({ kind: "snapshot", value: { ...reply.value, sequence: 1000 } });
+    await settle();
+    expect(all("pull-waiting").map((line) => line.textContent)).toEqual([
+      "The link is down. Sampan goes on by itself when it is back.",
+    ]);
+    expect(the("pull-text").textContent).toBe("411 MB of 1.1 GB");
+    pull.waiting = false;
+    pull.rate = 2_300_000;
+    tell({ kind: "snapshot", value: structuredClone({ ...reply.value, sequence: 1001 }) });
+    await settle();
+    expect(all("pull-waiting"), "it is back").toEqual([]);
+    expect(the("pull-text").textContent).toBe("411 MB of 1.1 GB, 2.3 MB/s");
+  });
+
   it("says what to try where there is nothing yet", async () => {
     await open("fixture=first", "#/now");
     expect(the("pulls-empty").textContent).toContain("docker pull alpine");

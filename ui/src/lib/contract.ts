@@ -321,6 +321,8 @@ export type Pull = {
   retries: number,
   /** Downloads of its layers that broke off in the middle and went on without a byte lost. */
   repaired: number,
+  /** Nothing comes from the upstream for one of its downloads, which waits for it to come back; not when it ended. */
+  waiting: boolean,
   /** The parts, configuration first, then layers in manifest order. Those not asked for yet are `waiting`. */
   layers: Array<Layer>,
   /** The client, from its User-Agent: `docker`, `buildkit`, `containerd`, `containers` (podman, buildah), `skopeo`, or

@@ -318,6 +318,8 @@ pub struct Pull {
     /// Downloads of its layers that broke off in the middle and went on without a byte lost.
     #[ts(type = "number")]
     pub repaired: u64,
+    /// Nothing comes from the upstream for one of its downloads, which waits for it to come back; not when it ended.
+    pub waiting: bool,
     /// The parts, configuration first, then layers in manifest order. Those not asked for yet are `waiting`.
     pub layers: Vec<Layer>,
     /// The client, from its User-Agent: `docker`, `buildkit`, `containerd`, `containers` (podman, buildah), `skopeo`, or

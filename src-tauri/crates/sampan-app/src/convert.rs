@@ -95,6 +95,7 @@ pub(crate) fn pull(pull: PullRecord) -> Pull {
         connections: pull.connections,
         retries: pull.retries,
         repaired: pull.repaired,
+        waiting: pull.waiting,
         layers: pull
             .layers
             .into_iter()

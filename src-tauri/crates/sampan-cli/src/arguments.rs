@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use sampan_app::Flags;
 use sampan_app::api::{ClearSelection, SpeedLimit};
 
+use crate::pause::parse_time;
 use crate::speed::parse_limit;
 
 /// Sampan keeps every image Docker pulls, so that no byte crosses a slow link twice.
@@ -45,6 +46,13 @@ pub(crate) enum Command {
     /// The limit is for all downloads together, holds at once for those under way, and stays until it is lifted. What is
     /// in the cache is served as fast as ever.
     Limit(Limit),
+    /// Keep nothing new for a while, or until `sampan resume`
+    ///
+    /// Pulls pass through and are not kept. Downloads under way stop and keep the bytes they have; the next pull after the
+    /// pause goes on from there. What is in the cache is still served.
+    Pause(Pause),
+    /// End a pause
+    Resume(Format),
     /// Check everything that can be wrong, and say what to do about it
     ///
     /// Works without a running Sampan too: it then checks the configuration, the port and the folders.
@@ -87,6 +95,16 @@ pub(crate) struct Limit {
     /// 2MB/s, 500 kB/s, 1.5 MiB/s, 16 Mbit/s: 10 kB/s or more, or off
     #[arg(value_name = "SPEED|off", value_parser = parse_limit)]
     pub(crate) speed: Option<SpeedLimit>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// How long to pause.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Pause {
+    /// 15m, 1h, 90s, 1h 30m; without it, until `sampan resume`
+    #[arg(value_name = "TIME", value_parser = parse_time)]
+    pub(crate) seconds: Option<u32>,
     #[command(flatten)]
     pub(crate) format: Format,
 }

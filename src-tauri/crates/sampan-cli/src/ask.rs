@@ -11,7 +11,7 @@ use sampan_app::api::{
 use sampan_app::{Client, ClientError, Config, ConfigError, Surroundings};
 use serde::Serialize;
 
-use crate::arguments::{Clear, Format, Limit, NotAsked};
+use crate::arguments::{Clear, Format, Limit, NotAsked, Pause};
 use crate::{output, show};
 
 /// `sampan status`.
@@ -81,6 +81,33 @@ pub(crate) async fn limit(config: &Config, limit: Limit) -> anyhow::Result<ExitC
     let Reply::Snapshot(snapshot) = ask(&mut client, Command::Snapshot).await? else { bail!(unexpected()) };
     let speed_limit = snapshot.settings.speed_limit;
     answer(&LimitNow { speed_limit }, limit.format, || show::limit(speed_limit))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `sampan pause --json` and `sampan resume --json` print.
+#[derive(Serialize)]
+struct PauseNow {
+    paused: bool,
+    /// Milliseconds since 1970; `null`: not paused, or until resumed.
+    paused_until: Option<i64>,
+}
+
+/// `sampan pause`: begins a pause, or sets the end of the one that goes on.
+pub(crate) async fn pause(config: &Config, pause: Pause) -> anyhow::Result<ExitCode> {
+    let mut client = connect(config).await?;
+    ask(&mut client, Command::Pause { seconds: pause.seconds }).await?;
+    let Reply::Snapshot(snapshot) = ask(&mut client, Command::Snapshot).await? else { bail!(unexpected()) };
+    let paused_until = snapshot.mirror.paused_until;
+    let now = PauseNow { paused: true, paused_until };
+    answer(&now, pause.format, || show::paused(paused_until, &TimeZone::system()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `sampan resume`.
+pub(crate) async fn resume(config: &Config, format: Format) -> anyhow::Result<ExitCode> {
+    ask(&mut connect(config).await?, Command::Resume).await?;
+    let now = PauseNow { paused: false, paused_until: None };
+    answer(&now, format, || "Sampan is not paused.\n".into())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,6 +6,7 @@
 mod arguments;
 mod ask;
 mod output;
+mod pause;
 mod serve;
 mod show;
 mod speed;
@@ -43,6 +44,8 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         | Command::Images(_)
         | Command::Clear(_)
         | Command::Limit(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
         | Command::Doctor(_) => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     };
     let runtime = runtime.context("cannot start")?;
@@ -54,6 +57,8 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Images(format) => ask::images(&config?, format).await,
             Command::Clear(clear) => ask::clear(&config?, &clear).await,
             Command::Limit(limit) => ask::limit(&config?, limit).await,
+            Command::Pause(pause) => ask::pause(&config?, pause).await,
+            Command::Resume(format) => ask::resume(&config?, format).await,
             Command::Doctor(format) => ask::doctor(config, surroundings, format).await,
         }
     });

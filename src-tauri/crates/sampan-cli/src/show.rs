@@ -4,8 +4,8 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use sampan_app::api::{
-    Check, CheckStatus, ClearReport, Image, Layer, MirrorState, NotKeeping, Pull, PullState, Snapshot,
-    Totals, Upstream,
+    Check, CheckStatus, ClearReport, Image, MirrorState, NotKeeping, Pull, PullState, Snapshot, Totals,
+    Upstream,
 };
 
 use crate::speed::speed;
@@ -99,14 +99,18 @@ fn pull_row(pull: &Pull) -> [String; 6] {
         PullState::Failed => "failed",
     };
     let from_memory = if pull.stale { ", copy at hand (the registry could not be asked)" } else { "" };
-    // The parts the client asked for: those it had already never count.
-    let asked: u64 = pull.layers.iter().filter(|l| wanted(l)).map(|l| l.size_bytes).sum();
-    let progress = match pull.size_bytes {
-        Some(_) => format!("{} of {}", size(pull.done_bytes), size(asked.max(pull.done_bytes))),
-        None => format!("{} so far", size(pull.done_bytes)),
+    let progress = match (pull.state, pull.size_bytes) {
+        (PullState::Active, Some(whole)) => format!("{} of {}", size(pull.done_bytes), size(whole)),
+        (PullState::Active, None) => format!("{} so far", size(pull.done_bytes)),
+        // What the client had already is not in it: beside the whole it would look unfinished.
+        (PullState::Complete | PullState::Interrupted | PullState::Failed, _) => size(pull.done_bytes),
     };
-    let rate = pull.rate.map(speed).unwrap_or_default();
-    let left = pull.eta_seconds.map(|seconds| format!("{} left", duration(seconds))).unwrap_or_default();
+    let (rate, left) = if pull.waiting {
+        ("waiting for the link".into(), String::new())
+    } else {
+        let left = pull.eta_seconds.map(|seconds| format!("{} left", duration(seconds)));
+        (pull.rate.map(speed).unwrap_or_default(), left.unwrap_or_default())
+    };
     [
         format!("  {}", name(&pull.image, &pull.reference)),
         format!("{state}{from_memory}"),
@@ -125,17 +129,9 @@ fn effort(pull: &Pull) -> String {
     let parts = [
         count(pull.connections.into(), "connection", "connections"),
         count(pull.repaired, "break repaired", "breaks repaired"),
+        count(pull.retries, "asked again", "asked again"),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-fn wanted(layer: &Layer) -> bool {
-    match layer.source {
-        sampan_app::api::LayerSource::Waiting => false,
-        sampan_app::api::LayerSource::Disk
-        | sampan_app::api::LayerSource::Joined
-        | sampan_app::api::LayerSource::Upstream => true,
-    }
 }
 
 /// What `limit` says.
@@ -144,6 +140,12 @@ pub(crate) fn limit(limit: Option<u64>) -> String {
         Some(limit) => format!("All downloads together take at most {}.\n", speed(limit)),
         None => "There is no speed limit.\n".into(),
     }
+}
+
+/// What `pause` says.
+pub(crate) fn paused(until: Option<i64>, zone: &TimeZone) -> String {
+    let end = until.map_or("`sampan resume`".into(), |until| time(until, zone));
+    format!("Sampan is paused until {end}: pulls pass through and are not kept.\n")
 }
 
 /// What `images` says.

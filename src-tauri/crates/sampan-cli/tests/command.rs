@@ -98,6 +98,8 @@ fn the_help_names_every_command_flag_and_exit_code() {
         "images",
         "clear",
         "limit",
+        "pause",
+        "resume",
         "doctor",
         "--config <FILE>",
         "--listen <ADDR:PORT>",
@@ -124,6 +126,8 @@ fn asking_when_nothing_runs_ends_with_3_and_advice() {
         &["clear", "--all", "--yes"],
         &["limit"],
         &["limit", "off"],
+        &["pause"],
+        &["resume"],
     ] {
         let asked = place.run(arguments);
         assert_eq!(asked.status.code(), Some(3), "{arguments:?}: {}", text(&asked.stderr));
@@ -138,7 +142,7 @@ fn wrong_use_ends_with_2() {
     let place = Place::new();
     let config = place.path("config.toml");
     std::fs::write(&config, "lisen = \"127.0.0.1:1\"\n").unwrap();
-    let table: [(&[&str], &str); 9] = [
+    let table: [(&[&str], &str); 10] = [
         (&["dance"], "unrecognized"),
         (&["clear"], "IMAGE"),
         (&["serve", "--listen", "here"], "127.0.0.1:7267"),
@@ -150,6 +154,7 @@ fn wrong_use_ends_with_2() {
         (&["clear", "--all"], "--yes"),
         (&["limit", "fast"], "2MB/s"),
         (&["limit", "16 Mb/s"], "bits or bytes"),
+        (&["pause", "long"], "15m"),
         (&["serve", "--connections", "65"], "1 to 64"),
     ];
     for (arguments, advice) in table {
@@ -252,6 +257,32 @@ fn a_speed_limit_holds_until_it_is_lifted_and_outlives_a_restart() {
     assert_eq!(json, serde_json::json!({"speed_limit": null}));
     let saved = std::fs::read_to_string(place.path("state/settings.toml")).unwrap();
     assert!(!saved.contains("speed_limit"), "only differences are saved: {saved}");
+}
+
+#[test]
+fn a_pause_lasts_as_long_as_told_or_until_resumed() {
+    let place = Place::new();
+    let run = |arguments: &[&str]| {
+        let asked = place.run(arguments);
+        assert_eq!(asked.status.code(), Some(0), "{arguments:?}: {}", text(&asked.stderr));
+        text(&asked.stdout)
+    };
+    let json = |arguments: &[&str]| serde_json::from_str::<serde_json::Value>(&run(arguments)).unwrap();
+    let _serving = place.serve(&[]);
+
+    let began = json(&["status", "--json"])["at"].as_i64().unwrap();
+    let paused = json(&["pause", "15m", "--json"]);
+    assert_eq!(paused["paused"], true);
+    let until = paused["paused_until"].as_i64().unwrap();
+    assert!(until - began >= 15 * 60_000, "{until} is a quarter of an hour after {began}");
+    assert_eq!(json(&["status", "--json"])["mirror"]["paused_until"], until);
+
+    assert!(run(&["pause"]).contains("until `sampan resume`"), "a pause that goes on can be made open");
+    assert!(run(&["status"]).contains("nothing new is kept while paused"));
+    assert_eq!(run(&["resume"]), "Sampan is not paused.\n");
+    assert!(!run(&["status"]).contains("paused"));
+    let nothing = json(&["resume", "--json"]);
+    assert_eq!(nothing, serde_json::json!({"paused": false, "paused_until": null}), "again does no harm");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sampan_oci::{Bypass, Failure, Outcome, RangeRequest, Source};
+use sampan_oci::{Bypass, Outcome, RangeRequest, Source};
 use sampan_store::BlobFile;
 use sampan_upstream::{Upstream, UpstreamError};
 
@@ -65,7 +65,7 @@ impl Inner {
         }
         wanted.size = size;
         if self.paused() {
-            return self.through(wanted, upstream, Bypass::Paused).await;
+            return self.through(wanted, upstream, Bypass::Paused, began).await;
         }
         let (download, joined) = self.downloads.join_or_start(wanted.clone(), &upstream);
         let (mut outcome, mut source) = (Outcome::Miss, Source::Upstream);
@@ -87,10 +87,10 @@ impl Inner {
                 Ok(Found { size, outcome, source, from: From::Download(download), wanted, upstream })
             }
             Err(error) => match not_kept(&error) {
-                Some(why) => self.through(wanted, upstream, why).await,
+                Some(why) => self.through(wanted, upstream, why, began).await,
                 // The other repository does not have it (any more); this one may.
                 None if joined && matches!(error, PullError::BlobUnknown { .. }) => {
-                    self.through(wanted, upstream, Bypass::Uncacheable).await
+                    self.through(wanted, upstream, Bypass::Uncacheable, began).await
                 }
                 None => Err(error),
             },
@@ -143,13 +143,10 @@ impl Inner {
         upstream: &Upstream,
         known: Option<u64>,
     ) -> Result<Option<u64>, PullError> {
-        let size = upstream.head_blob(&wanted.image.repository, &wanted.digest).await.map_err(|error| {
-            if error.failure() == Failure::NotFound {
-                PullError::BlobUnknown { image: wanted.image.clone(), digest: wanted.digest }
-            } else {
-                PullError::upstream(&wanted.image, error)
-            }
-        })?;
+        let size = upstream
+            .head_blob(&wanted.image.repository, &wanted.digest)
+            .await
+            .map_err(|error| PullError::blob(&wanted.image, &wanted.digest, error))?;
         // Some registries and CDNs answer HEAD with a length of 0: that says nothing.
         let size = size.filter(|size| *size > 0);
         if let Err(error) = self.store.add_link(&wanted.image, &wanted.digest, known.or(size)).await {
@@ -163,11 +160,18 @@ impl Inner {
         wanted: Wanted,
         upstream: Upstream,
         why: Bypass,
+        began: Instant,
     ) -> Result<Found, PullError> {
-        let open = self.passage.open(upstream.clone(), wanted.clone(), None);
-        let passing = match tokio::time::timeout(SIZE_WITHIN, open).await {
-            Ok(passing) => passing?,
-            Err(_) => return Err(PullError::upstream(&wanted.image, UpstreamError::Timeout)),
+        let patience = if wanted.size.is_some() { HEADERS_WITHIN } else { SIZE_WITHIN };
+        let patience = patience.saturating_sub(began.elapsed());
+        let open = self.passage.open(upstream.clone(), wanted.clone());
+        let passing = match (tokio::time::timeout(patience, open).await, wanted.size) {
+            (Ok(passing), _) => passing?,
+            // As for a download: it is waited for inside the body.
+            (Err(_), Some(size)) if size > 0 && upstream.health().reachable == Some(true) => {
+                self.passage.later(upstream.clone(), wanted.clone(), size, None)
+            }
+            (Err(_), _) => return Err(PullError::upstream(&wanted.image, UpstreamError::Timeout)),
         };
         let (size, outcome, source) = (passing.size(), Outcome::Bypass(why), Source::Upstream);
         Ok(Found { size, outcome, source, from: From::Through(Box::new(passing)), wanted, upstream })
@@ -281,7 +285,8 @@ impl Reader {
                     return Err(error);
                 }
                 let passage = &mirror.passage;
-                let mut passing = passage.open(upstream.clone(), wanted.clone(), remains).await?;
+                let Some(size) = wanted.size else { return Err(error) };
+                let mut passing = passage.later(upstream.clone(), wanted.clone(), size, remains);
                 passing.limit(at, *end);
                 *self = Self::Through(Box::new(passing));
             }

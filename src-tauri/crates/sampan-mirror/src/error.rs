@@ -38,6 +38,15 @@ impl PullError {
         Self::Upstream { image: image.clone(), source: Arc::new(error) }
     }
 
+    /// What an upstream's failure to give a blob means: it may simply not have it.
+    pub(crate) fn blob(image: &ImageName, digest: &Digest, error: UpstreamError) -> Self {
+        if error.failure() == Failure::NotFound {
+            Self::BlobUnknown { image: image.clone(), digest: *digest }
+        } else {
+            Self::upstream(image, error)
+        }
+    }
+
     /// The reason, for logs and numbers.
     pub(crate) fn failure(&self) -> Failure {
         match self {

@@ -85,25 +85,47 @@ impl Passage {
         Self { turns: Arc::new(Semaphore::new(STREAMS_MAX)), outage_wait, throttle, clock, sink }
     }
 
-    /// A whole blob. The upstream is asked at once, unless there are remains and the size is known: then
-    /// [`next`](Passthrough::next) asks for what is missing, if anything is.
-    pub(crate) async fn open(
+    /// A whole blob. The upstream is asked at once.
+    pub(crate) async fn open(&self, upstream: Upstream, wanted: Wanted) -> Result<Passthrough, PullError> {
+        let mut body = UpstreamBody::new(upstream, wanted.clone(), self.outage_wait);
+        let turn = turn(&self.turns).await?;
+        let size = body.open().await?;
+        let mut passing = self.passing(body, wanted, size, None);
+        passing.turn = Some(turn);
+        if size == 0 {
+            // An empty answer is complete as soon as its head is sent: it is checked before.
+            passing.take().await?;
+        }
+        Ok(passing)
+    }
+
+    /// A blob of `size` bytes of which there may be remains. [`next`](Passthrough::next) asks for what is missing, if anything
+    /// is.
+    pub(crate) fn later(
         &self,
         upstream: Upstream,
-        mut wanted: Wanted,
+        wanted: Wanted,
+        size: u64,
         remains: Option<Remains>,
-    ) -> Result<Passthrough, PullError> {
-        let mut body = UpstreamBody::new(upstream, wanted.clone(), self.outage_wait);
-        let (turn, size) = match (&remains, wanted.size) {
-            (Some(_), Some(size)) => (None, size),
-            (Some(_) | None, _) => (Some(turn(&self.turns).await?), body.open().await?),
-        };
-        wanted.size = Some(size);
-        let mut passing = Passthrough {
+    ) -> Passthrough {
+        let wanted = Wanted { size: Some(size), ..wanted };
+        let body = UpstreamBody::new(upstream, wanted.clone(), self.outage_wait);
+        self.passing(body, wanted, size, remains)
+    }
+
+    fn passing(
+        &self,
+        body: UpstreamBody,
+        wanted: Wanted,
+        size: u64,
+        remains: Option<Remains>,
+    ) -> Passthrough {
+        let wanted = Wanted { size: Some(size), ..wanted };
+        Passthrough {
             body,
             remains,
             turns: self.turns.clone(),
-            turn,
+            turn: None,
             hasher: Some(wanted.digest.hasher()),
             meter: Meter::new(self.sink.clone(), self.clock.clone(), &wanted),
             wanted,
@@ -114,12 +136,7 @@ impl Passage {
             held_back: VecDeque::new(),
             released: 0,
             throttle: self.throttle.clone(),
-        };
-        if size == 0 {
-            // An empty answer is complete as soon as its head is sent: it is checked before.
-            passing.take().await?;
         }
-        Ok(passing)
     }
 }
 
@@ -285,8 +302,7 @@ mod tests {
         let image = registry.publish_image("library/alpine:3.20", &ImageSpec::new(7, &[5_000_000]));
         let layer = &image.layers()[0];
         let whole = remains(&cache, &layer.digest, &layer.bytes, &[0..2_000_000, 2_000_000..5_000_000]).await;
-        let mut passing =
-            passage().open(upstream(&registry), wanted(layer.digest), Some(whole)).await.unwrap();
+        let mut passing = passage().later(upstream(&registry), wanted(layer.digest), SIZE, Some(whole));
         passing.limit(1_000_000, SIZE);
         let (bytes, error) = read(&mut passing).await;
         assert!(error.is_none() && bytes == layer.bytes[1_000_000..]);
@@ -300,8 +316,7 @@ mod tests {
         let layer = &image.layers()[0];
         let held = [0..500_000, 2_000_000..3_000_000];
         let some = remains(&cache, &layer.digest, &layer.bytes, &held).await;
-        let mut passing =
-            passage().open(upstream(&registry), wanted(layer.digest), Some(some)).await.unwrap();
+        let mut passing = passage().later(upstream(&registry), wanted(layer.digest), SIZE, Some(some));
         let (bytes, error) = read(&mut passing).await;
         assert!(error.is_none() && bytes == layer.bytes);
         assert_eq!(registry.ranges_of(&layer.digest), [500_000..2_000_000, 3_000_000..SIZE]);
@@ -315,8 +330,7 @@ mod tests {
         let other = layer_bytes(8, 5_000_000);
         let wrong =
             remains(&cache, &layer.digest, &other, &[2_000_000..2_500_000, 2_500_000..3_000_000]).await;
-        let mut passing =
-            passage().open(upstream(&registry), wanted(layer.digest), Some(wrong)).await.unwrap();
+        let mut passing = passage().later(upstream(&registry), wanted(layer.digest), SIZE, Some(wrong));
         // The client was sent 2..3 MB of the file.
         passing.limit(3_000_000, SIZE);
         let (bytes, error) = read(&mut passing).await;

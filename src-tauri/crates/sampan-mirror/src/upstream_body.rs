@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
-use sampan_oci::Failure;
 use sampan_upstream::{BlobBody, Upstream, UpstreamError};
 use tokio::time::Instant;
 
@@ -168,12 +167,7 @@ impl UpstreamBody {
     }
 
     fn failed(&self, error: UpstreamError) -> PullError {
-        let Wanted { image, digest, .. } = &self.wanted;
-        if error.failure() == Failure::NotFound {
-            PullError::BlobUnknown { image: image.clone(), digest: *digest }
-        } else {
-            PullError::upstream(image, error)
-        }
+        PullError::blob(&self.wanted.image, &self.wanted.digest, error)
     }
 }
 

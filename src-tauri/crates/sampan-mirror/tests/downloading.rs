@@ -58,6 +58,8 @@ async fn no_more_connections_than_the_person_allows() {
     let layer = &image.layers()[0];
     assert_eq!(body(mirror.get(&blob(&layer.digest)).await).await.unwrap(), layer.bytes);
     assert!(mirror.going().0 <= 2, "{:?}", mirror.going());
+    let open = upstream.peak_connections();
+    assert!(open <= 3, "{open}: two, and the idle one that the manifest came over");
 }
 
 #[tokio::test]
@@ -202,7 +204,13 @@ async fn a_silent_connection_is_replaced_while_the_others_go_on() {
     let answer = mirror.get(&blob(&layer.digest)).await;
     upstream.saw(Kind::Blob, 2).await;
     upstream.fails_next(1, Kind::Blob, Fault::StallAfter(50_000));
+    let began = Instant::now();
     assert_eq!(body(answer).await.unwrap(), layer.bytes);
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "sooner than a body may stand still: {:?}",
+        began.elapsed()
+    );
     assert!(mirror.going().2 >= 1, "a break was repaired: {:?}", mirror.going());
 }
 
@@ -215,7 +223,19 @@ async fn an_upstream_that_wants_fewer_connections_gets_fewer() {
     let layer = &image.layers()[0];
     assert_eq!(body(mirror.get(&blob(&layer.digest)).await).await.unwrap(), layer.bytes);
     let (_, retries, _) = mirror.going();
-    assert!((1..=12).contains(&retries), "all it refused at once count once, and it was believed: {retries}");
+    assert!((1..=12).contains(&retries), "it was believed: {retries} refusals");
+}
+
+#[tokio::test]
+async fn an_upstream_that_refuses_more_connections_and_names_no_rest_is_not_stormed() {
+    let (upstream, image) = registry().await;
+    let mirror = mirror(&upstream, Options::default()).await;
+    upstream.fails_on(Kind::Blob, Fault::TooManyConnections { max: 3, retry_after: None });
+    upstream.fails_on(Kind::Blob, Fault::Rate { bytes_per_second: 800_000 });
+    let layer = &image.layers()[0];
+    assert_eq!(body(mirror.get(&blob(&layer.digest)).await).await.unwrap(), layer.bytes);
+    let (_, retries, _) = mirror.going();
+    assert!((1..60).contains(&retries), "{retries} refusals");
 }
 
 #[tokio::test]
@@ -234,6 +254,27 @@ async fn a_speed_limit_holds_and_a_lifted_one_is_felt_at_once() {
     let (bytes, lifted) = tokio::join!(body(answer), lift);
     assert_eq!(bytes.unwrap(), layer.bytes);
     assert!(lifted.elapsed() < Duration::from_secs(1), "{:?}", lifted.elapsed());
+}
+
+#[tokio::test]
+async fn a_limit_set_in_the_middle_is_felt() {
+    let (upstream, image) = registry().await;
+    let mirror = mirror(&upstream, Options::default()).await;
+    upstream.fails_on(Kind::Blob, Fault::RateTotal { bytes_per_second: 4_000_000 });
+    let layer = &image.layers()[0];
+    let answer = mirror.get(&blob(&layer.digest)).await;
+    let limit = async {
+        upstream.sent(Kind::Blob, 1_000_000).await;
+        mirror.mirror.set_speed_limit(Some(500_000));
+        let before = mirror.fetched();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let came = mirror.fetched() - before;
+        assert!((500_000..=2_000_000).contains(&came), "{came} bytes in two seconds; unlimited, it is 5 MB");
+        mirror.mirror.set_speed_limit(None);
+        upstream.heals();
+    };
+    let (bytes, ()) = tokio::join!(body(answer), limit);
+    assert_eq!(bytes.unwrap(), layer.bytes);
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ pub enum Event {
         bytes: u64,
     },
     /// How the download of a blob goes. Told when it changes, at most a few times a second, and once at its end with no
-    /// connections. Never dropped then.
+    /// connections and no waiting. Never dropped then.
     Download {
         /// When.
         at: Millis,
@@ -120,6 +120,8 @@ pub enum Event {
         retries: u64,
         /// Since it began: bodies that broke off or were replaced in the middle, and continued elsewhere.
         repaired: u64,
+        /// Nothing comes from the upstream now, and the download waits for it to come back.
+        waiting: bool,
     },
     /// A request ended. Never dropped.
     Answered(Answered),

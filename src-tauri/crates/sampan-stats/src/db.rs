@@ -249,6 +249,7 @@ fn read_pull(row: &Row<'_>) -> rusqlite::Result<PullRecord> {
         connections: 0,
         retries: unsigned(row, 12)?,
         repaired: unsigned(row, 13)?,
+        waiting: false,
         client: row.get(10)?,
         layers: serde_json::from_str(&layers).map_err(|error| damage(error.to_string()))?,
     })

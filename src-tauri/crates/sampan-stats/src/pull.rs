@@ -47,6 +47,8 @@ pub(crate) struct Effort {
     pub(crate) retries: u64,
     /// Bodies that broke off or were replaced, and continued elsewhere.
     pub(crate) repaired: u64,
+    /// Nothing comes, and it waits for the upstream.
+    pub(crate) waiting: bool,
 }
 
 /// A blob of a pull.
@@ -180,7 +182,7 @@ impl Pull {
         self.window = RateWindow::default();
         self.open = 0;
         for part in &mut self.parts {
-            part.effort.connections = 0;
+            (part.effort.connections, part.effort.waiting) = (0, false);
         }
         self.changed = true;
     }
@@ -286,6 +288,7 @@ impl Pull {
             record.eta_seconds = left.and_then(|left| eta_seconds(left, record.rate));
             record.connections =
                 self.parts.iter().map(|part| part.effort.connections).fold(0, u32::saturating_add);
+            record.waiting = self.parts.iter().any(|part| part.effort.waiting);
         }
         record
     }
@@ -313,6 +316,7 @@ impl Pull {
             connections: 0,
             retries: efforts(|effort| effort.retries),
             repaired: efforts(|effort| effort.repaired),
+            waiting: false,
             client: self.client.clone(),
             layers,
         }

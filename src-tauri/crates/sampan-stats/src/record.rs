@@ -39,6 +39,8 @@ pub struct PullRecord {
     pub retries: u64,
     /// Downloads of its blobs that broke off or were replaced in the middle and continued elsewhere.
     pub repaired: u64,
+    /// Nothing comes from the upstream for one of its downloads, which waits for it to come back; not when it ended.
+    pub waiting: bool,
     /// The parts: configuration first, then layers in manifest order.
     pub layers: Vec<LayerRecord>,
     /// The client: [`crate::client_name`] of its User-Agent; empty while unknown.

@@ -32,7 +32,8 @@ pub(crate) const LINGER_MILLIS: u64 = 60_000;
 pub(crate) const LEAD_MILLIS: u64 = 60_000;
 /// A blob of no known pull is named after the repository's last manifest request within this time.
 pub(crate) const NAME_MILLIS: u64 = 10 * 60_000;
-/// A transfer without progress for this long has a dead client: nothing waits out an outage longer.
+/// A transfer without progress for this long has a dead client, unless its download waits for the upstream: how long an
+/// outage is waited out is a person's choice, and may be a day.
 pub(crate) const SILENCE_MILLIS: u64 = 60 * 60_000;
 /// The most pulls that go on at once; one more ends the one that was silent longest.
 pub(crate) const ACTIVE_MAX: usize = 256;
@@ -91,7 +92,7 @@ pub(crate) struct PullTracker {
     next_id: u64,
     pulls: BTreeMap<u64, Pull>,
     transfers: HashMap<TransferId, Transfer>,
-    /// How the downloads that have connections go.
+    /// How the downloads that have connections, or wait for their upstream, go.
     downloads: HashMap<Digest, Effort>,
     names: HashMap<ImageName, Named>,
     unclaimed: VecDeque<Unclaimed>,
@@ -136,9 +137,9 @@ impl PullTracker {
                     self.fetched(*at, image, *digest, *bytes);
                 }
             }
-            Event::Download { digest, connections, retries, repaired, at: _, image: _ } => {
+            Event::Download { digest, connections, retries, repaired, waiting, at, image: _ } => {
                 let (connections, retries, repaired) = (*connections, *retries, *repaired);
-                self.download(*digest, Effort { connections, retries, repaired });
+                self.download(*at, *digest, Effort { connections, retries, repaired, waiting: *waiting });
             }
             Event::Answered(answer) => self.answered(answer),
         }
@@ -146,7 +147,7 @@ impl PullTracker {
 
     /// Ends what is over: transfers that are silent for too long, pulls that are idle.
     pub(crate) fn tick(&mut self, now: Millis) {
-        let silent = |t: &Transfer| now.since(t.active) >= SILENCE_MILLIS;
+        let silent = |t: &Transfer| now.since(t.active) >= SILENCE_MILLIS && !self.waits(&t.digest);
         let given_up: Vec<TransferId> =
             self.transfers.iter().filter(|(_, t)| silent(t)).map(|(id, _)| *id).collect();
         for id in given_up {

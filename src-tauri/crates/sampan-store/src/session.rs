@@ -51,6 +51,11 @@ impl Partials {
         self.known().values().map(|known| known.bytes).sum()
     }
 
+    /// The bytes in the partial of this digest, without what was written since it was opened.
+    pub(crate) fn bytes_of(&self, digest: &Digest) -> u64 {
+        self.known().get(digest).map_or(0, |known| known.bytes)
+    }
+
     /// The bytes in partials that nobody has open.
     pub(crate) fn idle_bytes(&self) -> u64 {
         self.known().values().filter(|known| known.turn == Turn::Idle).map(|known| known.bytes).sum()

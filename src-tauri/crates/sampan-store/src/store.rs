@@ -122,6 +122,11 @@ impl Store {
         self.run(move |inner| inner.open_blob(digest)).await
     }
 
+    /// How many bytes of this blob an earlier [`partial`](Self::partial) left, by its ledger. Costs no look at the disk.
+    pub fn left_of(&self, digest: &Digest) -> u64 {
+        self.0.partials.bytes_of(digest)
+    }
+
     /// Begins a download of `size` bytes that ends with the process, if not before. Where room is lacking, idle partials
     /// make way as for [`partial`](Self::partial).
     /// # Errors

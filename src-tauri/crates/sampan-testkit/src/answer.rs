@@ -266,7 +266,10 @@ impl Desk<'_> {
                 | Fault::WrongTotal
                 | Fault::UnaskedPartial
                 | Fault::ContentEncoding
-                | Fault::HugeHeader(_) => return None,
+                | Fault::HugeHeader(_)
+                | Fault::ManyHeaders(_)
+                | Fault::TruncatedChunked
+                | Fault::Multipart => return None,
             })
         })
     }
@@ -430,6 +433,21 @@ fn bend(answer: &mut Answer, fault: &Fault) {
         Fault::NoDigestHeader => answer.headers.retain(|(name, _)| name != "docker-content-digest"),
         Fault::ContentEncoding => answer.set("content-encoding", "gzip"),
         Fault::HugeHeader(bytes) => answer.set("x-huge", &"x".repeat(*bytes)),
+        Fault::ManyHeaders(count) => (0..*count).for_each(|n| answer.set(&format!("x-soup-{n}"), "1")),
+        Fault::TruncatedChunked => {
+            let first = answer.body.slice(..answer.body.len().min(1_000_000));
+            let size = format!("{:x}\r\n", first.len());
+            answer.body = [size.as_bytes(), &first, b"\r\n"].concat().into();
+            answer.set("transfer-encoding", "chunked");
+            answer.length = Length::Untold;
+        }
+        Fault::Multipart if answer.status == 206 => {
+            let range = answer.header("content-range").unwrap_or_default();
+            let head = format!("--part\r\nContent-Range: {range}\r\n\r\n");
+            answer.body = [head.as_bytes(), &answer.body, b"\r\n--part--\r\n"].concat().into();
+            answer.headers.retain(|(name, _)| name != "content-range");
+            answer.set("content-type", "multipart/byteranges; boundary=part");
+        }
         Fault::RefuseConnection
         | Fault::Status(_)
         | Fault::TooManyRequests { .. }
@@ -449,6 +467,7 @@ fn bend(answer: &mut Answer, fault: &Fault) {
         | Fault::WrongContentRange
         | Fault::WrongTotal
         | Fault::UnaskedPartial
+        | Fault::Multipart
         | Fault::Html => {}
     }
 }

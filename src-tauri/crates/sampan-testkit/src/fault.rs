@@ -44,6 +44,10 @@ pub enum Fault {
     NoLength,
     /// `Content-Length` twice, with different values.
     TwoLengths,
+    /// Chunked; the connection ends where the chunk after the first megabyte, or the last chunk, would begin.
+    TruncatedChunked,
+    /// A range request is answered `multipart/byteranges`, with one part.
+    Multipart,
     /// `Docker-Content-Digest` names other bytes.
     WrongDigestHeader,
     /// No `Docker-Content-Digest`.
@@ -104,6 +108,8 @@ pub enum Fault {
     Html,
     /// A header of this many bytes.
     HugeHeader(usize),
+    /// So many headers nobody asked for.
+    ManyHeaders(usize),
 }
 
 /// How a registry that asks for tokens behaves.

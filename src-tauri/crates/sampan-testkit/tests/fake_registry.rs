@@ -220,6 +220,27 @@ async fn a_total_may_be_left_out() {
 }
 
 #[tokio::test]
+async fn parts_may_be_wrapped_chunks_cut_and_heads_a_soup() {
+    let (fake, _, line) = with_blob(100).await;
+    fake.fails_with(Fault::Multipart);
+    let (head, body, _) = request(&fake, &line, "range: bytes=10-19\r\n").await.unwrap();
+    assert!(header(&head, "content-range").is_none() && head.contains("multipart/byteranges; boundary=part"));
+    assert!(body.starts_with(b"--part\r\nContent-Range: bytes 10-19/100\r\n"));
+    fake.heals();
+    fake.fails_with(Fault::TruncatedChunked);
+    let (head, body, _) = request(&fake, &line, "").await.unwrap();
+    assert_eq!(
+        (header(&head, "transfer-encoding"), header(&head, "content-length")),
+        (Some("chunked"), None)
+    );
+    assert!(body.starts_with(b"64\r\n") && !body.ends_with(b"0\r\n\r\n"), "no last chunk");
+    fake.heals();
+    fake.fails_with(Fault::ManyHeaders(300));
+    let (head, ..) = request(&fake, &line, "").await.unwrap();
+    assert!(head.lines().count() > 300);
+}
+
+#[tokio::test]
 async fn a_signed_address_serves_so_often_and_the_next_one_again() {
     let (fake, _, line) = with_blob(100).await;
     fake.fails_on(Kind::Blob, Fault::RedirectTo(fake.url()));

@@ -1,7 +1,7 @@
 //! What people read.
 
 use super::*;
-use sampan_app::api::{Cache, LayerSource, Mirror, Settings};
+use sampan_app::api::{Cache, Layer, LayerSource, Mirror, Settings};
 
 const DAY: i64 = 1_795_132_800_000; // 2026-11-20T00:00:00Z
 
@@ -36,6 +36,7 @@ fn pull() -> Pull {
         connections: 8,
         retries: 3,
         repaired: 2,
+        waiting: false,
         layers: vec![layer(LayerSource::Waiting, 50_000_000), layer(LayerSource::Upstream, 40_000_000)],
         client: "docker".into(),
     }
@@ -97,7 +98,7 @@ Today          served 1.2 GB, fetched 1.5 GB, saved -300.0 MB; 75 % of the bytes
 Last asked     never, as far as is recorded
 
 Pulls
-  docker.io/library/nginx:1.27  pulling, copy at hand (the registry could not be asked)  10.0 MB of 40.0 MB  1.0 MB/s  2 min left  8 connections, 2 breaks repaired
+  docker.io/library/nginx:1.27  pulling, copy at hand (the registry could not be asked)  10.0 MB of 90.0 MB  1.0 MB/s  2 min left  8 connections, 2 breaks repaired, 3 asked again
 ";
     assert_eq!(text, expected);
 }
@@ -105,15 +106,40 @@ Pulls
 #[test]
 fn only_what_a_pull_takes_is_told() {
     let table = [
-        ((0, 0), ""),
-        ((1, 0), "1 connection"),
-        ((2, 0), "2 connections"),
-        ((0, 1), "1 break repaired"),
-        ((1, 12), "1 connection, 12 breaks repaired"),
+        ((0, 0, 0), ""),
+        ((1, 0, 0), "1 connection"),
+        ((2, 0, 0), "2 connections"),
+        ((0, 1, 0), "1 break repaired"),
+        ((0, 0, 1), "1 asked again"),
+        ((1, 12, 3), "1 connection, 12 breaks repaired, 3 asked again"),
     ];
-    for ((connections, repaired), told) in table {
-        assert_eq!(effort(&Pull { connections, repaired, ..pull() }), told);
+    for ((connections, repaired, retries), told) in table {
+        assert_eq!(effort(&Pull { connections, repaired, retries, ..pull() }), told);
     }
+}
+
+#[test]
+fn a_pull_that_waits_for_the_link_shows_no_speed_of_nothing() {
+    let waits = Pull { waiting: true, rate: Some(0), eta_seconds: None, connections: 0, ..pull() };
+    let [.., progress, rate, left, _] = pull_row(&waits);
+    assert_eq!([progress, rate, left], ["10.0 MB of 90.0 MB", "waiting for the link", ""]);
+}
+
+#[test]
+fn what_ended_is_not_measured_against_what_the_client_had_already() {
+    for state in [PullState::Complete, PullState::Interrupted, PullState::Failed] {
+        assert_eq!(pull_row(&Pull { state, ..pull() })[2], "10.0 MB", "{state:?}");
+    }
+    assert_eq!(pull_row(&Pull { size_bytes: None, ..pull() })[2], "10.0 MB so far");
+}
+
+#[test]
+fn a_pause_says_when_it_ends() {
+    assert_eq!(
+        paused(Some(DAY), &TimeZone::UTC),
+        "Sampan is paused until 2026-11-20 00:00:00: pulls pass through and are not kept.\n"
+    );
+    assert!(paused(None, &TimeZone::UTC).contains("until `sampan resume`:"));
 }
 
 #[test]

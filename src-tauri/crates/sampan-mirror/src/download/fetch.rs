@@ -36,6 +36,9 @@ const HELD_UP: Duration = Duration::from_secs(1);
 /// Bytes of other connections that are this young show that they work.
 const JUST_NOW: Duration = Duration::from_secs(1);
 
+/// Where nothing came for so long, a person is told that the link is down.
+const DOWN_AFTER: Duration = Duration::from_secs(5);
+
 /// What came of it.
 pub(super) struct Fetched {
     /// The file, with every byte in it.
@@ -95,7 +98,6 @@ impl<'r> Fetch<'r> {
         let now = Instant::now();
         let claims = Claims::new(partial.size(), partial.held().clone());
         let hopeful = !partial.held().is_empty() || run.link.is_hopeful();
-        run.download.set_hopeful(hopeful);
         let (source, begun) = match begun {
             // Of use only where nothing of it is held, and no rest behind it is worth taking along.
             Some(Begun { source, body, after })
@@ -398,7 +400,8 @@ impl<'r> Fetch<'r> {
         self.run.link.look(&self.run.throttle);
         let now = Instant::now();
         let held_up = now - std::mem::replace(&mut self.looked_at, now) >= HELD_UP;
-        if self.run.throttle.held_back_since(&mut self.held_back) || held_up {
+        let throttled = self.run.throttle.held_back_since(&mut self.held_back);
+        if throttled || held_up {
             // Whoever waits for the speed limit, or for a slow disk, is neither silent nor slow.
             for lane in self.lanes.values_mut() {
                 lane.excuse(now);
@@ -413,6 +416,9 @@ impl<'r> Fetch<'r> {
             return Err(self.run.failed(error));
         }
         self.share_the_end();
+        let link_is_silent = self.run.link.silent_for().is_none_or(|silence| silence >= DOWN_AFTER);
+        self.meter.waits(!throttled && link_is_silent && self.patience.is_over(now, DOWN_AFTER));
+        self.go();
         if self.unsynced_bytes > 0 && self.syncing.is_none() && self.synced_at.elapsed() >= SYNC_EVERY {
             (self.unsynced_bytes, self.syncing) = (0, Some(self.partial.sync().boxed()));
         }

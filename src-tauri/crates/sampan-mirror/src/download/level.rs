@@ -25,7 +25,7 @@ const EPOCH_AT_LEAST: Duration = Duration::from_millis(400);
 const EPOCH_AT_LEAST_FINE: Duration = Duration::from_secs(1);
 const EPOCH_AT_MOST: Duration = Duration::from_secs(3);
 /// Assumed until a round trip was measured.
-const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(200);
+pub(super) const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(200);
 /// Samples further apart say nothing about the time between them.
 const SAMPLES_APART_AT_MOST: Duration = Duration::from_secs(2);
 
@@ -33,7 +33,7 @@ const SAMPLES_APART_AT_MOST: Duration = Duration::from_secs(2);
 const FAR: Duration = Duration::from_millis(60);
 /// A connection with fewer bytes in flight is held back by loss, or shares a narrow link; which of them, one big step tells.
 /// Small ones would compare connections that are new with others that are not, and new ones bring more at first.
-const SMALL_WINDOW: f64 = 128.0 * 1024.0;
+const SMALL_WINDOW: f64 = 56.0 * 1024.0;
 const BIG_STEP: f64 = 4.0;
 const STEP: f64 = 2.0;
 /// More connections are kept if they bring at least this part of what as many more should bring.

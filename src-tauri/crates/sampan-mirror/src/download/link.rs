@@ -9,7 +9,7 @@ use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::claims::Known;
-use super::level::{Level, Sample};
+use super::level::{Level, ROUND_TRIP_UNKNOWN, Sample};
 use super::slots::{Member, Slots};
 use super::throttle::Throttle;
 
@@ -23,8 +23,6 @@ const ROUND_TRIP_KEPT: Duration = Duration::from_mins(1);
 const UNUSED_KEPT: Duration = Duration::from_secs(20);
 /// So many answers on new connections are remembered.
 const GUESSES: usize = 8;
-/// Taken before the first answer.
-const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(200);
 /// Bytes that came this lately say that the upstream is there, and will be there again after an outage.
 const LATELY: Duration = Duration::from_mins(2);
 

@@ -36,6 +36,8 @@ struct Going {
     retries: u64,
     /// Bodies that broke off, or were replaced, in the middle, and were continued.
     repaired: u64,
+    /// Nothing comes, and it is waited for the upstream to come back.
+    waiting: bool,
 }
 
 impl Meter {
@@ -66,6 +68,11 @@ impl Meter {
         }
     }
 
+    /// Takes note of whether it is waited for the upstream to come back.
+    pub(crate) fn waits(&mut self, waiting: bool) {
+        self.going.waiting = waiting;
+    }
+
     /// A question had to be asked again before a byte of its answer came.
     pub(crate) fn retried(&mut self) {
         self.going.retries += 1;
@@ -83,9 +90,9 @@ impl Meter {
             self.sink.tell(&Event::Fetched { at, image, digest, bytes });
         }
         if self.going != self.told_going {
-            let (image, digest, Going { connections, retries, repaired }) =
-                (self.image.clone(), self.digest, self.going);
-            self.sink.tell(&Event::Download { at, image, digest, connections, retries, repaired });
+            let (image, digest) = (self.image.clone(), self.digest);
+            let Going { connections, retries, repaired, waiting } = self.going;
+            self.sink.tell(&Event::Download { at, image, digest, connections, retries, repaired, waiting });
         }
         (self.told, self.told_going, self.since) = (self.received, self.going, Instant::now());
     }
@@ -93,7 +100,7 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        self.going.connections = 0;
+        (self.going.connections, self.going.waiting) = (0, false);
         self.tell();
     }
 }

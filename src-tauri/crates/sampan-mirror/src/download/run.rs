@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampan_oci::{Clock, Digest, Failure, ImageName};
+use sampan_oci::Clock;
 use sampan_store::{BlobFile, Store, StoreError};
 use sampan_upstream::{Upstream, UpstreamError};
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use super::claims::FIRST_PIECE;
 use super::fetch::{Begun, Fetch};
 use super::follow::Download;
 use super::link::Link;
+use super::patience::{self, Facts, Patience, Verdict};
 use super::throttle::Throttle;
 use super::{Meter, Wanted};
 use crate::EventSink;
@@ -51,11 +52,13 @@ impl Run {
             self.download.open(file, size);
             return Ok(());
         }
+        // Before what is left is read again, which takes its time: whoever has most of a blob is not sent away.
+        self.download.set_hopeful(self.link.is_hopeful() || self.store.left_of(digest) > 0);
         let _turn = self.link.turn().await.map_err(|_| PullError::Stopping)?;
         let mut meter = Meter::new(self.sink.clone(), self.clock.clone(), &self.wanted);
         let (size, mut begun) = match size {
             Some(size) => (*size, None),
-            None => self.begin(upstream).await.map(|(size, begun)| (size, Some(begun)))?,
+            None => self.begin(upstream, &mut meter).await.map(|(size, begun)| (size, Some(begun)))?,
         };
         let mut one_stream = false;
         let mut wrong = None;
@@ -98,25 +101,37 @@ impl Run {
     }
 
     /// A blob that no manifest has named yet: the answer to the first question tells its size, and brings its first bytes.
-    async fn begin(&self, upstream: &Upstream) -> Result<(u64, Begun), PullError> {
+    async fn begin(&self, upstream: &Upstream, meter: &mut Meter) -> Result<(u64, Begun), PullError> {
         let Wanted { image, digest, .. } = &self.wanted;
-        let source = upstream.blob_source(&image.repository, digest);
-        let asked = Instant::now();
-        let body = source.begin(Some(FIRST_PIECE), None).await.map_err(|e| self.failed(e))?;
-        let size = body.size.ok_or_else(|| self.failed(UpstreamError::Protocol("a blob of unknown size")))?;
-        Ok((size, Begun { source, body, after: asked.elapsed() }))
+        let mut patience = Patience::new(Instant::now(), self.link.is_hopeful());
+        loop {
+            let source = upstream.blob_source(&image.repository, digest);
+            let asked = Instant::now();
+            let error = match source.begin(Some(FIRST_PIECE), None).await {
+                Ok(body) => {
+                    let unknown = || self.failed(UpstreamError::Protocol("a blob of unknown size"));
+                    let size = body.size.ok_or_else(unknown)?;
+                    return Ok((size, Begun { source, body, after: asked.elapsed() }));
+                }
+                Err(error) => error,
+            };
+            let now = Instant::now();
+            let wait = patience::wait(true, self.outage_wait);
+            let facts = Facts { now, was_open: false, others_bring: false, one_stream: true, wait };
+            let rest = match patience.judge(&error, facts) {
+                Verdict::GiveUp | Verdict::OneStream => return Err(self.failed(error)),
+                Verdict::AgainAfter(rest) => rest,
+                Verdict::Again | Verdict::AgainWithFewer => Duration::ZERO,
+            };
+            meter.retried();
+            meter.waits(true);
+            meter.connections(0);
+            tokio::time::sleep_until(patience.retry_at().unwrap_or(now).max(now + rest)).await;
+        }
     }
 
     /// The failure as clients see it.
     pub(super) fn failed(&self, error: UpstreamError) -> PullError {
-        failed(&self.wanted.image, &self.wanted.digest, error)
-    }
-}
-
-fn failed(image: &ImageName, digest: &Digest, error: UpstreamError) -> PullError {
-    if error.failure() == Failure::NotFound {
-        PullError::BlobUnknown { image: image.clone(), digest: *digest }
-    } else {
-        PullError::upstream(image, error)
+        PullError::blob(&self.wanted.image, &self.wanted.digest, error)
     }
 }

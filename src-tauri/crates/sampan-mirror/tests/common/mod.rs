@@ -61,11 +61,15 @@ impl TestMirror {
 
     /// Ends this mirror and starts another one on the same cache.
     pub async fn restart(self, upstream: &FakeRegistry) -> Self {
+        self.restart_with(upstream, Options::default()).await
+    }
+
+    pub async fn restart_with(self, upstream: &FakeRegistry, options: Options) -> Self {
         self.stop.cancel();
         self.tasks.shutdown(Duration::from_secs(10)).await;
         let Self { dir, mirror, store, .. } = self;
         drop((mirror, store));
-        Self::on(dir, upstream, Options::default()).await
+        Self::on(dir, upstream, options).await
     }
 
     /// A mirror whose cache is in `dir`.

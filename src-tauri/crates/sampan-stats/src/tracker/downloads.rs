@@ -1,6 +1,6 @@
 //! How the downloads of a pull's blobs go: connections, requests asked again, breaks repaired.
 
-use sampan_oci::{Digest, Source};
+use sampan_oci::{Digest, Millis, Source};
 
 use super::PullTracker;
 use crate::pull::Effort;
@@ -10,9 +10,15 @@ const DOWNLOADS_MAX: usize = 4_096;
 
 impl PullTracker {
     /// The download of a blob goes as told, for every pull that waits for it.
-    pub(super) fn download(&mut self, digest: Digest, effort: Effort) {
-        // Without a connection it has ended, or waits and will be told of again.
-        if effort.connections == 0 {
+    pub(super) fn download(&mut self, at: Millis, digest: Digest, effort: Effort) {
+        if self.waits(&digest) {
+            // Nobody was silent meanwhile: there was nothing to hand over.
+            for transfer in self.transfers.values_mut().filter(|transfer| transfer.digest == digest) {
+                transfer.active = transfer.active.max(at);
+            }
+        }
+        // Without a connection it has ended, or pauses and will be told of again.
+        if effort.connections == 0 && !effort.waiting {
             self.downloads.remove(&digest);
         } else if self.downloads.len() < DOWNLOADS_MAX || self.downloads.contains_key(&digest) {
             self.downloads.insert(digest, effort);
@@ -24,6 +30,11 @@ impl PullTracker {
                 pull.changed = true;
             }
         }
+    }
+
+    /// Whether the download of a blob waits for its upstream.
+    pub(super) fn waits(&self, digest: &Digest) -> bool {
+        self.downloads.get(digest).is_some_and(|effort| effort.waiting)
     }
 
     /// What is known of the download that a transfer from `source` follows: it may have begun before the transfer.
@@ -113,6 +124,56 @@ mod tests {
         assert_eq!((pull.state, shown(pull)), (PullState::Complete, (0, 1, 2)));
         tracker.record(&start(7, 11_000, "nginx", blob("config"), 10, 0));
         assert_eq!(shown(&tracker.live(Millis(11_000))[0]), (0, 1, 2), "nor after it went on");
+    }
+
+    #[test]
+    fn a_pull_waits_while_any_of_its_downloads_does() {
+        let mut events = pull_of(1, "nginx", sampan_oci::Source::Upstream);
+        events.extend(pull_of(10, "alpine", sampan_oci::Source::Disk));
+        events.extend([download(2, blob("a"), 3, 0, 0), waiting(2, blob("b"), 0)]);
+        let mut tracker = after(&events);
+        let waits = |tracker: &PullTracker, at| {
+            tracker.live(Millis(at)).iter().map(|pull| pull.waiting).collect::<Vec<_>>()
+        };
+        assert_eq!(waits(&tracker, 2), [false, true], "whoever has the disk waits for nobody");
+        assert!(tracker.take_changed().iter().all(|pull| !pull.waiting), "the history keeps no waiting");
+        for event in pull_of(20, "redis", sampan_oci::Source::Joined) {
+            tracker.record(&event);
+        }
+        assert_eq!(waits(&tracker, 3), [true, false, true], "it waited before the transfer began");
+        tracker.record(&download(4, blob("b"), 1, 0, 0));
+        assert_eq!(waits(&tracker, 4), [false, false, false], "it is back");
+        tracker.record(&waiting(5, blob("b"), 1));
+        tracker.record(&download(6, blob("b"), 0, 0, 0));
+        assert_eq!(waits(&tracker, 6), [false, false, false], "it has ended");
+    }
+
+    #[test]
+    fn an_ended_pull_waits_no_more() {
+        let mut events = pull_of(1, "nginx", sampan_oci::Source::Upstream);
+        events.push(waiting(2, blob("a"), 0));
+        events.extend([end(1, 3, 50, Outcome::Miss), end(2, 3, 200, Outcome::Miss)]);
+        let mut tracker = after(&events);
+        tracker.tick(Millis(10_000));
+        let pull = &tracker.live(Millis(10_000))[0];
+        assert!(!pull.waiting && pull.state != PullState::Active, "{pull:?}");
+    }
+
+    #[test]
+    fn a_transfer_is_not_silent_while_its_download_waits_out_a_day() {
+        const DAY: i64 = 24 * 60 * 60_000;
+        let mut events = pull_of(1, "nginx", sampan_oci::Source::Upstream);
+        events.push(waiting(2, blob("a"), 0));
+        let mut tracker = after(&events);
+        tracker.tick(Millis(DAY));
+        assert_eq!(tracker.transfers.len(), 1, "the other has a dead client");
+        tracker.record(&download(DAY, blob("a"), 1, 0, 0));
+        tracker.tick(Millis(DAY + 1_000));
+        tracker.record(&progress(1, DAY + 1_001, 40));
+        let pull = &tracker.live(Millis(DAY + 1_001))[0];
+        assert_eq!((pull.done_bytes, pull.state), (40, PullState::Active), "its bytes still count");
+        tracker.tick(Millis(DAY + 1_001 + super::super::SILENCE_MILLIS.cast_signed()));
+        assert_eq!(tracker.transfers.len(), 0, "and silence is silence again");
     }
 
     #[test]

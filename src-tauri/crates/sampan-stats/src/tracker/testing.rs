@@ -82,7 +82,13 @@ pub(crate) fn start_from(
 /// How the download of a blob goes; for which image it began does not matter.
 pub(crate) fn download(at: i64, digest: Digest, connections: u32, retries: u64, repaired: u64) -> Event {
     let image = image("whoever-came-first");
-    Event::Download { at: Millis(at), image, digest, connections, retries, repaired }
+    Event::Download { at: Millis(at), image, digest, connections, retries, repaired, waiting: false }
+}
+
+/// The download of a blob waits for its upstream, with `connections` that bring nothing.
+pub(crate) fn waiting(at: i64, digest: Digest, connections: u32) -> Event {
+    let image = image("whoever-came-first");
+    Event::Download { at: Millis(at), image, digest, connections, retries: 0, repaired: 0, waiting: true }
 }
 
 pub(crate) fn progress(id: u64, at: i64, sent: u64) -> Event {
