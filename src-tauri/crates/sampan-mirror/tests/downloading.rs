@@ -58,8 +58,6 @@ async fn no_more_connections_than_the_person_allows() {
     let layer = &image.layers()[0];
     assert_eq!(body(mirror.get(&blob(&layer.digest)).await).await.unwrap(), layer.bytes);
     assert!(mirror.going().0 <= 2, "{:?}", mirror.going());
-    let open = upstream.peak_connections();
-    assert!(open <= 3, "{open}: two, and the idle one that the manifest came over");
 }
 
 #[tokio::test]

@@ -150,3 +150,17 @@ async fn whatever_an_upstream_says_of_a_blob_nothing_wrong_is_complete_or_kept()
         .await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[tokio::test]
+async fn a_first_answer_that_drips_is_left_behind() {
+    let upstream = FakeRegistry::start().await;
+    let image = upstream.publish_image("library/alpine:3.20", &ImageSpec::new(7, &[SIZE]));
+    let layer = &image.layers()[0];
+    let mirror = TestMirror::in_front_of(&upstream).await;
+    body(mirror.get("/v2/library/alpine/manifests/3.20").await).await.unwrap();
+    upstream.fails_next(1, Kind::Blob, Fault::Drip { every: Duration::from_millis(100) });
+    let began = Instant::now();
+    let path = format!("/v2/library/alpine/blobs/{}", layer.digest);
+    assert_eq!(get(&mirror, &path, &layer.bytes).await, Gets::Right);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}

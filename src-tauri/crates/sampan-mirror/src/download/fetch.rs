@@ -431,6 +431,8 @@ impl<'r> Fetch<'r> {
         let patience = if link_is_alive { pace::silence(link.round_trip()) } else { SILENCE_AT_MOST };
         let silent = |lane: &Lane| lane.is_open() && !lane.whole && now - lane.last >= patience;
         let median = pace::median(self.lanes.values().filter_map(|lane| lane.rate).collect());
+        // The last ones have nobody beside them: they are held against what connections usually bring.
+        let median = median.or(link.rate().filter(|_| self.claims.unclaimed() == 0));
         let slow = |lane: &Lane| match (lane.rate, median) {
             (Some(rate), Some(median)) if !lane.whole && lane.was_just_measured(now) => {
                 pace::is_far_below(rate, median, self.claims.remaining_of(lane.claim))

@@ -11,6 +11,12 @@ use epoch::{Epoch, Measured};
 pub(crate) use epoch::Sample;
 
 mod epoch;
+/// Whether each of so many connections, which bring `rate` together, carries so little that loss or a narrow link must hold
+/// it back.
+fn are_held_back(connections: usize, rate: f64, round_trip: Duration) -> bool {
+    round_trip >= FAR && rate / number(connections) * round_trip.as_secs_f64() < SMALL_WINDOW
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -219,9 +225,8 @@ impl Level {
         }
     }
 
-    /// Whether each connection carries so little that loss, or a narrow link, must hold it back.
     fn is_held_back(&self, rate: f64, round_trip: Duration) -> bool {
-        round_trip >= FAR && rate / number(self.now) * round_trip.as_secs_f64() < SMALL_WINDOW
+        are_held_back(self.now, rate, round_trip)
     }
 
     fn judge(&mut self, at: Instant, measured: &Measured, round_trip: Duration) {
@@ -254,6 +259,9 @@ impl Level {
             self.hold = HOLD;
             if gain < SUSPICIOUS * ratio {
                 self.try_fewer(at, self.now, mean.rate, from, false);
+            } else if self.now == self.max && !are_held_back(from, before, round_trip) {
+                // It was not loss that led here, and the rate may have grown by itself meanwhile.
+                self.try_fewer(at, self.now, mean.rate, 0, false);
             } else {
                 self.climb(at, mean.rate, round_trip);
             }

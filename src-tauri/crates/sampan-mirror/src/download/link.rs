@@ -135,6 +135,11 @@ impl Link {
         state.rate = Some(state.rate.map_or(rate, |before| before / 4 * 3 + rate / 4));
     }
 
+    /// What one connection usually brings, in bytes per second.
+    pub(super) fn rate(&self) -> Option<u64> {
+        self.state().rate
+    }
+
     /// What is known of it for a download that holds `held` connections.
     pub(super) fn known(&self, held: usize) -> Known {
         let members = self.slots.members().max(1);
