@@ -40,6 +40,8 @@ const FAR: Duration = Duration::from_millis(60);
 /// A connection with fewer bytes in flight is held back by loss, or shares a narrow link; which of them, one big step tells.
 /// Small ones would compare connections that are new with others that are not, and new ones bring more at first.
 const SMALL_WINDOW: f64 = 56.0 * 1024.0;
+/// A connection that brings fewer bytes per second is slow, wherever it leads to.
+const SLOW_EACH: f64 = 400.0 * 1024.0;
 const BIG_STEP: f64 = 4.0;
 const STEP: f64 = 2.0;
 /// More connections are kept if they bring at least this part of what as many more should bring.
@@ -89,6 +91,8 @@ pub(crate) struct Level {
     hold: Duration,
     refused_at: Option<Instant>,
     refused_until: Option<Instant>,
+    /// Whether the last round trip was a long one.
+    far: bool,
 }
 
 /// What is being found out. Rates are in bytes per second.
@@ -162,6 +166,7 @@ impl Level {
             hold: HOLD,
             refused_at: None,
             refused_until: None,
+            far: false,
         }
     }
 
@@ -189,6 +194,7 @@ impl Level {
 
     /// What was seen by `at`. Changes [`Level::now`] at the end of a measurement.
     pub(crate) fn observe(&mut self, at: Instant, sample: Sample) {
+        self.far = sample.round_trip.unwrap_or(ROUND_TRIP_UNKNOWN) >= FAR;
         if let Phase::Down(down) = self.phase
             && sample.in_use > self.now
         {
@@ -238,7 +244,7 @@ impl Level {
                 self.now = in_use.min(self.max);
                 self.climb(at, rate, round_trip);
             }
-            Phase::Base => self.climb(at, rate, round_trip),
+            Phase::Base => self.begin(at, rate, round_trip),
             Phase::Up { from, rate: before, mean } => {
                 self.judge_more(at, from, before, mean.with(rate, 0.5), round_trip);
             }
@@ -327,6 +333,19 @@ impl Level {
         }
     }
 
+    /// The first look: this level brings `rate`. Connections that are slow, each of them, ask for more of them. Fast ones fill the
+    /// link, or nearly: on a far one fewer may do as well, and lose fewer packets; on a near one, where a few more or fewer
+    /// cost nothing but the search, they are kept.
+    fn begin(&mut self, at: Instant, rate: f64, round_trip: Duration) {
+        if self.is_held_back(rate, round_trip) || rate / number(self.now) < SLOW_EACH {
+            self.climb(at, rate, round_trip);
+        } else if round_trip >= FAR {
+            self.try_fewer(at, self.now, rate, 0, false);
+        } else {
+            self.keep(at, self.now, rate, false);
+        }
+    }
+
     /// This level brings `rate`: tries more, if there may be more.
     fn climb(&mut self, at: Instant, rate: f64, round_trip: Duration) {
         if self.now == self.max {
@@ -355,6 +374,9 @@ impl Level {
     /// `from` connections are known to bring `rate`: tries fewer, if there can be fewer than that and more than `floor`.
     fn try_fewer(&mut self, at: Instant, from: usize, rate: f64, floor: usize, throttled: bool) {
         let fewer = if from <= FEW { from - 1 } else { from / 2 };
+        // On a far link each question costs a round trip in which its connection brings nothing: a few fill that for each
+        // other. Under a person's limit nothing is lost.
+        let floor = if self.far && !throttled { floor.max(FEW - 1) } else { floor };
         if fewer <= floor {
             self.keep(at, from, rate, throttled);
         } else {
