@@ -14,7 +14,12 @@ mod epoch;
 /// Whether each of so many connections, which bring `rate` together, carries so little that loss or a narrow link must hold
 /// it back.
 fn are_held_back(connections: usize, rate: f64, round_trip: Duration) -> bool {
-    round_trip >= FAR && rate / number(connections) * round_trip.as_secs_f64() < SMALL_WINDOW
+    round_trip >= FAR && window(connections, rate, round_trip) < SMALL_WINDOW
+}
+
+/// The bytes that each of so many connections has in flight.
+fn window(connections: usize, rate: f64, round_trip: Duration) -> f64 {
+    rate / number(connections) * round_trip.as_secs_f64()
 }
 
 #[cfg(test)]
@@ -39,7 +44,9 @@ const SAMPLES_APART_AT_MOST: Duration = Duration::from_secs(2);
 const FAR: Duration = Duration::from_millis(60);
 /// A connection with fewer bytes in flight is held back by loss, or shares a narrow link; which of them, one big step tells.
 /// Small ones would compare connections that are new with others that are not, and new ones bring more at first.
-const SMALL_WINDOW: f64 = 56.0 * 1024.0;
+const SMALL_WINDOW: f64 = 128.0 * 1024.0;
+/// With fewer still there is no need to wait until it has stopped growing.
+const TINY_WINDOW: f64 = 56.0 * 1024.0;
 /// A connection that brings fewer bytes per second is slow, wherever it leads to.
 const SLOW_EACH: f64 = 400.0 * 1024.0;
 const BIG_STEP: f64 = 4.0;
@@ -224,7 +231,8 @@ impl Level {
             let new = !std::mem::replace(&mut self.grown, true);
             // New connections with large windows may still grow: what more of them add is known only against what these
             // bring once they do not.
-            let still_growing = new && !self.is_held_back(measured.rate, round_trip);
+            let tiny = round_trip >= FAR && window(self.now, measured.rate, round_trip) < TINY_WINDOW;
+            let still_growing = new && !tiny;
             if !(still_growing && matches!(self.phase, Phase::Base)) {
                 self.judge(at, &measured, round_trip);
             }
