@@ -1,22 +1,19 @@
 //! A blob's open file: read at any place by any number of readers.
 
-use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sampan_oci::{Digest, Hasher};
 
 use crate::error::{StoreError, blocking};
+use crate::verified::{FileId, Verified};
 
 /// How much is hashed at once.
 const CHUNK_BYTES: usize = 256 * 1024;
-
-/// Published blobs whose hashing is remembered; beyond it all are forgotten, which costs hashing again.
-const VERIFIED_MAX: usize = 65_536;
 
 /// A blob's file, open for reading. Cheap to clone. Stays readable when the blob is published, replaced or removed.
 #[derive(Clone, Debug)]
@@ -47,6 +44,12 @@ impl BlobFile {
 
     pub(crate) fn file(&self) -> &File {
         &self.0.file
+    }
+
+    /// The open file, for whoever can hand its bytes on without reading them; `None`: the bytes are not in a file of this
+    /// machine.
+    pub fn as_file(&self) -> Option<&File> {
+        Some(&self.0.file)
     }
 
     /// The blob's size in bytes: the file's when it was opened, or what a running download was announced to have.
@@ -121,55 +124,6 @@ fn hash(file: &File, mut hasher: Hasher) -> io::Result<(Digest, u64)> {
         }
         hasher.update(&buffer[..filled]);
         size += filled as u64;
-    }
-}
-
-/// Which files were hashed whole and found right since this process started.
-#[derive(Debug, Default)]
-pub(crate) struct Verified(Mutex<HashMap<Digest, FileId>>);
-
-impl Verified {
-    fn contains(&self, digest: &Digest, id: &FileId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(id)
-    }
-
-    fn insert(&self, digest: Digest, id: FileId) {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if files.len() >= VERIFIED_MAX {
-            files.clear();
-        }
-        files.insert(digest, id);
-    }
-
-    pub(crate) fn remove(&self, digest: &Digest) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
-    }
-}
-
-/// Tells a file from its replacements and from its own past.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileId {
-    size: u64,
-    identity: [u64; 2],
-    modified: [i64; 2],
-}
-
-impl FileId {
-    #[cfg(unix)]
-    fn of(metadata: &Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        Self {
-            size: metadata.len(),
-            identity: [metadata.dev(), metadata.ino()],
-            modified: [metadata.mtime(), metadata.mtime_nsec()],
-        }
-    }
-
-    #[cfg(windows)]
-    fn of(metadata: &Metadata) -> Self {
-        use std::os::windows::fs::MetadataExt;
-        let written = i64::try_from(metadata.last_write_time()).unwrap_or(i64::MAX);
-        Self { size: metadata.len(), identity: [metadata.creation_time(), 0], modified: [written, 0] }
     }
 }
 

@@ -2,23 +2,22 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use sampan_oci::{Clock, Digest, ImageName, MANIFEST_BYTES_MAX, Manifest, MediaType, Millis, Platform, Tag};
 
-use crate::blob::{BlobFile, Verified, read_full_at};
-use crate::catalog::{Catalog, Entry, ImageEntry};
-use crate::clear::{self, Cleared, Removal, Selection};
+use crate::blob::{BlobFile, read_full_at};
 use crate::error::{OpenError, StoreError, blocking};
 use crate::index::{self, Change, Index};
 use crate::layout::{Claim, Layout};
 use crate::leftover;
 use crate::partial::Partial;
-use crate::room::{Room, Running};
+use crate::room::Running;
 use crate::session::Partials;
 use crate::stage::Stage;
 use crate::usage::Usage;
+use crate::verified::Verified;
 
 /// How to open a [`Store`].
 #[derive(Clone, Debug)]
@@ -54,14 +53,14 @@ pub struct Link {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) free_space_floor_bytes: u64,
     pub(crate) verified: Arc<Verified>,
     pub(crate) running: Arc<Running>,
     pub(crate) partials: Partials,
     /// Platforms read from image configurations; at most one for each image held.
-    platforms: Mutex<HashMap<Digest, Option<Platform>>>,
+    pub(crate) platforms: Mutex<HashMap<Digest, Option<Platform>>>,
     pub(crate) index: Index,
     /// Last, so that the lock outlives the index's files.
     pub(crate) layout: Layout,
@@ -98,7 +97,7 @@ impl Store {
         &self.0.dir
     }
 
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Inner>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -325,69 +324,9 @@ impl Store {
         })
         .await
     }
-
-    /// Everything held, as images: each tag, and each manifest no tag or index of its image leads to. Only blobs really
-    /// held count.
-    /// # Errors
-    /// [`StoreError::Index`].
-    pub async fn images(&self) -> Result<Vec<ImageEntry>, StoreError> {
-        self.run(|inner| {
-            inner.write_touched();
-            let (_, entries) = inner.entries()?;
-            Ok(entries.into_iter().map(|entry| entry.shown).collect())
-        })
-        .await
-    }
-
-    /// What [`clear`](Self::clear) would remove now. Changes nothing.
-    /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Index`].
-    pub async fn plan_clear(&self, selection: &Selection) -> Result<Cleared, StoreError> {
-        let selection = selection.clone();
-        self.run(move |inner| {
-            inner.write_touched();
-            let (removal, mut cleared) = inner.plan_clear(&selection)?;
-            if removal.partials {
-                cleared.freed_bytes += inner.partials.idle_bytes();
-            }
-            Ok(cleared)
-        })
-        .await
-    }
-
-    /// Removes what is selected: tags, proofs, and the blobs no remaining image is made of; with everything, also partial
-    /// downloads that nobody has open. Only files the store made go; running downloads and open readers go on.
-    /// # Errors
-    /// [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: part of it may be gone, and the index says so.
-    pub async fn clear(&self, selection: &Selection) -> Result<Cleared, StoreError> {
-        let selection = selection.clone();
-        self.run(move |inner| inner.clear(&selection)).await
-    }
 }
 
 impl Inner {
-    pub(crate) fn free_bytes(&self) -> Option<u64> {
-        fs4::available_space(&self.dir).ok()
-    }
-
-    /// Sets room aside for `size` bytes. Idle partial downloads make way for them, oldest first, where that is enough.
-    pub(crate) fn reserve(&self, size: u64) -> Result<Room, StoreError> {
-        let floor = self.free_space_floor_bytes;
-        loop {
-            let free = self.free_bytes();
-            let room = self.running.reserve(size, free, floor);
-            if room.is_ok() {
-                return room;
-            }
-            // What would not fit even without them is no reason to lose them.
-            let without_idle = free.map(|free| free.saturating_add(self.partials.idle_bytes()));
-            drop(self.running.reserve(size, without_idle, floor)?);
-            if !self.partials.remove_oldest_idle(&self.layout.partial)? {
-                return room;
-            }
-        }
-    }
-
     fn open_blob(&self, digest: Digest) -> Result<Option<BlobFile>, StoreError> {
         // A file that may not be read is damage of the disk's kind, not "read-only".
         let file = self.layout.open_blob(&digest).map_err(StoreError::Io)?;
@@ -396,7 +335,7 @@ impl Inner {
     }
 
     /// A blob of a manifest's size, hashed. `None`: missing, damaged or too large.
-    fn small_blob(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+    pub(crate) fn small_blob(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         let Some(blob) = self.open_blob(*digest)? else { return Ok(None) };
         let Some(size) = usize::try_from(blob.size()).ok().filter(|size| *size <= MANIFEST_BYTES_MAX) else {
             return Ok(None);
@@ -424,89 +363,6 @@ impl Inner {
         });
         if let Err(error) = done {
             tracing::error!(%digest, %error, "a blob that could not be recorded could not be removed; the next start counts it");
-        }
-    }
-
-    /// Listing and clearing go on without the last uses where they cannot be written.
-    fn write_touched(&self) {
-        if let Err(error) = self.index.write_touched() {
-            tracing::warn!(%error, "last uses could not be written");
-        }
-    }
-
-    fn entries(&self) -> Result<(Catalog, Vec<Entry>), StoreError> {
-        let catalog = self.index.report(|connection| index::catalog(connection))?;
-        let entries = catalog.entries(|digest| self.platform(digest));
-        Ok((catalog, entries))
-    }
-
-    /// The platform that a held image configuration names (image-spec, config.md). Read once, then remembered.
-    fn platform(&self, configuration: &Digest) -> Option<Platform> {
-        let known = |platforms: &Mutex<HashMap<_, _>>| {
-            let platforms = platforms.lock().unwrap_or_else(PoisonError::into_inner);
-            platforms.get(configuration).cloned()
-        };
-        if let Some(platform) = known(&self.platforms) {
-            return platform;
-        }
-        // Unreadable now may be readable after a refetch: only what the right bytes say is remembered.
-        let bytes = self.small_blob(configuration).ok().flatten()?;
-        let platform: Option<Platform> = serde_json::from_slice(&bytes).ok();
-        let platform = platform.filter(|p| !p.os.is_empty() && !p.architecture.is_empty());
-        let mut platforms = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
-        platforms.insert(*configuration, platform.clone());
-        platform
-    }
-
-    /// What goes, and its numbers by the files as they are now; without partial downloads.
-    fn plan_clear(&self, selection: &Selection) -> Result<(Removal, Cleared), StoreError> {
-        let (catalog, entries) = self.entries()?;
-        let removal = clear::plan(&catalog, entries, selection);
-        let mut cleared = Cleared { images: removal.entries.clone(), ..Cleared::default() };
-        for digest in &removal.blobs {
-            if let Some(size) = self.layout.blob_size(digest).map_err(StoreError::Io)? {
-                cleared.blobs += 1;
-                cleared.freed_bytes += size;
-            }
-        }
-        Ok((removal, cleared))
-    }
-
-    fn clear(&self, selection: &Selection) -> Result<Cleared, StoreError> {
-        // Before the writer lock is taken for the rest: `change` does not nest.
-        self.write_touched();
-        let mut failed = None;
-        let cleared = self.index.change(|change| {
-            // Planned under the writer lock: nothing can be published between the plan and the deed.
-            let (removal, mut cleared) = self.plan_clear(selection)?;
-            // Files first: after a crash the next start finds rows without files, and drops them. The other way round
-            // it would find files that nothing leads to.
-            for digest in &removal.blobs {
-                match self.layout.remove_blob(digest) {
-                    Ok(_) => {
-                        self.verified.remove(digest);
-                        change.forget_blob(digest)?;
-                    }
-                    Err(error) => failed = Some(error),
-                }
-            }
-            if removal.partials {
-                match self.partials.remove_idle(&self.layout.partial) {
-                    Ok(bytes) => cleared.freed_bytes += bytes,
-                    Err(error) => failed = Some(error),
-                }
-            }
-            if failed.is_none() {
-                change.forget(&removal)?;
-            }
-            Ok(cleared)
-        })?;
-        let mut platforms = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
-        platforms.retain(|digest, _| matches!(self.layout.blob_size(digest), Ok(Some(_))));
-        drop(platforms);
-        match failed {
-            None => Ok(cleared),
-            Some(error) => Err(error.into()),
         }
     }
 }
