@@ -17,6 +17,8 @@
 //! | [`Desktop`] | a display, a session bus and a panel, for the app's tray and window |
 //! | [`Browser`] | the app's window, driven through WebKitWebDriver |
 //! | [`Process`] | any other program |
+//! | [`kill`] | the rig that kills `sampan serve` and looks at what is left |
+//! | [`Torture`] | how long such a test runs, and its choices |
 
 #![cfg(unix)]
 #![expect(clippy::missing_panics_doc, reason = "a harness: whatever fails in it fails the test")]
@@ -27,11 +29,13 @@ pub mod desktop;
 pub mod disk;
 mod dockerd;
 mod image;
+pub mod kill;
 mod port;
 mod process;
 mod registry;
 mod relay;
 mod sampan;
+pub mod torture;
 pub mod tray;
 mod turn;
 
@@ -44,4 +48,5 @@ pub use process::{Process, finish, scratch};
 pub use registry::Registry;
 pub use relay::Relay;
 pub use sampan::{Sampan, SampanOptions};
+pub use torture::Torture;
 pub use turn::{Turn, turn};

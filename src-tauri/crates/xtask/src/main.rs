@@ -13,6 +13,7 @@ mod stamp;
 mod system;
 mod test;
 mod tools;
+mod torture;
 
 #[cfg(target_os = "linux")]
 mod bench;
@@ -33,6 +34,8 @@ enum Task {
     Test(test::Options),
     /// Looks for known vulnerabilities in the dependencies (fetches the RustSec database).
     Audit,
+    /// Breaks things at random moments, and looks at what is left (Linux).
+    Torture(torture::Options),
     /// Measures; prints a table.
     #[command(subcommand)]
     Bench(Bench),
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&environment, &options),
         Task::Test(options) => test::run(&environment, &options),
         Task::Audit => test::audit(&environment),
+        Task::Torture(options) => torture::run(&environment, &options),
         Task::Bench(what) => bench(&environment, &what),
     };
     match result {

@@ -1,0 +1,167 @@
+//! What lies on the disk, looked at without Sampan: the files, and what their names and ledgers say of them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use sampan_oci::Digest;
+
+use super::ledger::Said;
+use super::world::World;
+use super::{Broken, broken};
+
+/// Files and folders that Sampan makes in its cache folder.
+const OURS: [&str; 9] = [
+    "blobs",
+    "partial",
+    "quarantine",
+    "lock",
+    "oci-layout",
+    "oci-layout.new",
+    "sampan.db",
+    "sampan.db-wal",
+    "sampan.db-shm",
+];
+
+/// Whether Sampan has been started since the kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Killed,
+    Started,
+}
+
+/// What a cache folder holds.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    /// Every published file's size in bytes.
+    pub(super) blobs: BTreeMap<Digest, u64>,
+    /// What of each partial download is claimed; it has both files.
+    pub(super) partials: BTreeMap<Digest, u64>,
+}
+
+impl Tree {
+    /// The sum of the sizes of all published files.
+    pub(super) fn blob_bytes(&self) -> u64 {
+        self.blobs.values().sum()
+    }
+
+    /// The sum of all claims.
+    pub(super) fn partial_bytes(&self) -> u64 {
+        self.partials.values().sum()
+    }
+}
+
+/// Reads the whole folder: every published file is what its name says, every claim is true, nothing else is there.
+pub(super) fn look(cache: &Path, world: &World, when: When) -> Result<Tree, Broken> {
+    let mut tree = Tree::default();
+    for (name, _) in files(cache)? {
+        if !OURS.contains(&name.as_str()) || (when == When::Started && name == "oci-layout.new") {
+            // A damaged index that was set aside is one of these: no kill may damage it.
+            return broken("only what Sampan makes is in its folder", name);
+        }
+    }
+    if let Some((name, _)) = files(&cache.join("quarantine"))?.first() {
+        return broken("no kill damages a blob", format!("quarantine/{name}"));
+    }
+    for algorithm in ["sha256", "sha512"] {
+        let folder = cache.join("blobs").join(algorithm);
+        for (name, path) in files(&folder)? {
+            let shown = format!("blobs/{algorithm}/{name}");
+            let Ok(digest) = format!("{algorithm}:{name}").parse::<Digest>() else {
+                return broken("files under blobs/ are named like digests", shown);
+            };
+            let bytes = read(&path)?;
+            if !digest.names(&bytes) {
+                return broken(
+                    "a published file is what its name says",
+                    format!("{shown}, {} bytes", bytes.len()),
+                );
+            }
+            tree.blobs.insert(digest, bytes.len() as u64);
+        }
+    }
+    partials(&cache.join("partial"), world, when, &mut tree)?;
+    Ok(tree)
+}
+
+fn partials(folder: &Path, world: &World, when: When, tree: &mut Tree) -> Result<(), Broken> {
+    let found: BTreeMap<_, _> = files(folder)?.into_iter().collect();
+    for (name, path) in &found {
+        let shown = || format!("partial/{name}");
+        let parsed = name
+            .split_once('.')
+            .and_then(|(stem, kind)| Some((stem, stem.replacen('-', ":", 1).parse::<Digest>().ok()?, kind)));
+        let Some((stem, digest, kind)) = parsed else {
+            return broken("files under partial/ are named like those of downloads", shown());
+        };
+        let other = |kind: &str| found.get(&format!("{stem}.{kind}"));
+        match kind {
+            "ledger" => {
+                let said = match Said::read(&read(path)?) {
+                    Ok(said) => said,
+                    Err(why) => {
+                        return broken("a ledger is whole but for its end", format!("{}: {why}", shown()));
+                    }
+                };
+                let data = other("data").map(|data| read(data)).transpose()?;
+                if when == When::Started
+                    && (data.is_none() || said.as_ref().is_none_or(|said| said.bytes() == 0))
+                {
+                    return broken("what cannot be gone on with is swept at start", shown());
+                }
+                let (Some(said), Some(data)) = (said, data) else { continue };
+                if let Some(lie) =
+                    said.lie(&data).or_else(|| differs(&said, &data, world.content.get(&digest)?))
+                {
+                    return broken("every claim of a ledger is true", format!("{}: {lie}", shown()));
+                }
+                if said.bytes() > 0 {
+                    tree.partials.insert(digest, said.bytes());
+                }
+            }
+            "data" => {
+                if when == When::Started && other("ledger").is_none() {
+                    return broken("what cannot be gone on with is swept at start", shown());
+                }
+            }
+            _ => {
+                let staged =
+                    kind == "ledger-new" || (kind.len() == 16 && kind.bytes().all(|b| b.is_ascii_hexdigit()));
+                if !staged || when == When::Started {
+                    return broken("nothing unfinished of an earlier run is left after a start", shown());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where what is claimed is not what the blob has there, in words. A checksum of wrong bytes is true of them.
+fn differs(said: &Said, data: &[u8], blob: &[u8]) -> Option<String> {
+    if said.size != blob.len() as u64 {
+        return Some(format!("it is of {} bytes, the blob of {}", said.size, blob.len()));
+    }
+    said.claims.iter().find_map(|&(start, end, _)| {
+        let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
+        (data.get(range.clone()) != blob.get(range))
+            .then(|| format!("{start}..{end} are not the blob's bytes"))
+    })
+}
+
+fn files(folder: &Path) -> Result<Vec<(String, std::path::PathBuf)>, Broken> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return broken("the cache can be read", format!("{}: {error}", folder.display())),
+    };
+    let entry = |entry: io::Result<std::fs::DirEntry>| {
+        let entry = entry.expect("a folder nobody writes to can be read");
+        (entry.file_name().to_string_lossy().into_owned(), entry.path())
+    };
+    Ok(entries.map(entry).collect())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Broken> {
+    std::fs::read(path)
+        .or_else(|error| broken("the cache can be read", format!("{}: {error}", path.display())))
+}

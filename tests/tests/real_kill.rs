@@ -1,0 +1,19 @@
+//! Sampan is killed at any moment, and nothing that it had given is lost or wrong (SECURITY.md 5.3, R61, R69).
+
+#![cfg(target_os = "linux")]
+
+use sampan_tests::{Torture, kill, turn};
+
+/// Kills in the ordinary run; `cargo xtask torture kill` asks for more.
+const POINTS: u32 = 50;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn real_kills_at_any_moment_leave_nothing_wrong_and_lose_nothing_that_was_given() {
+    let Some(_turn) = turn(&[]) else { return };
+    let asked = Torture::asked(POINTS);
+    let figures = kill::kills(asked).await;
+    eprintln!("{figures}");
+    assert_eq!(figures.kills.iter().sum::<u32>(), asked.points);
+    assert!(figures.promises > u64::from(asked.points), "the kills met work: {figures}");
+    assert!(figures.resumed > 0, "and downloads that could be gone on with: {figures}");
+}
