@@ -56,6 +56,12 @@ enum Bench {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
+    /// Hits at the speed of the machine: Sampan beside docker-registry and nginx, everything warm (Linux).
+    #[cfg(target_os = "linux")]
+    Hits(bench::hits::Options),
+    /// A big cache: start-up, eviction under load, and making the index anew (Linux).
+    #[cfg(target_os = "linux")]
+    Cache(bench::cache::Options),
     /// Sampan beside docker, docker-registry and aria2c over a simulated slow, lossy link (root, Linux).
     #[cfg(target_os = "linux")]
     Link(Box<bench::link::Options>),
@@ -88,6 +94,8 @@ fn bench(environment: &Environment, what: &Bench) -> anyhow::Result<()> {
     match what {
         Bench::Pull { reps } => bench::pull::run(environment, *reps),
         Bench::Idle { seconds } => bench::idle::run(environment, std::time::Duration::from_secs(*seconds)),
+        Bench::Hits(options) => bench::hits::run(environment, options),
+        Bench::Cache(options) => bench::cache::run(environment, options),
         Bench::Link(options) => bench::link::run(environment, options),
     }
 }

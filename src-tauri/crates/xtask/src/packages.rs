@@ -117,6 +117,42 @@ pub(crate) const LINK: &[Need] = &[
     },
 ];
 
+/// What is measured beside Sampan in `cargo xtask bench hits`, and what measures.
+pub(crate) const HITS: &[Need] = &[
+    DOCKER_REGISTRY,
+    SKOPEO,
+    NGINX,
+    Need {
+        name: "wrk",
+        why: "asks for a manifest as often as a server can answer",
+        probe: Probe::Program(&["wrk"]),
+        apt: &["wrk"],
+        dnf: &["wrk"],
+        pacman: &["wrk"],
+    },
+];
+
+/// What the cache of `cargo xtask bench cache` is filled from.
+pub(crate) const CACHE: &[Need] = &[NGINX];
+
+const NGINX: Need = Need {
+    name: "nginx",
+    why: "serves files as fast as they can be (its package starts one on port 80 too)",
+    probe: Probe::Program(&["nginx"]),
+    apt: &["nginx-light"],
+    dnf: &["nginx"],
+    pacman: &["nginx"],
+};
+
+const SKOPEO: Need = Need {
+    name: "skopeo",
+    why: "a second client, and what fills the registry",
+    probe: Probe::Program(&["skopeo"]),
+    apt: &["skopeo"],
+    dnf: &["skopeo"],
+    pacman: &["skopeo"],
+};
+
 const DOCKERD: Need = Need {
     name: "dockerd",
     why: "a real Docker to pull with (its package starts a system-wide Docker too; tests use one of their own)",
@@ -172,14 +208,7 @@ pub(crate) const TESTS: &[Need] = &[
     },
     DOCKERD,
     DOCKER_REGISTRY,
-    Need {
-        name: "skopeo",
-        why: "a second client, and what fills the registry",
-        probe: Probe::Program(&["skopeo"]),
-        apt: &["skopeo"],
-        dnf: &["skopeo"],
-        pacman: &["skopeo"],
-    },
+    SKOPEO,
     Need {
         name: "podman",
         why: "a third client",
@@ -303,7 +332,7 @@ mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = &'static Need> {
-        [ENGINE, DESKTOP_BUILD, DESKTOP_RUN, TESTS, CONTAINERS, LINK].into_iter().flatten()
+        [ENGINE, DESKTOP_BUILD, DESKTOP_RUN, TESTS, CONTAINERS, LINK, HITS, CACHE].into_iter().flatten()
     }
 
     #[test]

@@ -7,6 +7,8 @@ use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+/// The media type of the manifests written here.
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Compressed sizes, more or less: one big layer, some middling, a small one, like images people pull.
 const LAYERS_MB: [usize; 6] = [36, 28, 20, 12, 8, 4];
 /// Files in a layer are this big.
@@ -77,7 +79,7 @@ pub(crate) fn finish(folder: &Path, layers: &[Value], contents: &[String]) -> Re
     });
     let config = put(&blobs, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes())?;
     let blob_bytes = layers.iter().chain([&config]).filter_map(|blob| blob.get("size")?.as_u64()).sum();
-    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let media_type = MANIFEST_TYPE;
     let manifest = json!({ "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers });
     let mut entry = put(&blobs, media_type, manifest.to_string().as_bytes())?;
     if let Some(entry) = entry.as_object_mut() {

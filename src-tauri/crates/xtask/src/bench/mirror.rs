@@ -1,13 +1,39 @@
 //! A mirror under test, Sampan or docker-registry: started, stopped, killed, emptied, always on the same port.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 
-use crate::bench::{
-    process::{Running, answers, free_port},
-    registry::Registry,
+use crate::{
+    bench::{
+        process::{Running, answers, free_port},
+        registry::Registry,
+    },
+    environment::Environment,
+    shell,
 };
+
+/// The `sampan` to measure: the one given, or one built from here, release.
+///
+/// # Errors
+/// There is none, or it does not build.
+pub(crate) fn sampan(environment: &Environment, given: Option<&Path>) -> Result<PathBuf> {
+    let program = if let Some(program) = given {
+        std::path::absolute(program)?
+    } else {
+        shell::run(&mut shell::cargo(
+            environment,
+            ["build", "--release", "--locked", "--package", "sampan-cli"],
+        ))?;
+        environment.built("release", "sampan")
+    };
+    if program.is_file() { Ok(program) } else { bail!("there is no {}", program.display()) }
+}
 
 /// Which mirror.
 #[derive(Clone, Debug)]
@@ -41,7 +67,7 @@ pub(crate) struct Mirror {
 enum State {
     Stopped,
     Sampan(Running),
-    DockerRegistry { _process: Registry },
+    DockerRegistry(Registry),
 }
 
 impl Mirror {
@@ -64,7 +90,16 @@ impl Mirror {
     pub(crate) fn sampan_pid(&self) -> Option<u32> {
         match &self.state {
             State::Sampan(process) => Some(process.pid()),
-            State::Stopped | State::DockerRegistry { .. } => None,
+            State::Stopped | State::DockerRegistry(_) => None,
+        }
+    }
+
+    /// Its process, if it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        match &self.state {
+            State::Sampan(process) => Some(process.pid()),
+            State::DockerRegistry(registry) => Some(registry.pid()),
+            State::Stopped => None,
         }
     }
 
@@ -83,31 +118,52 @@ impl Mirror {
     /// Starts it with what its folders hold, and waits until it answers.
     pub(crate) fn start(&mut self) -> Result<()> {
         self.state = match &self.kind {
-            Kind::DockerRegistry => State::DockerRegistry {
-                _process: Registry::start(&self.folder, "cache", self.port, Some(&self.upstream))?,
-            },
+            Kind::DockerRegistry => State::DockerRegistry(Registry::start(
+                &self.folder,
+                "cache",
+                self.port,
+                Some(&self.upstream),
+            )?),
             Kind::Sampan { program, arguments } => {
                 let log = self.folder.join("sampan.log");
-                let mut command = Command::new(program);
-                command
-                    .arg("serve")
-                    .args(["--listen", &format!("127.0.0.1:{}", self.port)])
-                    .args(["--upstream", &format!("docker.io={}", self.upstream)])
-                    .arg("--cache-dir")
-                    .arg(self.folder.join("cache"))
-                    .arg("--state-dir")
-                    .arg(self.folder.join("state"))
-                    .args(arguments);
-                // Its settings are those above, not those of whoever measures.
-                for name in ["HOME", "XDG_CONFIG_HOME"] {
-                    command.env(name, &self.folder);
-                }
-                let mut process = Running::start(&mut command, &log)?;
+                let mut process = Running::start(&mut self.serve(program, arguments), &log)?;
                 process.ready("sampan", &log, Duration::from_secs(20), || answers(self.port))?;
                 State::Sampan(process)
             }
         };
         Ok(())
+    }
+
+    /// Starts a Sampan as [`start`](Self::start) does; how long until it said that it is ready.
+    ///
+    /// # Errors
+    /// It is not a Sampan, or ends before it is ready.
+    pub(crate) fn start_timed(&mut self) -> Result<Duration> {
+        let Kind::Sampan { program, arguments } = &self.kind else {
+            bail!("only Sampan says when it is ready");
+        };
+        let log = self.folder.join("sampan.log");
+        let (process, took) = Running::start_until_line(&mut self.serve(program, arguments), &log)?;
+        self.state = State::Sampan(process);
+        Ok(took)
+    }
+
+    fn serve(&self, program: &Path, arguments: &[String]) -> Command {
+        let mut command = Command::new(program);
+        command
+            .arg("serve")
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--upstream", &format!("docker.io={}", self.upstream)])
+            .arg("--cache-dir")
+            .arg(self.folder.join("cache"))
+            .arg("--state-dir")
+            .arg(self.folder.join("state"))
+            .args(arguments);
+        // Its settings are those above, not those of whoever measures.
+        for name in ["HOME", "XDG_CONFIG_HOME"] {
+            command.env(name, &self.folder);
+        }
+        command
     }
 
     /// Ends it as a person would.
@@ -122,7 +178,7 @@ impl Mirror {
     pub(crate) fn kill(&mut self) -> Result<()> {
         match &mut self.state {
             State::Sampan(process) => process.kill(),
-            State::Stopped | State::DockerRegistry { .. } => bail!("only a running Sampan is killed here"),
+            State::Stopped | State::DockerRegistry(_) => bail!("only a running Sampan is killed here"),
         }
         self.state = State::Stopped;
         Ok(())

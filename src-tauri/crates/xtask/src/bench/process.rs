@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -34,6 +34,32 @@ impl Running {
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
         Ok(Self { child })
+    }
+
+    /// Starts it, and waits for the first line it writes to standard output; how long that took, from before the start.
+    /// Standard error is appended to `log`.
+    ///
+    /// # Errors
+    /// It ends without a line.
+    pub(crate) fn start_until_line(command: &mut Command, log: &Path) -> Result<(Self, Duration)> {
+        let file = fs::File::options().create(true).append(true).open(log)?;
+        let begun = Instant::now();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
+        let mut running = Self { child };
+        let mut line = String::new();
+        if let Some(output) = running.child.stdout.as_mut() {
+            BufReader::new(output).read_line(&mut line)?;
+        }
+        let took = begun.elapsed();
+        if line.is_empty() {
+            bail!("{} has ended:\n{}", command.get_program().to_string_lossy(), tail(log));
+        }
+        Ok((running, took))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -181,8 +207,22 @@ pub(crate) fn pss_bytes(pids: &[u32]) -> u64 {
 
 /// The most memory this process ever had resident (VmHWM), in bytes.
 pub(crate) fn peak_rss_bytes(pid: u32) -> Option<u64> {
+    status_bytes(pid, "VmHWM:")
+}
+
+/// The memory this process has resident now (VmRSS), in bytes.
+pub(crate) fn rss_bytes(pid: u32) -> Option<u64> {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// Has [`peak_rss_bytes`] begin anew from what is resident now (proc(5), clear_refs).
+pub(crate) fn forget_peak_rss(pid: u32) -> Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").context("the kernel does not forget peaks of memory")
+}
+
+fn status_bytes(pid: u32, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
@@ -227,6 +267,20 @@ mod tests {
     }
 
     #[test]
+    fn a_start_lasts_until_the_first_line() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new("sh");
+        let (mut child, took) = Running::start_until_line(
+            command.args(["-c", "sleep 0.2; echo ready; exec sleep 60"]),
+            log.path(),
+        )
+        .unwrap();
+        assert!(took >= Duration::from_millis(200), "the line comes late: {took:?}");
+        assert!(child.is_alive(), "it goes on after its line");
+        assert!(Running::start_until_line(&mut Command::new("true"), log.path()).is_err(), "no line");
+    }
+
+    #[test]
     fn a_child_belongs_to_the_tree_until_it_is_stopped() {
         let log = tempfile::NamedTempFile::new().unwrap();
         let mut child = Running::start(Command::new("sleep").arg("60"), log.path()).unwrap();
@@ -235,6 +289,7 @@ mod tests {
         assert!(exists(pid));
         assert!(pss_bytes(&[pid]) > 0, "a process takes memory");
         assert!(peak_rss_bytes(pid) > Some(0), "and took some before");
+        assert!(rss_bytes(pid) <= peak_rss_bytes(pid), "a peak is the most there was");
         child.stop();
         assert!(!exists(pid), "ended and collected");
     }

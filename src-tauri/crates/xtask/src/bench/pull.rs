@@ -172,7 +172,7 @@ impl Side {
 }
 
 /// Waits until loopback has been quiet for two seconds: docker-registry goes on fetching after the pull.
-fn settle() {
+pub(crate) fn settle() {
     let received = || {
         let text = fs::read_to_string("/proc/net/dev").unwrap_or_default();
         let line = text.lines().find_map(|line| line.trim().strip_prefix("lo:"));

@@ -14,7 +14,7 @@ use crate::bench::process::{Running, answers};
 /// A running docker-registry. Ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    _process: Running,
+    process: Running,
     log: PathBuf,
 }
 
@@ -34,7 +34,11 @@ impl Registry {
         fs::write(&config, text)?;
         let mut process = Running::start(Command::new("docker-registry").arg("serve").arg(&config), &log)?;
         process.ready("docker-registry", &log, Duration::from_secs(20), || answers(port))?;
-        Ok(Self { _process: process, log })
+        Ok(Self { process, log })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Body bytes of blobs sent so far, by the access log, which has a line when a response has ended.

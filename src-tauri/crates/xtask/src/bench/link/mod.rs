@@ -14,7 +14,7 @@ mod many;
 mod memory;
 mod outage;
 mod pull;
-mod report;
+pub(super) mod report;
 mod simulator;
 
 use std::{
@@ -28,9 +28,10 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use self::{bed::Bed, images::Picture};
 use crate::{
+    bench::mirror,
     environment::Environment,
     packages::{CONTAINERS, ENGINE, LINK},
-    shell, system,
+    system,
 };
 
 /// What to measure, and over which link.
@@ -232,18 +233,7 @@ pub(crate) fn run(environment: &Environment, options: &Options) -> Result<()> {
         options.common.simulator.as_deref(),
         options.common.simulator_source.as_deref(),
     )?;
-    let sampan = if let Some(program) = &options.common.sampan {
-        std::path::absolute(program)?
-    } else {
-        shell::run(&mut shell::cargo(
-            environment,
-            ["build", "--release", "--locked", "--package", "sampan-cli"],
-        ))?;
-        environment.built("release", "sampan")
-    };
-    if !sampan.is_file() {
-        bail!("there is no {}", sampan.display());
-    }
+    let sampan = mirror::sampan(environment, options.common.sampan.as_deref())?;
     let images = environment.target.join("link-images");
     prepare(&options.case, &images)?;
     let profile = options.common.profile.as_deref().unwrap_or(options.case.profile());
