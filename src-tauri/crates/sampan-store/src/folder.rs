@@ -12,6 +12,15 @@ pub(crate) struct Folder {
     handle: rustix::fd::OwnedFd,
 }
 
+/// What a name in a folder stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// A regular file of this size in bytes.
+    File { size: u64 },
+    /// A link, a folder, a pipe: in a store, damage.
+    Other,
+}
+
 impl Folder {
     /// Where the folder is; for messages, for SQLite and for listing.
     pub(crate) fn path(&self) -> &Path {
@@ -42,20 +51,39 @@ impl Folder {
 
     /// Regular files of this folder as (name, size in bytes). Names that are not UTF-8 are not ours, and left out.
     pub(crate) fn files(&self) -> io::Result<Vec<(String, u64)>> {
-        let mut files = Vec::new();
+        Ok(self.entries()?.into_iter().filter_map(|(name, size)| Some((name, size?))).collect())
+    }
+
+    /// Everything in this folder, as (name, size in bytes); no size: it is something else than a regular file.
+    pub(crate) fn entries(&self) -> io::Result<Vec<(String, Option<u64>)>> {
+        let mut entries = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
             if let Ok(name) = entry.file_name().into_string() {
                 // This `metadata` does not follow links. A file may vanish between the listing and the look at it.
                 match entry.metadata() {
-                    Ok(metadata) if metadata.is_file() => files.push((name, metadata.len())),
-                    Ok(_) => {}
+                    Ok(metadata) => entries.push((name, metadata.is_file().then_some(metadata.len()))),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
             }
         }
-        Ok(files)
+        Ok(entries)
+    }
+
+    /// What has this name; a link is not followed. `None`: nothing.
+    pub(crate) fn entry(&self, name: &str) -> io::Result<Option<Entry>> {
+        match std::fs::symlink_metadata(self.path.join(name)) {
+            Ok(metadata) if metadata.is_file() => Ok(Some(Entry::File { size: metadata.len() })),
+            Ok(_) => Ok(Some(Entry::Other)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same folder, opened once more.
+    pub(crate) fn again(&self) -> io::Result<Self> {
+        self.child(".")
     }
 
     /// Removes an entry; `false` if it was not there. A link is removed, never its target.

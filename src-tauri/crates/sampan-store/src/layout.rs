@@ -102,9 +102,14 @@ impl Layout {
 
     /// Every regular file under `blobs/` whose name is a digest, with its size in bytes.
     pub(crate) fn blobs(&self) -> io::Result<Vec<(Digest, u64)>> {
+        Ok(self.blob_entries()?.into_iter().filter_map(|(digest, size)| Some((digest, size?))).collect())
+    }
+
+    /// Everything under `blobs/` whose name is a digest, with its size in bytes; no size: it is no regular file.
+    pub(crate) fn blob_entries(&self) -> io::Result<Vec<(Digest, Option<u64>)>> {
         let mut blobs = Vec::new();
         for (algorithm, folder) in [(Algorithm::Sha256, &self.sha256), (Algorithm::Sha512, &self.sha512)] {
-            let found = folder.files()?;
+            let found = folder.entries()?;
             blobs.extend(found.into_iter().filter_map(|(name, size)| {
                 let digest = format!("{}:{name}", algorithm.as_str()).parse().ok()?;
                 Some((digest, size))

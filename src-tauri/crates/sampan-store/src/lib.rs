@@ -1,10 +1,12 @@
 //! The blob store: bytes on disk, named by their digest, and an index of what they are.
 //!
-//! Owns the cache folder: `blobs/` (whole, hashed, immutable files), `partial/` (downloads, running or
-//! cut short), `sampan.db` (the
-//! index, made anew from the blobs when it is lost) and `lock` (one process per cache). Nothing else writes there.
-//! Never opens a socket, never reads a clock of its own, never parses a manifest (callers pass parsed ones), never
-//! gives a file its digest's name before its bytes were hashed, never removes a file it did not make.
+//! Owns the cache folder: `blobs/` (whole, hashed, immutable files), `partial/` (downloads, running or cut short),
+//! `quarantine/` (damaged blobs, for a while), `sampan.db` (the index, made anew from the blobs when it is lost) with
+//! `sampan.db.seal` (tells damage done to it while nobody ran), `index.json` (the same folder as an OCI image layout, from
+//! which a lost index has its tags back) and `lock` (one process per cache). Nothing else writes there.
+//! Never opens a socket, never reads a wall clock of its own, never gives a file its digest's name before its bytes were
+//! hashed, never removes a file it did not make. Parses a manifest in one place only, `rebuild`: callers pass parsed ones,
+//! but when the index is lost nobody is there who could, and what is read there was hashed first.
 //! Start reading at [`Store`], then [`Stage`] and [`Partial`] for how bytes get in and `clear` for how they get out.
 
 mod blob;
@@ -14,14 +16,19 @@ mod error;
 mod folder;
 mod images;
 mod index;
+mod index_json;
 mod layout;
 mod ledger;
 mod leftover;
 mod partial;
 mod publish;
+mod quarantine;
 mod quota;
+mod rebuild;
 mod room;
+mod scrub;
 mod session;
+mod settle;
 mod stage;
 mod store;
 mod usage;
@@ -32,6 +39,9 @@ pub use catalog::ImageEntry;
 pub use clear::{Cleared, Selected, Selection};
 pub use error::{OpenError, StoreError};
 pub use partial::Partial;
+pub use quarantine::{Damage, Health};
+pub use scrub::{ScrubPace, ScrubProgress, ScrubReport};
 pub use stage::Stage;
 pub use store::{HeldTag, Link, Store, StoreOptions};
 pub use usage::Usage;
+pub use verified::Verify;

@@ -4,7 +4,7 @@ use sampan_oci::Hasher;
 
 use crate::blob::BlobFile;
 use crate::error::StoreError;
-use crate::index::Change;
+use crate::index::{self, Change};
 use crate::store::Inner;
 
 /// Checks that the bytes hashed are the ones the digest names, and makes them survive a power cut.
@@ -42,6 +42,7 @@ where
         in_the_way = !replaces_its_like;
         folder.sync()?;
         change.record_blob(&digest, size, store.clock.now())?;
+        index::damage::heal(change, &digest, store.clock.now())?;
         record(change)
     });
     match done {

@@ -13,8 +13,10 @@ use crate::index::{self, Change, Index};
 use crate::layout::{Claim, Layout};
 use crate::leftover;
 use crate::partial::Partial;
+use crate::quarantine::Quarantine;
 use crate::room::Running;
 use crate::session::Partials;
+use crate::settle::Settled;
 use crate::stage::Stage;
 use crate::usage::Usage;
 use crate::verified::Verified;
@@ -33,7 +35,7 @@ pub struct StoreOptions {
 /// An open cache. Cheap to clone; the cache is released when the last clone, the last [`Stage`] and the last
 /// [`Partial`] are dropped.
 #[derive(Clone, Debug)]
-pub struct Store(Arc<Inner>);
+pub struct Store(pub(crate) Arc<Inner>);
 
 /// What a tag points at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) free_space_floor_bytes: u64,
     pub(crate) verified: Arc<Verified>,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) settled: Settled,
     pub(crate) running: Arc<Running>,
     pub(crate) partials: Partials,
     /// Platforms read from image configurations; at most one for each image held.
@@ -69,7 +73,8 @@ pub(crate) struct Inner {
 impl Store {
     /// Locks the cache, removes what cannot be gone on with in `partial/` (staged bytes, and partial downloads that are
     /// damaged or were not written to for 14 days), opens the index and squares it with the files. Blocks.
-    /// A damaged index is set aside and made anew: blobs stay, tags and links are lost.
+    /// An index that is lost or damaged is made anew from the blobs, and tags, proofs and pins from `index.json` as it was
+    /// last [settled](Self::settle_layout).
     /// # Errors
     /// [`OpenError`]; a folder that is not ours, in use, or of a newer Sampan is left as it was.
     pub fn open(options: StoreOptions) -> Result<Self, OpenError> {
@@ -78,12 +83,15 @@ impl Store {
         index::refuse_future(claim.root())?;
         let layout = claim.prepare()?;
         let partials = Partials::new(leftover::sweep(&layout.partial, clock.now())?);
+        let quarantine = Quarantine::open(&layout.root);
         let index = Index::open(&layout, clock.now())?;
         Ok(Self(Arc::new(Inner {
             dir,
             clock,
             free_space_floor_bytes,
             verified: Arc::default(),
+            quarantine,
+            settled: Settled::default(),
             running: Arc::default(),
             partials,
             platforms: Mutex::default(),
@@ -167,15 +175,6 @@ impl Store {
         let mut stage = self.stage(digest, bytes.len() as u64).await?;
         stage.append(bytes).await?;
         stage.publish_with(record).await
-    }
-
-    /// Removes a blob whose file was found damaged: it is not served again. Proofs and tags stay, so that it can be fetched
-    /// again. Removing one that is not held is `Ok`.
-    /// # Errors
-    /// [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`].
-    pub async fn quarantine(&self, digest: &Digest) -> Result<(), StoreError> {
-        let digest = *digest;
-        self.run(move |inner| inner.quarantine(&digest)).await
     }
 
     /// What a tag points at, if its manifest is held.
@@ -277,11 +276,17 @@ impl Store {
         }
     }
 
-    /// Writes the uses noted so far; for shutdown.
+    /// Writes the uses noted so far, and leaves the folder so that the next start can tell damage done to the index in
+    /// between; for shutdown.
     /// # Errors
     /// As [`set_tag`](Self::set_tag).
     pub async fn flush(&self) -> Result<(), StoreError> {
-        self.run(|inner| inner.index.write_touched()).await
+        self.run(|inner| {
+            let written = inner.index.write_touched();
+            inner.settle_for_good();
+            written
+        })
+        .await
     }
 
     /// The image's tags whose manifests are held, in byte order.
@@ -343,16 +348,6 @@ impl Inner {
         let mut bytes = vec![0; size];
         let filled = read_full_at(blob.file(), &mut bytes, 0).map_err(StoreError::Io)?;
         Ok((filled == size && digest.names(&bytes)).then(|| bytes.into()))
-    }
-
-    fn quarantine(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.index.change(|change| {
-            self.verified.remove(digest);
-            if self.layout.remove_blob(digest)? {
-                tracing::warn!(%digest, "a damaged blob was removed; it will be fetched again");
-            }
-            change.forget_blob(digest)
-        })
     }
 
     /// Removes a file that was published and could not be recorded.

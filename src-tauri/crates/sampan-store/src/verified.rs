@@ -1,33 +1,103 @@
-//! Which blobs' files were found right, and when a file is another one than it was.
+//! Which blobs' files were found right, when that was, and when a file is another one than it was.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sampan_oci::Digest;
 
-/// Published blobs whose hashing is remembered; beyond it all are forgotten, which costs hashing again.
+/// Published blobs whose hashing is remembered. Beyond it the half that was hashed first is forgotten, which costs
+/// hashing again.
 const VERIFIED_MAX: usize = 65_536;
+
+/// How long a file that was found right counts as right. By a clock that only goes forward: no step of the wall clock
+/// makes a check older or younger (SECURITY.md R75).
+const CHECK_AGE_MAX: Duration = Duration::from_hours(24);
+
+/// When a blob's file is hashed before it is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// On its first read since start, and again when the last check is older than a day.
+    #[default]
+    Daily,
+    /// On every read.
+    Always,
+}
 
 /// Which files were hashed whole and found right since this process started.
 #[derive(Debug, Default)]
-pub(crate) struct Verified(Mutex<HashMap<Digest, FileId>>);
+pub(crate) struct Verified(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    verify: Verify,
+    files: HashMap<Digest, Check>,
+    /// Counts the checks, so that the older half can be told where the clock is too coarse.
+    turn: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Check {
+    id: FileId,
+    at: Instant,
+    turn: u64,
+}
 
 impl Verified {
+    /// Whether this very file was found right lately enough.
     pub(crate) fn contains(&self, digest: &Digest, id: &FileId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(id)
+        self.contains_at(digest, id, Instant::now())
     }
 
+    fn contains_at(&self, digest: &Digest, id: &FileId, now: Instant) -> bool {
+        let memory = self.memory();
+        let known = memory.files.get(digest).filter(|check| check.id == *id);
+        known.is_some_and(|check| now.saturating_duration_since(check.at) < CHECK_AGE_MAX)
+    }
+
+    /// Remembers that this file was found right now.
     pub(crate) fn insert(&self, digest: Digest, id: FileId) {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if files.len() >= VERIFIED_MAX {
-            files.clear();
+        self.insert_at(digest, id, Instant::now());
+    }
+
+    fn insert_at(&self, digest: Digest, id: FileId, at: Instant) {
+        let mut memory = self.memory();
+        if memory.verify == Verify::Always {
+            return;
         }
-        files.insert(digest, id);
+        if memory.files.len() >= VERIFIED_MAX && !memory.files.contains_key(&digest) {
+            memory.forget_older_half();
+        }
+        memory.turn += 1;
+        let turn = memory.turn;
+        memory.files.insert(digest, Check { id, at, turn });
     }
 
     pub(crate) fn remove(&self, digest: &Digest) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        self.memory().files.remove(digest);
+    }
+
+    /// Takes effect with the next opening of a blob.
+    pub(crate) fn set(&self, verify: Verify) {
+        let mut memory = self.memory();
+        memory.verify = verify;
+        if verify == Verify::Always {
+            memory.files.clear();
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn forget_older_half(&mut self) {
+        let mut turns: Vec<u64> = self.files.values().map(|check| check.turn).collect();
+        let middle = turns.len() / 2;
+        let (_, median, _) = turns.select_nth_unstable(middle);
+        self.files.retain(|_, check| check.turn >= *median);
     }
 }
 
@@ -37,6 +107,8 @@ pub(crate) struct FileId {
     size: u64,
     identity: [u64; 2],
     modified: [i64; 2],
+    /// Unlike the time of the last write, this one cannot be set back. Renaming a file changes it too.
+    changed: [i64; 2],
 }
 
 impl FileId {
@@ -47,6 +119,7 @@ impl FileId {
             size: metadata.len(),
             identity: [metadata.dev(), metadata.ino()],
             modified: [metadata.mtime(), metadata.mtime_nsec()],
+            changed: [metadata.ctime(), metadata.ctime_nsec()],
         }
     }
 
@@ -54,6 +127,82 @@ impl FileId {
     pub(crate) fn of(metadata: &Metadata) -> Self {
         use std::os::windows::fs::MetadataExt;
         let written = i64::try_from(metadata.last_write_time()).unwrap_or(i64::MAX);
-        Self { size: metadata.len(), identity: [metadata.creation_time(), 0], modified: [written, 0] }
+        let identity = [metadata.creation_time(), 0];
+        Self { size: metadata.len(), identity, modified: [written, 0], changed: [0, 0] }
+    }
+
+    /// The file's size in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether both are one file, whatever was done to it in between.
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(size: u64) -> FileId {
+        FileId { size, identity: [1, 2], modified: [3, 4], changed: [5, 6] }
+    }
+
+    fn digest(number: usize) -> Digest {
+        Digest::of(&number.to_le_bytes())
+    }
+
+    #[test]
+    fn a_check_counts_for_a_day_and_for_one_state_of_one_file() {
+        let (verified, began) = (Verified::default(), Instant::now());
+        verified.insert_at(digest(1), id(7), began);
+        let almost = began + Duration::from_secs(24 * 3600 - 1);
+        assert!(verified.contains_at(&digest(1), &id(7), almost));
+        assert!(!verified.contains_at(&digest(1), &id(7), began + CHECK_AGE_MAX), "a day old");
+        assert!(!verified.contains_at(&digest(2), &id(7), began));
+        let others = [
+            FileId { size: 8, ..id(7) },
+            FileId { identity: [1, 3], ..id(7) },
+            FileId { modified: [3, 5], ..id(7) },
+            FileId { changed: [5, 7], ..id(7) },
+        ];
+        for other in others {
+            assert!(!verified.contains_at(&digest(1), &other, began), "{other:?}");
+        }
+        verified.insert_at(digest(1), id(7), almost);
+        assert!(verified.contains_at(&digest(1), &id(7), began + CHECK_AGE_MAX), "checked again since");
+        verified.remove(&digest(1));
+        assert!(!verified.contains_at(&digest(1), &id(7), almost));
+    }
+
+    #[test]
+    fn with_always_nothing_is_remembered() {
+        let verified = Verified::default();
+        verified.insert(digest(1), id(1));
+        verified.set(Verify::Always);
+        assert!(!verified.contains(&digest(1), &id(1)), "also what was remembered before");
+        verified.insert(digest(1), id(1));
+        verified.set(Verify::Daily);
+        assert!(!verified.contains(&digest(1), &id(1)), "a check made meanwhile was for that read only");
+        verified.insert(digest(1), id(1));
+        assert!(verified.contains(&digest(1), &id(1)));
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_the_newer_half_stays() {
+        let verified = Verified::default();
+        for number in 0..VERIFIED_MAX {
+            verified.insert(digest(number), id(1));
+        }
+        verified.insert(digest(0), id(1));
+        assert_eq!(verified.memory().files.len(), VERIFIED_MAX, "a blob known already needs no room");
+        verified.insert(digest(VERIFIED_MAX), id(1));
+        assert_eq!(verified.memory().files.len(), VERIFIED_MAX / 2 + 1);
+        assert!(verified.contains(&digest(0), &id(1)), "checked again a moment ago");
+        assert!(!verified.contains(&digest(1), &id(1)));
+        assert!(verified.contains(&digest(VERIFIED_MAX - 1), &id(1)));
+        assert!(verified.contains(&digest(VERIFIED_MAX), &id(1)));
     }
 }

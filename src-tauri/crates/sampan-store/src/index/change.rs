@@ -18,7 +18,7 @@ pub(crate) struct Change<'a> {
 }
 
 /// SQLite's integers end at 2^63 - 1; a size beyond any disk needs no exact record.
-fn integer(size: u64) -> i64 {
+pub(super) fn integer(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
@@ -33,8 +33,18 @@ impl<'a> Change<'a> {
         Ok((self.size_bytes, self.blobs))
     }
 
-    fn run(&self, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<usize> {
+    pub(super) fn run(&self, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<usize> {
         self.transaction.prepare_cached(sql)?.execute(values)
+    }
+
+    /// The key of the row that was inserted last.
+    pub(super) fn last_row(&self) -> i64 {
+        self.transaction.last_insert_rowid()
+    }
+
+    /// Whether a file of this digest is recorded.
+    pub(crate) fn holds(&self, digest: &Digest) -> Result<bool, StoreError> {
+        Ok(self.blob_size(&digest.to_string())?.is_some())
     }
 
     fn blob_size(&self, digest: &str) -> rusqlite::Result<Option<i64>> {
@@ -94,7 +104,7 @@ impl<'a> Change<'a> {
     }
 
     /// The image's key, made if it is new.
-    fn image(&self, image: &ImageName) -> rusqlite::Result<i64> {
+    pub(super) fn image(&self, image: &ImageName) -> rusqlite::Result<i64> {
         let (registry, repository) = (image.registry.as_str(), image.repository.as_str());
         self.run(
             "INSERT INTO image (registry, repository) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
@@ -142,8 +152,16 @@ impl<'a> Change<'a> {
         now: Millis,
     ) -> Result<(), StoreError> {
         let image = self.image(image)?;
-        let digest = manifest.digest.to_string();
         self.insert_link(image, &manifest.digest, Some(size), now)?;
+        for listed in manifest.descriptors() {
+            self.insert_link(image, &listed.digest, Some(listed.size), now)?;
+        }
+        Ok(self.record_listing(manifest)?)
+    }
+
+    /// Records what a manifest is and lists, and nothing of who shows it.
+    pub(super) fn record_listing(&self, manifest: &Manifest) -> rusqlite::Result<()> {
+        let digest = manifest.digest.to_string();
         self.run(
             "INSERT INTO manifest (digest, media_type) VALUES (?1, ?2)
              ON CONFLICT (digest) DO UPDATE SET media_type = excluded.media_type",
@@ -152,7 +170,6 @@ impl<'a> Change<'a> {
         self.run("DELETE FROM descriptor WHERE manifest = ?1", [&digest])?;
         let is_image = matches!(manifest.kind, ManifestKind::Image { .. });
         for (place, listed) in (0_i64..).zip(manifest.descriptors()) {
-            self.insert_link(image, &listed.digest, Some(listed.size), now)?;
             let platform = listed.platform.as_ref();
             self.run(
                 "INSERT INTO descriptor (manifest, place, digest, size, configuration, architecture, os, variant)

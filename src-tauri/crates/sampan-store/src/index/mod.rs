@@ -1,12 +1,15 @@
 //! The index: what the blobs are. Only an index: lost or damaged, it is made again from the files (SECURITY.md R71, R74).
 
 mod change;
+pub(crate) mod damage;
 mod lookup;
 mod report;
+pub(crate) mod restore;
 mod schema;
+mod seal;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +24,8 @@ use crate::blob::read_full_at;
 use crate::error::{OpenError, StoreError};
 use crate::folder::Folder;
 use crate::layout::Layout;
+use crate::rebuild::Found;
+use seal::Seal;
 
 const FILE: &str = "sampan.db";
 /// Where a damaged index is kept for diagnosis: one, the last.
@@ -39,6 +44,11 @@ pub(crate) struct Index {
     size_bytes: AtomicI64,
     blobs: AtomicI64,
     touched: Mutex<Touched>,
+    /// Whether what is held has changed since `index.json` told it.
+    layout_stale: AtomicBool,
+    /// Whether the file is as its seal says; changed with the writer at hand only.
+    sealed: AtomicBool,
+    root: Folder,
 }
 
 #[derive(Debug)]
@@ -78,12 +88,16 @@ impl Index {
     /// Opens the index, or makes it anew if it is missing or damaged, and squares it with the files under `blobs/`.
     pub(crate) fn open(layout: &Layout, now: Millis) -> Result<Self, OpenError> {
         let root = &layout.root;
-        let writer = match open_sound(root) {
-            Ok(Some(connection)) => connection,
-            Ok(None) => replace_damaged(root, "it is not consistent")?,
-            Err(error) if is_damage(&error) => replace_damaged(root, &error.to_string())?,
-            Err(error) => return Err(error.into()),
+        let writer = match seal::look(root)? {
+            Seal::Broken => replace_damaged(root, "it changed while it was closed")?,
+            seal @ (Seal::Whole | Seal::Missing) => match open_sound(root, seal == Seal::Whole) {
+                Ok(Some(connection)) => connection,
+                Ok(None) => replace_damaged(root, "it is not consistent")?,
+                Err(error) if is_damage(&error) => replace_damaged(root, &error.to_string())?,
+                Err(error) => return Err(error.into()),
+            },
         };
+        seal::remove(root)?;
         let index = Self {
             writer: Mutex::new(writer),
             lookups: Mutex::new(connect(root)?),
@@ -91,9 +105,18 @@ impl Index {
             size_bytes: AtomicI64::new(0),
             blobs: AtomicI64::new(0),
             touched: Mutex::new(Touched { uses: HashMap::new(), since: now }),
+            layout_stale: AtomicBool::new(true),
+            sealed: AtomicBool::new(false),
+            root: root.again()?,
         };
         let files = layout.blobs()?;
-        let squared = index.change(|change| change.square_with(&files, now));
+        let lost = !files.is_empty() && restore::is_blank(&lock(&index.reports))?;
+        let found = if lost { Found::read(layout, &files) } else { Found::default() };
+        // All or nothing: what a crash leaves of this is blank again.
+        let squared = index.change(|change| {
+            change.square_with(&files, now)?;
+            found.record(change, now)
+        });
         squared.map_err(|error| match error {
             StoreError::Index(error) => OpenError::Index(error),
             StoreError::Io(error) => OpenError::Io(error),
@@ -113,7 +136,21 @@ impl Index {
         &self,
         work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let done = self.change_quietly(work)?;
+        self.set_stale();
+        Ok(done)
+    }
+
+    /// A [`change`](Self::change) of nothing that `index.json` tells.
+    pub(crate) fn change_quietly<T>(
+        &self,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut writer = lock(&self.writer);
+        if self.sealed.load(Ordering::Acquire) {
+            seal::remove(&self.root)?;
+            self.sealed.store(false, Ordering::Release);
+        }
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut change = Change::new(transaction);
         let done = work(&mut change)?;
@@ -121,6 +158,29 @@ impl Index {
         self.size_bytes.fetch_add(size, Ordering::AcqRel);
         self.blobs.fetch_add(blobs, Ordering::AcqRel);
         Ok(done)
+    }
+
+    /// Brings every change into the index's file, and seals it. Blocks.
+    pub(crate) fn seal(&self) -> Result<(), StoreError> {
+        let writer = lock(&self.writer);
+        if self.sealed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let busy: bool = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if !busy {
+            seal::put(&self.root)?;
+            self.sealed.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Whether what is held has changed since the last time this was asked.
+    pub(crate) fn take_stale(&self) -> bool {
+        self.layout_stale.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn set_stale(&self) {
+        self.layout_stale.store(true, Ordering::Release);
     }
 
     /// Asks a quick question. Blocks.
@@ -163,7 +223,7 @@ impl Index {
         if uses.is_empty() {
             return Ok(());
         }
-        self.change(|change| {
+        self.change_quietly(|change| {
             uses.iter().try_for_each(|((image, digest), used)| change.record_use(image, digest, *used))
         })
     }
@@ -184,8 +244,9 @@ fn connect(root: &Folder) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// `None`: the file is damaged in a way SQLite only notices when it looks.
-fn open_sound(root: &Folder) -> rusqlite::Result<Option<Connection>> {
+/// `None`: the file is damaged in a way SQLite only notices when it looks. One that is `known_good` is not looked at: in a
+/// large cache that takes most of the start.
+fn open_sound(root: &Folder, known_good: bool) -> rusqlite::Result<Option<Connection>> {
     let mut connection = connect(root)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -194,6 +255,9 @@ fn open_sound(root: &Folder) -> rusqlite::Result<Option<Connection>> {
         return Ok(None);
     }
     schema::migrate(&mut connection)?;
+    if known_good {
+        return Ok(Some(connection));
+    }
     if !schema::check(&connection)? {
         return Ok(None);
     }
@@ -221,11 +285,12 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 fn replace_damaged(root: &Folder, why: &str) -> Result<Connection, OpenError> {
-    tracing::warn!(why, kept_as = SET_ASIDE, "the index is damaged: made anew from the blobs, tags are lost");
+    tracing::warn!(why, kept_as = SET_ASIDE, "the index is damaged: made anew from the blobs");
     root.rename(FILE, root, SET_ASIDE)?;
     for companion in ["-wal", "-shm"] {
         // Left in place, the old log would be replayed into the new file.
         root.remove(&format!("{FILE}{companion}"))?;
     }
-    open_sound(root)?.ok_or_else(|| OpenError::Io(std::io::Error::other("a new index is damaged at once")))
+    open_sound(root, false)?
+        .ok_or_else(|| OpenError::Io(std::io::Error::other("a new index is damaged at once")))
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 /// One step per version of the schema; `PRAGMA user_version` counts the steps taken. Steps are never edited, only added.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = ["
     CREATE TABLE image (
         id INTEGER PRIMARY KEY, registry TEXT NOT NULL, repository TEXT NOT NULL, UNIQUE (registry, repository)
     ) STRICT;
@@ -37,10 +37,24 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE referrers (
         image INTEGER NOT NULL, subject TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (image, subject)
     ) STRICT, WITHOUT ROWID;
+", "
+    -- Bytes that came over the link; when it was last found right (ms).
+    ALTER TABLE blob ADD COLUMN fetched INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE blob ADD COLUMN checked INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE link ADD COLUMN proven INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE link ADD COLUMN hits INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE tag ADD COLUMN confirmed INTEGER NOT NULL DEFAULT 1;
+    CREATE TABLE pin (
+        image INTEGER NOT NULL, reference TEXT NOT NULL, created INTEGER NOT NULL, PRIMARY KEY (image, reference)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE damage (
+        id INTEGER PRIMARY KEY, digest TEXT NOT NULL, found INTEGER NOT NULL, size INTEGER NOT NULL, healed INTEGER
+    ) STRICT;
+    CREATE TABLE note (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 "];
 
 /// The version this Sampan writes: the number of [`MIGRATIONS`].
-pub(crate) const VERSION: i32 = 1;
+pub(crate) const VERSION: i32 = 2;
 
 /// The version an open index has.
 pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i32> {
@@ -66,7 +80,20 @@ pub(crate) fn check(connection: &Connection) -> rusqlite::Result<bool> {
     if verdict != "ok" {
         return Ok(false);
     }
-    for table in ["image", "blob", "manifest", "descriptor", "link", "tag", "tag_history", "referrers"] {
+    let tables = [
+        "image",
+        "blob",
+        "manifest",
+        "descriptor",
+        "link",
+        "tag",
+        "tag_history",
+        "referrers",
+        "pin",
+        "damage",
+        "note",
+    ];
+    for table in tables {
         connection.query_row(&format!("SELECT 1 FROM {table} LIMIT 1"), [], |_| Ok(())).optional()?;
     }
     Ok(true)

@@ -4,12 +4,15 @@
 mod blobs;
 mod clearing;
 mod crash;
+mod damage;
 mod images;
 mod index;
 mod opening;
 mod partial_damage;
 mod partial_sequences;
 mod partials;
+mod rebuild;
 mod refusing_disk;
+mod scrubbing;
 mod sequences;
 mod setting;

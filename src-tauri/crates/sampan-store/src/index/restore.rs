@@ -1,0 +1,88 @@
+//! Writing into a new index what was found in the folder of a lost one.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params};
+use sampan_oci::{Digest, Manifest, Millis, Reference};
+
+use super::change::{Change, integer};
+use crate::error::StoreError;
+use crate::index_json::Root;
+
+/// Whether the index knows nothing: it is new, or was made anew.
+pub(crate) fn is_blank(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT NOT EXISTS (SELECT 1 FROM blob) AND NOT EXISTS (SELECT 1 FROM tag)",
+        [],
+        |row| row.get(0),
+    )
+}
+
+/// Records which of the blobs are manifests, and what they list.
+pub(crate) fn manifests<'a>(
+    change: &Change<'_>,
+    found: impl Iterator<Item = &'a Manifest>,
+) -> Result<(), StoreError> {
+    for manifest in found {
+        change.record_listing(manifest)?;
+    }
+    Ok(())
+}
+
+/// Records that what an upstream has shown came from there.
+pub(crate) fn fetched(change: &Change<'_>) -> Result<(), StoreError> {
+    change.run(
+        "UPDATE blob SET fetched = size WHERE digest IN (SELECT digest FROM link WHERE proven = 1)",
+        [],
+    )?;
+    Ok(())
+}
+
+/// Records an image: its tag, its pin, and that it shows everything its manifest leads to. `found` has every manifest held,
+/// with its size in bytes, the root's among them.
+pub(crate) fn root(
+    change: &Change<'_>,
+    root: &Root,
+    found: &HashMap<Digest, (Manifest, u64)>,
+    now: Millis,
+) -> Result<(), StoreError> {
+    let image = change.image(&root.image)?;
+    let mut links: HashMap<Digest, u64> = HashMap::from([(root.digest, root.size)]);
+    let mut open = vec![root.digest];
+    while let Some((manifest, _)) = open.pop().and_then(|digest| found.get(&digest)) {
+        for listed in manifest.descriptors() {
+            if links.insert(listed.digest, listed.size).is_none() && found.contains_key(&listed.digest) {
+                open.push(listed.digest);
+            }
+        }
+    }
+    for (digest, size) in links {
+        // Nothing is known of the last use: as if it were now, so that nothing goes too early.
+        change.run(
+            "INSERT INTO link (image, digest, size, created, last_used, proven) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (image, digest) DO UPDATE SET proven = max(proven, excluded.proven),
+                 created = min(created, excluded.created)",
+            params![image, digest.to_string(), integer(size), root.first_seen.0, now.0, root.confirmed],
+        )?;
+    }
+    let digest = root.digest.to_string();
+    let reference = root.tag.clone().map_or(Reference::Digest(root.digest), Reference::Tag);
+    if let Some(tag) = &root.tag {
+        // Never confirmed, as far as is known: the next pull of the tag asks its upstream.
+        change.run(
+            "INSERT INTO tag (image, tag, digest, checked, confirmed) VALUES (?1, ?2, ?3, 0, ?4) ON CONFLICT DO NOTHING",
+            params![image, tag.as_str(), digest, root.confirmed],
+        )?;
+        change.run(
+            "INSERT INTO tag_history (image, tag, digest, first_seen) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+            params![image, tag.as_str(), digest, root.first_seen.0],
+        )?;
+    }
+    if root.pinned {
+        change.run(
+            "INSERT INTO pin (image, reference, created) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            params![image, reference.to_string(), now.0],
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The seal: what the index's file was when its last user closed it. SQLite's own checks see broken pages, but not one
+//! wrong letter in a tag; the seal sees every byte that changed while nobody ran.
+//!
+//! It is a file beside the index, `<size in bytes> <CRC-32 in hex>`. It stands only while the index is not changed: it is
+//! removed before the first change. So after a crash there is none, and the index is taken as it is.
+
+use std::io::{self, Read, Write};
+
+use super::FILE;
+use crate::blob;
+use crate::folder::Folder;
+
+const SEAL: &str = "sampan.db.seal";
+
+/// What a look at the seal tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seal {
+    /// The index is what it was when it was closed.
+    Whole,
+    /// It is not.
+    Broken,
+    /// There is none: the index was not closed, or there is no index.
+    Missing,
+}
+
+/// Compares the index with its seal.
+pub(super) fn look(root: &Folder) -> io::Result<Seal> {
+    let Some(seal) = root.open_file(SEAL)? else { return Ok(Seal::Missing) };
+    // Changes that are still in the log are not under any seal; and what is lost cannot be compared.
+    if root.size_of(&format!("{FILE}-wal"))?.is_some_and(|size| size > 0) {
+        return Ok(Seal::Missing);
+    }
+    let Some(expected) = text_of(root)? else { return Ok(Seal::Missing) };
+    let mut found = String::new();
+    // A seal that is damaged itself says nothing of the index, and costs no more than one that is broken.
+    let read = seal.take(64).read_to_string(&mut found);
+    Ok(if read.is_ok() && found == expected { Seal::Whole } else { Seal::Broken })
+}
+
+/// Seals the index, which must be whole in its file and not change until [`remove`].
+pub(super) fn put(root: &Folder) -> io::Result<()> {
+    let Some(text) = text_of(root)? else { return Ok(()) };
+    let name = format!("{SEAL}.new");
+    let mut file = root.open_for_writing(&name, false)?;
+    file.set_len(0)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    root.rename(&name, root, SEAL)?;
+    root.sync()
+}
+
+/// Removes the seal, and makes sure that it does not come back with a power cut.
+pub(super) fn remove(root: &Folder) -> io::Result<()> {
+    if root.remove(SEAL)? { root.sync() } else { Ok(()) }
+}
+
+/// `None`: there is no index.
+fn text_of(root: &Folder) -> io::Result<Option<String>> {
+    // Closing this drops the locks that SQLite holds on the same file. They would keep other processes out; the
+    // cache's own lock does that.
+    let Some(file) = root.open_file(FILE)? else { return Ok(None) };
+    let size = file.metadata()?.len();
+    let mut hasher = crc32fast::Hasher::new();
+    blob::read_range(&file, 0..size, |bytes| hasher.update(bytes))?;
+    Ok(Some(format!("{size} {:08x}\n", hasher.finalize())))
+}

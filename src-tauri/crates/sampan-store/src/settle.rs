@@ -1,0 +1,123 @@
+//! Keeping `index.json` up to date, and leaving the folder so that the next start can trust it.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use sampan_oci::{Digest, MediaType};
+
+use crate::error::StoreError;
+use crate::index;
+use crate::index_json::{self, Root};
+use crate::store::{Inner, Store};
+
+pub(crate) const FILE: &str = "index.json";
+/// `index.json` is written at most this often.
+const SETTLE_EVERY: Duration = Duration::from_secs(30);
+
+/// When `index.json` was last written by this process.
+#[derive(Debug, Default)]
+pub(crate) struct Settled(Mutex<Option<Instant>>);
+
+impl Store {
+    /// Writes `index.json` if what is held has changed since, at most every 30 s: for housekeeping. With it the folder is
+    /// an OCI image layout, and a lost index gets its tags, proofs and pins back. [`flush`](Self::flush) does it at once.
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: the file is as it was, and
+    /// the next call tries again.
+    pub async fn settle_layout(&self) -> Result<(), StoreError> {
+        self.run(|inner| inner.settle(SETTLE_EVERY)).await
+    }
+}
+
+impl Inner {
+    /// Writes `index.json`, and seals the index. What fails here costs only what a crash would cost.
+    pub(crate) fn settle_for_good(&self) {
+        if let Err(error) = self.settle(Duration::ZERO) {
+            tracing::warn!(%error, "index.json could not be written");
+        }
+        if let Err(error) = self.index.seal() {
+            tracing::warn!(%error, "the index could not be sealed");
+        }
+    }
+
+    fn settle(&self, every: Duration) -> Result<(), StoreError> {
+        let mut last = self.settled.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < every) || !self.index.take_stale() {
+            return Ok(());
+        }
+        let written = self.write_index_json();
+        match &written {
+            Ok(()) => *last = Some(Instant::now()),
+            Err(_) => self.index.set_stale(),
+        }
+        written
+    }
+
+    fn write_index_json(&self) -> Result<(), StoreError> {
+        let bytes = index_json::encode(&self.index.report(|connection| roots(connection))?);
+        let root = &self.layout.root;
+        if let Some(file) = root.open_file(FILE)? {
+            let mut held = Vec::new();
+            file.take(bytes.len() as u64 + 1).read_to_end(&mut held)?;
+            if held == bytes {
+                return Ok(());
+            }
+        }
+        let name = format!("{FILE}.new");
+        let mut file = root.open_for_writing(&name, false)?;
+        file.set_len(0)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        root.rename(&name, root, FILE)?;
+        Ok(root.sync()?)
+    }
+}
+
+/// Every image held, as `index.json` is to tell it.
+fn roots(connection: &Connection) -> rusqlite::Result<Vec<Root>> {
+    let catalog = index::catalog(connection)?;
+    let media_types: HashMap<String, String> =
+        pairs(connection, "SELECT digest, media_type FROM manifest")?.collect();
+    let pins: HashSet<(i64, String)> = keyed(connection, "SELECT image, reference FROM pin")?;
+    let unconfirmed = keyed(connection, "SELECT image, tag FROM tag WHERE confirmed = 0")?;
+    let unproven = keyed(connection, "SELECT image, digest FROM link WHERE proven = 0")?;
+    // Platforms are not told here: no image configuration is read for it.
+    let entries = catalog.entries(|_| None).into_iter().filter_map(|entry| {
+        let (key, shown) = (entry.key, entry.shown);
+        let digest = shown.digest.to_string();
+        let reference = shown.tag.as_ref().map_or_else(|| digest.clone(), ToString::to_string);
+        let unconfirmed = match &shown.tag {
+            Some(_) => unconfirmed.contains(&(key, reference.clone())),
+            None => unproven.contains(&(key, digest.clone())),
+        };
+        Some(Root {
+            size: size_of(&catalog, &shown.digest)?,
+            media_type: MediaType::parse(media_types.get(&digest)?)?,
+            image: shown.image,
+            tag: shown.tag,
+            digest: shown.digest,
+            first_seen: shown.created,
+            pinned: pins.contains(&(key, reference)),
+            confirmed: !unconfirmed,
+        })
+    });
+    Ok(entries.collect())
+}
+
+fn size_of(catalog: &crate::catalog::Catalog, digest: &Digest) -> Option<u64> {
+    catalog.held.get(digest).map(|held| held.size)
+}
+
+fn pairs(connection: &Connection, sql: &str) -> rusqlite::Result<impl Iterator<Item = (String, String)>> {
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter())
+}
+
+fn keyed(connection: &Connection, sql: &str) -> rusqlite::Result<HashSet<(i64, String)>> {
+    let mut statement = connection.prepare(sql)?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
