@@ -77,9 +77,8 @@ impl App {
         let socket = ControlSocket::open(&config.state_dir)?;
         let listener = listen(config.listen).await?;
         let options = StoreOptions {
-            dir: config.cache_dir.clone(),
-            clock: clock.clone(),
             free_space_floor_bytes: config.free_space_floor_bytes,
+            ..StoreOptions::new(config.cache_dir.clone(), clock.clone())
         };
         let store = Store::open(options)
             .map_err(|source| StartError::Cache { folder: config.cache_dir.clone(), source })?;

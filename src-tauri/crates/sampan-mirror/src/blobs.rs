@@ -59,7 +59,7 @@ impl Inner {
         if let Some(file) = held
             && self.sound(&wanted, &file, size, range).await?
         {
-            self.store.touch(&wanted.image, &wanted.digest).await;
+            self.store.touch(&wanted.image, &wanted.digest, false).await;
             let (size, outcome, source, from) = (file.size(), Outcome::Hit, Source::Disk, From::Disk(file));
             return Ok(Found { size, outcome, source, from, wanted, upstream });
         }

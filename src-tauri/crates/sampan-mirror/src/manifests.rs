@@ -62,7 +62,7 @@ impl Inner {
         let Ok(manifest) = Manifest::parse(&bytes, Some(media_type.as_str()), Some(digest)) else {
             return Ok(None);
         };
-        self.store.touch(image, digest).await;
+        self.store.touch(image, digest, false).await;
         Ok(Some(Resolved { bytes, manifest: Arc::new(manifest), outcome: Outcome::Hit }))
     }
 

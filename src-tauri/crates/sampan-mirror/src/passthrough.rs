@@ -257,8 +257,7 @@ mod tests {
 
     fn cache() -> Cache {
         let dir = tempfile::tempdir().unwrap();
-        let (clock, free_space_floor_bytes) = (Arc::new(TestClock::new()), 0);
-        let options = StoreOptions { dir: dir.path().join("cache"), clock, free_space_floor_bytes };
+        let options = StoreOptions::new(dir.path().join("cache"), Arc::new(TestClock::new()));
         Cache { store: Store::open(options).unwrap(), _dir: dir }
     }
 

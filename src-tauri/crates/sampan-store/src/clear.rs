@@ -4,16 +4,17 @@ use std::collections::{HashMap, HashSet};
 
 use sampan_oci::{Digest, ImageName, Millis, Reference, Tag};
 
-use crate::catalog::{Catalog, Entry, Held, ImageEntry, LinkRow};
+use crate::catalog::{Catalog, Entry, ImageEntry};
+use crate::undo::Hidden;
 
 /// What a person wants removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// Everything.
+    /// Everything, pinned or not.
     All,
-    /// These images.
+    /// These images, pinned or not.
     Images(Vec<Selected>),
-    /// Every entry last used before this moment.
+    /// Every entry last used before this moment that is not pinned.
     UnusedSince(Millis),
 }
 
@@ -36,6 +37,18 @@ pub struct Cleared {
     pub blobs: u64,
     /// The sizes of their files, in bytes; with [`Selection::All`] also what idle partial downloads hold.
     pub freed_bytes: u64,
+    /// How many of the bytes that go came over the link, and would cross it again; with [`Selection::All`] also those of
+    /// idle partial downloads.
+    pub refetch_bytes: u64,
+}
+
+/// What is to go, as the store itself asks for it.
+#[derive(Clone, Debug)]
+pub(crate) enum Choice {
+    /// What a person selected.
+    Selected(Selection),
+    /// Entries that a person cleared before and may have wanted back, unless they were used since.
+    Hidden(Vec<Hidden>),
 }
 
 /// Everything that goes.
@@ -45,6 +58,7 @@ pub(crate) struct Removal {
     pub(crate) blobs: Vec<Digest>,
     pub(crate) tags: Vec<(i64, Tag)>,
     pub(crate) links: Vec<(i64, Digest)>,
+    pub(crate) pins: Vec<(i64, Reference)>,
     /// Images of which nothing stays.
     pub(crate) images: Vec<i64>,
     /// Whether the partial downloads go that nobody has open: no image leads to them, so that only everything takes them.
@@ -62,24 +76,66 @@ impl Selected {
     }
 }
 
+impl Choice {
+    fn takes(&self, entry: &ImageEntry) -> bool {
+        match self {
+            Self::Selected(Selection::All) => true,
+            Self::Selected(Selection::Images(images)) => images.iter().any(|selected| selected.takes(entry)),
+            Self::Selected(Selection::UnusedSince(moment)) => entry.last_used < *moment && !entry.pinned,
+            Self::Hidden(hidden) => hidden.iter().any(|hidden| hidden.is(entry) && !hidden.was_used(entry)),
+        }
+    }
+
+    /// Whether it takes all of an image; `stays`: entries of it stay.
+    fn takes_whole(&self, image: &ImageName, stays: bool) -> bool {
+        match self {
+            Self::Selected(Selection::All) => true,
+            Self::Selected(Selection::Images(images)) => {
+                images.iter().any(|s| s.reference.is_none() && s.image == *image)
+            }
+            Self::Selected(Selection::UnusedSince(_)) => false,
+            Self::Hidden(hidden) => {
+                !stays && hidden.iter().any(|hidden| hidden.whole && hidden.image == *image)
+            }
+        }
+    }
+}
+
 /// Decides what goes. `entries` are all of the catalogue's.
-pub(crate) fn plan(catalog: &Catalog, entries: Vec<Entry>, selection: &Selection) -> Removal {
-    let (going, staying): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| match selection {
-        Selection::All => true,
-        Selection::Images(images) => images.iter().any(|selected| selected.takes(&entry.shown)),
-        Selection::UnusedSince(moment) => entry.shown.last_used < *moment,
-    });
-    let needed: HashSet<Digest> = staying.iter().flat_map(|entry| &entry.reach).copied().collect();
-    let led_to: HashSet<Digest> = going.iter().flat_map(|entry| &entry.reach).copied().collect();
-    let images = whole_images(catalog, selection);
-    let strays = strays_that_go(catalog, selection, &images);
-    let goes = |d: &&Digest| !needed.contains(d) && (led_to.contains(d) || strays.contains(d));
-    let blobs: HashSet<Digest> = catalog.held.keys().filter(goes).copied().collect();
+pub(crate) fn plan(catalog: &Catalog, entries: Vec<Entry>, choice: &Choice) -> Removal {
+    let strays = catalog.strays(&entries);
+    let (going, staying): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|entry| choice.takes(&entry.shown));
+    let kept: HashSet<i64> = staying.iter().map(|entry| entry.key).collect();
+    let whole =
+        |(key, image): (&i64, &ImageName)| choice.takes_whole(image, kept.contains(key)).then_some(*key);
+    let images: Vec<i64> = catalog.images.iter().filter_map(whole).collect();
+    let strays: HashSet<Digest> = strays
+        .into_iter()
+        .filter(|stray| match choice {
+            Choice::Selected(Selection::All) => true,
+            Choice::Selected(Selection::UnusedSince(moment)) => stray.last_used < *moment,
+            Choice::Selected(Selection::Images(_)) | Choice::Hidden(_) => {
+                !stray.images.is_empty() && stray.images.iter().all(|image| images.contains(image))
+            }
+        })
+        .map(|stray| stray.digest)
+        .collect();
 
     let mut needed_by: HashMap<i64, HashSet<Digest>> = HashMap::new();
     for entry in &staying {
         needed_by.entry(entry.key).or_default().extend(&entry.reach);
     }
+    if matches!(choice, Choice::Selected(Selection::UnusedSince(_))) {
+        for (key, reach) in catalog.pinned_digests() {
+            needed_by.entry(key).or_default().extend(reach);
+        }
+    }
+    let needed: HashSet<Digest> = needed_by.values().flatten().copied().collect();
+    let led_to: HashSet<Digest> = going.iter().flat_map(|entry| &entry.reach).copied().collect();
+    let goes = |d: &&Digest| !needed.contains(d) && (led_to.contains(d) || strays.contains(d));
+    let blobs: HashSet<Digest> = catalog.held.keys().filter(goes).copied().collect();
+
     let mut links = HashSet::new();
     for entry in &going {
         let needed = needed_by.get(&entry.key);
@@ -89,44 +145,19 @@ pub(crate) fn plan(catalog: &Catalog, entries: Vec<Entry>, selection: &Selection
     let of_strays =
         catalog.links.iter().filter(|link| strays.contains(&link.digest) && blobs.contains(&link.digest));
     links.extend(of_strays.map(|link| (link.image, link.digest)));
+    let tags: Vec<(i64, Tag)> =
+        going.iter().filter_map(|entry| Some((entry.key, entry.shown.tag.clone()?))).collect();
+    // What a person removes by its name is not to come back pinned.
+    let of_tags = tags.iter().map(|(key, tag)| (*key, Reference::Tag(tag.clone())));
+    let of_digests = links.iter().map(|(key, digest)| (*key, Reference::Digest(*digest)));
+    let pins = of_tags.chain(of_digests).filter(|pin| catalog.pins.contains(pin)).collect();
     Removal {
-        tags: going.iter().filter_map(|entry| Some((entry.key, entry.shown.tag.clone()?))).collect(),
+        tags,
         entries: going.into_iter().map(|entry| entry.shown).collect(),
         blobs: blobs.into_iter().collect(),
         links: links.into_iter().collect(),
+        pins,
         images,
-        partials: matches!(selection, Selection::All),
+        partials: matches!(choice, Choice::Selected(Selection::All)),
     }
-}
-
-/// The images of which nothing stays, as keys.
-fn whole_images(catalog: &Catalog, selection: &Selection) -> Vec<i64> {
-    let whole = |image: &ImageName| match selection {
-        Selection::All => true,
-        Selection::Images(images) => images.iter().any(|s| s.reference.is_none() && s.image == *image),
-        Selection::UnusedSince(_) => false,
-    };
-    catalog.images.iter().filter(|(_, image)| whole(image)).map(|(key, _)| *key).collect()
-}
-
-/// Blobs that go without any entry leading to them: fetched by their digest alone, or found after the index was lost.
-/// The result may hold blobs that entries do lead to; those are decided by their entries.
-fn strays_that_go(catalog: &Catalog, selection: &Selection, images: &[i64]) -> HashSet<Digest> {
-    let mut links: HashMap<Digest, Vec<&LinkRow>> = HashMap::new();
-    for link in &catalog.links {
-        links.entry(link.digest).or_default().push(link);
-    }
-    let goes = |digest: &Digest, held: &Held| {
-        let links = links.get(digest).map_or(&[][..], Vec::as_slice);
-        match selection {
-            Selection::All => true,
-            Selection::Images(_) => {
-                !links.is_empty() && links.iter().all(|link| images.contains(&link.image))
-            }
-            Selection::UnusedSince(moment) => {
-                links.iter().map(|link| link.last_used).max().unwrap_or(held.created) < *moment
-            }
-        }
-    };
-    catalog.held.iter().filter(|(digest, held)| goes(digest, held)).map(|(digest, _)| *digest).collect()
 }

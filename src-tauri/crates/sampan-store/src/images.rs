@@ -6,21 +6,22 @@ use std::sync::{Mutex, PoisonError};
 use sampan_oci::{Digest, Platform};
 
 use crate::catalog::{Catalog, Entry, ImageEntry};
-use crate::clear::{self, Cleared, Removal, Selection};
+use crate::clear::{self, Choice, Cleared, Removal, Selection};
 use crate::error::StoreError;
-use crate::index;
+use crate::index::{self, Change};
 use crate::store::{Inner, Store};
 
 impl Store {
     /// Everything held, as images: each tag, and each manifest no tag or index of its image leads to. Only blobs really
-    /// held count.
+    /// held count. What is [cleared but not settled](Self::clear_later) is not listed, and still counts as made of its blobs.
     /// # Errors
     /// [`StoreError::Index`].
     pub async fn images(&self) -> Result<Vec<ImageEntry>, StoreError> {
         self.run(|inner| {
             inner.write_touched();
             let (_, entries) = inner.entries()?;
-            Ok(entries.into_iter().map(|entry| entry.shown).collect())
+            let shown = entries.into_iter().map(|entry| entry.shown);
+            Ok(shown.filter(|entry| !inner.waiting.hides(entry)).collect())
         })
         .await
     }
@@ -32,9 +33,10 @@ impl Store {
         let selection = selection.clone();
         self.run(move |inner| {
             inner.write_touched();
-            let (removal, mut cleared) = inner.plan_clear(&selection)?;
+            let (removal, mut cleared) = inner.plan_clear(&Choice::Selected(selection))?;
             if removal.partials {
                 cleared.freed_bytes += inner.partials.idle_bytes();
+                cleared.refetch_bytes += inner.partials.idle_bytes();
             }
             Ok(cleared)
         })
@@ -47,7 +49,7 @@ impl Store {
     /// [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: part of it may be gone, and the index says so.
     pub async fn clear(&self, selection: &Selection) -> Result<Cleared, StoreError> {
         let selection = selection.clone();
-        self.run(move |inner| inner.clear(&selection)).await
+        self.run(move |inner| inner.clear(&Choice::Selected(selection))).await
     }
 }
 
@@ -84,41 +86,48 @@ impl Inner {
     }
 
     /// What goes, and its numbers by the files as they are now; without partial downloads.
-    fn plan_clear(&self, selection: &Selection) -> Result<(Removal, Cleared), StoreError> {
+    pub(crate) fn plan_clear(&self, choice: &Choice) -> Result<(Removal, Cleared), StoreError> {
         let (catalog, entries) = self.entries()?;
-        let removal = clear::plan(&catalog, entries, selection);
+        let removal = clear::plan(&catalog, entries, choice);
         let mut cleared = Cleared { images: removal.entries.clone(), ..Cleared::default() };
         for digest in &removal.blobs {
             if let Some(size) = self.layout.blob_size(digest).map_err(StoreError::Io)? {
                 cleared.blobs += 1;
                 cleared.freed_bytes += size;
+                cleared.refetch_bytes += catalog.held.get(digest).map_or(0, |held| held.fetched);
             }
         }
         Ok((removal, cleared))
     }
 
-    fn clear(&self, selection: &Selection) -> Result<Cleared, StoreError> {
+    /// Removes a blob's file and forgets what it was. In this order: after a crash the next start finds rows without files,
+    /// and drops them. The other way round it would find files that nothing leads to.
+    pub(crate) fn remove_blob(&self, change: &mut Change<'_>, digest: &Digest) -> Result<(), StoreError> {
+        self.layout.remove_blob(digest)?;
+        self.verified.remove(digest);
+        self.platforms.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        change.forget_blob(digest)
+    }
+
+    pub(crate) fn clear(&self, choice: &Choice) -> Result<Cleared, StoreError> {
         // Before the writer lock is taken for the rest: `change` does not nest.
         self.write_touched();
         let mut failed = None;
         let cleared = self.index.change(|change| {
             // Planned under the writer lock: nothing can be published between the plan and the deed.
-            let (removal, mut cleared) = self.plan_clear(selection)?;
-            // Files first: after a crash the next start finds rows without files, and drops them. The other way round
-            // it would find files that nothing leads to.
+            let (removal, mut cleared) = self.plan_clear(choice)?;
             for digest in &removal.blobs {
-                match self.layout.remove_blob(digest) {
-                    Ok(_) => {
-                        self.verified.remove(digest);
-                        change.forget_blob(digest)?;
-                    }
-                    Err(error) => failed = Some(error),
+                if let Err(error) = self.remove_blob(change, digest) {
+                    failed = Some(error);
                 }
             }
             if removal.partials {
                 match self.partials.remove_idle(&self.layout.partial) {
-                    Ok(bytes) => cleared.freed_bytes += bytes,
-                    Err(error) => failed = Some(error),
+                    Ok(bytes) => {
+                        cleared.freed_bytes += bytes;
+                        cleared.refetch_bytes += bytes;
+                    }
+                    Err(error) => failed = Some(error.into()),
                 }
             }
             if failed.is_none() {
@@ -126,12 +135,10 @@ impl Inner {
             }
             Ok(cleared)
         })?;
-        let mut platforms = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
-        platforms.retain(|digest, _| matches!(self.layout.blob_size(digest), Ok(Some(_))));
-        drop(platforms);
+        self.waiting.forget(&cleared.images);
         match failed {
             None => Ok(cleared),
-            Some(error) => Err(error.into()),
+            Some(error) => Err(error),
         }
     }
 }

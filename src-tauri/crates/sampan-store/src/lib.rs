@@ -7,20 +7,24 @@
 //! Never opens a socket, never reads a wall clock of its own, never gives a file its digest's name before its bytes were
 //! hashed, never removes a file it did not make. Parses a manifest in one place only, `rebuild`: callers pass parsed ones,
 //! but when the index is lost nobody is there who could, and what is read there was hashed first.
-//! Start reading at [`Store`], then [`Stage`] and [`Partial`] for how bytes get in and `clear` for how they get out.
+//! Start reading at [`Store`], then [`Stage`] and [`Partial`] for how bytes get in, `clear` for how a person gets them out,
+//! and `quota` and `evict` for what makes way when room is needed.
 
 mod blob;
 mod catalog;
 mod clear;
 mod error;
+mod evict;
 mod folder;
 mod images;
+mod import;
 mod index;
 mod index_json;
 mod layout;
 mod ledger;
 mod leftover;
 mod partial;
+mod pins;
 mod publish;
 mod quarantine;
 mod quota;
@@ -31,17 +35,21 @@ mod session;
 mod settle;
 mod stage;
 mod store;
+mod undo;
 mod usage;
 mod verified;
 
 pub use blob::BlobFile;
-pub use catalog::ImageEntry;
+pub use catalog::{ImageEntry, TagDigest};
 pub use clear::{Cleared, Selected, Selection};
 pub use error::{OpenError, StoreError};
+pub use import::{ImportedImage, ImportedTag};
 pub use partial::Partial;
 pub use quarantine::{Damage, Health};
 pub use scrub::{ScrubPace, ScrubProgress, ScrubReport};
+pub use quota::{Evicted, default_quota};
 pub use stage::Stage;
 pub use store::{HeldTag, Link, Store, StoreOptions};
+pub use undo::Undo;
 pub use usage::Usage;
 pub use verified::Verify;

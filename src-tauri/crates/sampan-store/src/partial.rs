@@ -11,7 +11,7 @@ use sampan_oci::{Digest, Hasher, RangeSet};
 use crate::blob::{self, BlobFile};
 use crate::error::{StoreError, blocking};
 use crate::ledger::{self, Claim, Found, Ledger};
-use crate::publish;
+use crate::publish::{self, Origin};
 use crate::session::Session;
 use crate::store::Inner;
 
@@ -176,7 +176,7 @@ impl Partial {
         drop(ledger);
         publish::prove(&self.file, hasher).inspect_err(|_| self.session.reject())?;
         let mut name = Some(self.session.names.data.clone());
-        let done = publish::enter(&self.session.store, &self.file, &mut name, |_| Ok(()));
+        let done = publish::enter(&self.session.store, &self.file, &mut name, Origin::Link, |_| Ok(()));
         if name.is_none() {
             self.session.reject();
         }

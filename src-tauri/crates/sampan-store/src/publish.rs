@@ -7,6 +7,15 @@ use crate::error::StoreError;
 use crate::index::{self, Change};
 use crate::store::Inner;
 
+/// How a blob's bytes came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// From an upstream.
+    Link,
+    /// From a file on this machine.
+    Import,
+}
+
 /// Checks that the bytes hashed are the ones the digest names, and makes them survive a power cut.
 /// After an error the file is worth nothing: a failed sync is final, as the next one may report success for pages the
 /// kernel has dropped (SECURITY.md R64).
@@ -25,6 +34,7 @@ pub(crate) fn enter<F>(
     store: &Inner,
     file: &BlobFile,
     name: &mut Option<String>,
+    origin: Origin,
     record: F,
 ) -> Result<(), StoreError>
 where
@@ -41,7 +51,7 @@ where
         *name = None;
         in_the_way = !replaces_its_like;
         folder.sync()?;
-        change.record_blob(&digest, size, store.clock.now())?;
+        change.record_blob(&digest, size, origin, store.clock.now())?;
         index::damage::heal(change, &digest, store.clock.now())?;
         record(change)
     });

@@ -1,29 +1,325 @@
 //! Room for what is to come: what is asked for, what makes way.
+//!
+//! Two limits hold at once: the quota (what the cache may take) and the floor (what the disk keeps free). Both are
+//! decided before a byte is written. Images and partial downloads that nobody has open stand in one row, by last use
+//! and last write: a download that was cut short yesterday goes before an image used today.
 
+use std::collections::HashSet;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sampan_oci::Digest;
+
+use crate::clear::Removal;
 use crate::error::StoreError;
-use crate::room::Room;
-use crate::store::Inner;
+use crate::evict::{self, Eviction, Going, Holdings, Idle, Lack};
+use crate::index::{self, Change, Watch};
+use crate::room::{Limits, Room};
+use crate::store::{Inner, Store};
+
+/// What one transaction lets go of at most, so that nobody waits long for the next: units, blobs, and time. Removing one
+/// large file may take as long as a thousand small ones.
+const BATCH_UNITS_MAX: usize = 64;
+const BATCH_BLOBS_MAX: usize = 256;
+const BATCH_TIME_MAX: Duration = Duration::from_millis(50);
+
+/// How long an eviction lets others pass between two transactions.
+const PASSING_TIME_MAX: Duration = Duration::from_millis(20);
+
+/// How often a decision is made again because what it would have removed came into use meanwhile.
+const ROUNDS_MAX: u32 = 4;
+
+const GIB: u64 = 1024 * 1024 * 1024;
+
+/// What made way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// How many image entries.
+    pub images: u64,
+    /// How many blobs, with the entries or by themselves.
+    pub blobs: u64,
+    /// How many partial downloads.
+    pub partials: u64,
+    /// How many bytes all that took.
+    pub freed_bytes: u64,
+}
+
+impl Evicted {
+    fn add(&mut self, other: Self) {
+        self.images += other.images;
+        self.blobs += other.blobs;
+        self.partials += other.partials;
+        self.freed_bytes += other.freed_bytes;
+    }
+}
+
+/// The quota where a person chose none: a quarter of what is free or ours already, at least 1 GiB (or all of it, if it is
+/// less), at most 100 GiB. All in bytes.
+pub fn default_quota(free_bytes: u64, cache_bytes: u64) -> u64 {
+    let all = free_bytes.saturating_add(cache_bytes);
+    (all / 4).max(GIB).min(all).min(100 * GIB)
+}
+
+impl Store {
+    /// Sets the most bytes the cache may take: blobs, partial downloads, what running ones have yet to write, and what is
+    /// kept of damaged files. `None`: whatever the disk has. It counts from the next download on, or from
+    /// [`make_room`](Self::make_room).
+    pub fn set_quota(&self, bytes: Option<u64>) {
+        *self.0.quota.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+    }
+
+    /// Brings a cache that takes more than its quota down to 90 % of it, or as near as what must stay allows. Otherwise
+    /// does nothing.
+    /// # Errors
+    /// [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: what made way until then is gone.
+    pub async fn make_room(&self) -> Result<Evicted, StoreError> {
+        self.run(|inner| inner.make_room()).await
+    }
+
+    /// Removes every entry last used before this moment that is not pinned: the rule of age. As
+    /// [`clear`](Self::clear) with [`Selection::UnusedSince`](crate::Selection::UnusedSince).
+    /// # Errors
+    /// As [`clear`](Self::clear).
+    pub async fn remove_unused(&self, before: sampan_oci::Millis) -> Result<crate::Cleared, StoreError> {
+        self.clear(&crate::Selection::UnusedSince(before)).await
+    }
+}
 
 impl Inner {
     pub(crate) fn free_bytes(&self) -> Option<u64> {
         fs4::available_space(&self.dir).ok()
     }
 
-    /// Sets room aside for `size` bytes. Idle partial downloads make way for them, oldest first, where that is enough.
-    pub(crate) fn reserve(&self, size: u64) -> Result<Room, StoreError> {
-        let floor = self.free_space_floor_bytes;
-        loop {
-            let free = self.free_bytes();
-            let room = self.running.reserve(size, free, floor);
-            if room.is_ok() {
-                return room;
+    pub(crate) fn quota(&self) -> Option<u64> {
+        *self.quota.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn quarantine_bytes(&self) -> u64 {
+        self.quarantine.bytes()
+    }
+
+    fn limits(&self) -> Limits {
+        let (blobs, _) = self.index.totals();
+        let taken = blobs.saturating_add(self.partials.bytes()).saturating_add(self.quarantine_bytes());
+        let (quota, free, floor) = (self.quota(), self.free_bytes(), self.free_space_floor_bytes);
+        Limits { taken, quota, free, floor }
+    }
+
+    /// Sets room aside for `size` more bytes of the blob. What was not used for the longest makes way, where that is enough;
+    /// otherwise nothing does.
+    pub(crate) fn reserve(&self, digest: Digest, size: u64) -> Result<Room, StoreError> {
+        if let Some(room) = self.running.reserve(digest, size, || self.limits()) {
+            return Ok(room);
+        }
+        let _turn = self.making_room();
+        // Kept for diagnosis only: they are the first to make way.
+        self.quarantine.empty();
+        // Promised before it is there: nobody else takes what is about to become free.
+        let (room, lack) = self.running.promise(digest, size, || self.limits());
+        if lack.least == 0 || self.evict(lack)?.1 {
+            return Ok(room);
+        }
+        Err(StoreError::Full)
+    }
+
+    fn make_room(&self) -> Result<Evicted, StoreError> {
+        let _turn = self.making_room();
+        let lack = || self.running.lack(|| Limits { free: None, floor: 0, ..self.limits() });
+        if lack().least == 0 {
+            return Ok(Evicted::default());
+        }
+        self.quarantine.empty();
+        let lack = lack();
+        // Where pins and running downloads take too much, all else goes.
+        let most = self.decide(Lack::default())?.evictable.min(lack.wanted);
+        Ok(self.evict(Lack { least: most, wanted: most })?.0)
+    }
+
+    /// Removes what `lack` asks for. `false`: that is not to be had, and nothing was removed, or not enough because what was
+    /// to go came into use meanwhile.
+    fn evict(&self, mut lack: Lack) -> Result<(Evicted, bool), StoreError> {
+        let mut evicted = Evicted::default();
+        for _ in 0..ROUNDS_MAX {
+            if lack.least == 0 {
+                break;
             }
-            // What would not fit even without them is no reason to lose them.
-            let without_idle = free.map(|free| free.saturating_add(self.partials.idle_bytes()));
-            drop(self.running.reserve(size, without_idle, floor)?);
-            if !self.partials.remove_oldest_idle(&self.layout.partial)? {
-                return room;
+            // Before the whole index is read: more than everything is not to be had.
+            let (blobs, _) = self.index.totals();
+            if blobs.saturating_add(self.partials.idle_bytes()) < lack.least {
+                break;
             }
+            // From before the decision, so that nothing falls between.
+            let watch = self.index.watch();
+            let eviction = self.decide(lack)?;
+            if eviction.evictable < lack.least {
+                break;
+            }
+            let done = self.let_go(eviction.units, &watch)?;
+            evicted.add(done);
+            // Free space is not asked for again: some file systems give back only later what was removed.
+            lack.least = lack.least.saturating_sub(done.freed_bytes);
+            lack.wanted = lack.wanted.saturating_sub(done.freed_bytes);
+        }
+        if evicted != Evicted::default() {
+            let Evicted { images, blobs, partials, freed_bytes } = evicted;
+            tracing::info!(images, blobs, partials, freed_bytes, "the cache made room");
+        }
+        Ok((evicted, lack.least == 0))
+    }
+
+    /// Decides what makes way, by everything as it is now.
+    fn decide(&self, lack: Lack) -> Result<Eviction, StoreError> {
+        self.write_touched();
+        let busy = self.running.busy();
+        let idle = self.partials.idle(&self.layout.partial).into_iter();
+        let idle: Vec<Idle> = idle.map(|(digest, bytes, written)| Idle { digest, bytes, written }).collect();
+        let catalog = self.index.report(|connection| index::catalog(connection))?;
+        let entries = catalog.entries(|_| None);
+        Ok(evict::plan(Holdings { catalog: &catalog, entries: &entries, idle: &idle, busy: &busy }, lack))
+    }
+
+    /// Removes the units, a batch at a time.
+    fn let_go(&self, units: Vec<Going>, watch: &Watch<'_>) -> Result<Evicted, StoreError> {
+        let mut evicted = Evicted::default();
+        let mut units = units.into_iter().peekable();
+        let mut saved = HashSet::new();
+        while units.peek().is_some() {
+            let (done, failed) = self.index.change(|change| {
+                // What came into use since the decision stays, with all that stands and falls with it.
+                saved.extend(watch.named());
+                saved.extend(self.running.busy());
+                let mut batch =
+                    Batch { store: self, removal: Removal::default(), done: Evicted::default(), blobs: 0 };
+                let (begun, mut count) = (Instant::now(), 0);
+                let mut failed = None;
+                while failed.is_none() && count < BATCH_UNITS_MAX && begun.elapsed() < BATCH_TIME_MAX {
+                    let fits =
+                        |unit: &Going| batch.blobs == 0 || batch.blobs + unit.blobs.len() <= BATCH_BLOBS_MAX;
+                    let Some(unit) = units.next_if(fits) else { break };
+                    count += 1;
+                    if unit.reach.iter().any(|digest| saved.contains(digest)) {
+                        saved.extend(unit.reach);
+                    } else {
+                        failed = batch.let_go(unit, change).err();
+                    }
+                }
+                change.forget(&batch.removal)?;
+                self.waiting.forget(&batch.removal.entries);
+                Ok((batch.done, failed))
+            })?;
+            evicted.add(done);
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            self.let_others_pass();
+        }
+        Ok(evicted)
+    }
+
+    /// The lock of the index's writer is not fair: whoever takes it again at once takes it from those who wait.
+    fn let_others_pass(&self) {
+        let begun = Instant::now();
+        while self.index.is_wanted() && begun.elapsed() < PASSING_TIME_MAX {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// Only one decides and removes at a time. Never taken within a change of the index, which it makes.
+    fn making_room(&self) -> MutexGuard<'_, ()> {
+        self.making_room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one transaction lets go of.
+struct Batch<'a> {
+    store: &'a Inner,
+    removal: Removal,
+    done: Evicted,
+    blobs: usize,
+}
+
+impl Batch<'_> {
+    /// The files go first: a crash leaves rows without files, which the next start drops.
+    fn let_go(&mut self, unit: Going, change: &mut Change<'_>) -> Result<(), StoreError> {
+        if let Some(digest) = unit.partial {
+            let bytes = self.store.partials.remove_if_idle(&self.store.layout.partial, &digest)?;
+            self.done.partials += u64::from(bytes.is_some());
+            self.done.freed_bytes += bytes.unwrap_or(0);
+        }
+        for (digest, size) in &unit.blobs {
+            self.store.remove_blob(change, digest)?;
+            self.blobs += 1;
+            self.done.blobs += 1;
+            self.done.freed_bytes += size;
+        }
+        self.done.images += u64::from(unit.shown.is_some());
+        self.removal.tags.extend(unit.tag);
+        self.removal.links.extend(unit.links);
+        self.removal.entries.extend(unit.shown);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use sampan_oci::{Clock, Millis};
+
+    use super::*;
+    use crate::StoreOptions;
+
+    #[derive(Debug)]
+    struct Stopped;
+
+    impl Clock for Stopped {
+        fn now(&self) -> Millis {
+            Millis(0)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_into_use_between_the_decision_and_the_deed_stays() {
+        let temporary = tempfile::tempdir().unwrap();
+        let options = StoreOptions::new(temporary.path().join("cache"), Arc::new(Stopped));
+        let store = Store::open(options).unwrap();
+        let [named, fetched, unused] = [&b"named"[..], b"fetched", b"unused"]
+            .map(|bytes| (Digest::of(bytes), Bytes::from_static(bytes)));
+        for (digest, bytes) in [&named, &fetched, &unused] {
+            store.put(digest, bytes.clone()).await.unwrap();
+        }
+        let all = Lack { least: 18, wanted: 18 };
+        let watch = store.0.index.watch();
+        let decided = store.0.decide(all).unwrap();
+        assert_eq!((decided.freed, decided.units.len()), (18, 3));
+        store.add_link(&"docker.io/library/alpine".parse().unwrap(), &named.0, None).await.unwrap();
+        let stage = store.stage(&fetched.0, 7).await.unwrap();
+        let evicted = store.0.let_go(decided.units, &watch).unwrap();
+        assert_eq!((evicted.blobs, evicted.freed_bytes), (1, 6), "what nobody came for goes");
+        assert!(store.open_blob(&named.0).await.unwrap().is_some());
+        assert!(store.open_blob(&fetched.0).await.unwrap().is_some());
+        assert!(store.open_blob(&unused.0).await.unwrap().is_none());
+        drop((watch, stage));
+        let (evicted, enough) = store.0.evict(Lack { least: 12, wanted: 12 }).unwrap();
+        assert_eq!((evicted.blobs, enough), (2, true), "afterwards they are like others");
+    }
+
+    #[test]
+    fn the_default_quota_is_a_quarter_between_1_and_100_gib() {
+        for (free, cache, quota) in [
+            (0, 0, 0),
+            (GIB / 2, 0, GIB / 2),
+            (GIB / 2, GIB / 4, GIB / 2 + GIB / 4),
+            (2 * GIB, 0, GIB),
+            (4 * GIB, 0, GIB),
+            (40 * GIB, 0, 10 * GIB),
+            (30 * GIB, 10 * GIB, 10 * GIB),
+            (399 * GIB, 0, 399 * GIB / 4),
+            (4000 * GIB, 0, 100 * GIB),
+            (u64::MAX, u64::MAX, 100 * GIB),
+        ] {
+            assert_eq!(default_quota(free, cache), quota, "{free} free, {cache} ours");
         }
     }
 }

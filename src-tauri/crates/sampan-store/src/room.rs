@@ -1,17 +1,53 @@
 //! Room on the disk: what running downloads have yet to write is spoken for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::StoreError;
+use sampan_oci::Digest;
+
+use crate::evict::Lack;
 
 /// What running downloads have asked for, and have written since.
 #[derive(Debug, Default)]
 pub(crate) struct Running(Mutex<Sums>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Sums {
     promised: u64,
     written: u64,
+    /// What is being downloaded, and by how many.
+    busy: HashMap<Digest, u32>,
+}
+
+/// What there is, and how much there may be, at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    /// Bytes on disk, without what running downloads have written.
+    pub(crate) taken: u64,
+    /// The most the cache may take, in bytes.
+    pub(crate) quota: Option<u64>,
+    /// Bytes that can still be written to the disk. Where that is not known, only the disk itself can refuse.
+    pub(crate) free: Option<u64>,
+    /// Bytes that are to stay free.
+    pub(crate) floor: u64,
+}
+
+impl Limits {
+    /// What has to go before `promised` bytes, of which `written` are on disk, are allowed.
+    fn lack(&self, promised: u64, written: u64) -> Lack {
+        let needed = promised.saturating_sub(written).saturating_add(self.floor);
+        let of_disk = self.free.map_or(0, |free| needed.saturating_sub(free));
+        let used = self.taken.saturating_add(promised);
+        let beyond = |limit: u64| used.saturating_sub(limit);
+        let of_quota = self.quota.map_or(0, beyond);
+        let wanted = if of_quota == 0 { 0 } else { self.quota.map_or(0, |quota| beyond(goal(quota))) };
+        Lack { least: of_quota.max(of_disk), wanted: wanted.max(of_disk) }
+    }
+}
+
+/// How far an eviction for the quota goes down: to 90 % of it.
+fn goal(quota: u64) -> u64 {
+    quota - quota / 10
 }
 
 impl Running {
@@ -20,25 +56,51 @@ impl Running {
         self.sums().written
     }
 
-    /// Sets room aside for a download of `size` bytes, if `free` has it beyond the floor and what other running
-    /// downloads have yet to write. Where free space is not known, only the disk itself can refuse.
-    pub(crate) fn reserve(
-        self: &Arc<Self>,
-        size: u64,
-        free: Option<u64>,
-        floor: u64,
-    ) -> Result<Room, StoreError> {
-        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let needed = size.saturating_add(sums.promised.saturating_sub(sums.written)).saturating_add(floor);
-        if free.is_some_and(|free| free < needed) {
-            return Err(StoreError::Full);
-        }
-        sums.promised = sums.promised.saturating_add(size);
-        Ok(Room { running: Arc::clone(self), promised: size, written: 0 })
+    /// What is being downloaded.
+    pub(crate) fn busy(&self) -> HashSet<Digest> {
+        self.sums().busy.keys().copied().collect()
     }
 
-    fn sums(&self) -> Sums {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sets room aside for `size` more bytes of a blob, if there is. `limits` is asked while no room is set aside or given
+    /// back, so that bytes on their way from a download to the blobs may be counted twice, never not at all.
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        digest: Digest,
+        size: u64,
+        limits: impl FnOnce() -> Limits,
+    ) -> Option<Room> {
+        let mut sums = self.sums();
+        let lack = limits().lack(sums.promised.saturating_add(size), sums.written);
+        (lack.least == 0).then(|| self.give(&mut sums, digest, size))
+    }
+
+    /// Sets room aside whether or not it is there, and says what has to go before anything is written into it.
+    pub(crate) fn promise(
+        self: &Arc<Self>,
+        digest: Digest,
+        size: u64,
+        limits: impl FnOnce() -> Limits,
+    ) -> (Room, Lack) {
+        let mut sums = self.sums();
+        let room = self.give(&mut sums, digest, size);
+        let lack = limits().lack(sums.promised, sums.written);
+        (room, lack)
+    }
+
+    /// What has to go as things are.
+    pub(crate) fn lack(&self, limits: impl FnOnce() -> Limits) -> Lack {
+        let sums = self.sums();
+        limits().lack(sums.promised, sums.written)
+    }
+
+    fn give(self: &Arc<Self>, sums: &mut Sums, digest: Digest, size: u64) -> Room {
+        sums.promised = sums.promised.saturating_add(size);
+        *sums.busy.entry(digest).or_default() += 1;
+        Room { running: Arc::clone(self), digest, promised: size, written: 0 }
+    }
+
+    fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -46,6 +108,7 @@ impl Running {
 #[derive(Debug)]
 pub(crate) struct Room {
     running: Arc<Running>,
+    digest: Digest,
     promised: u64,
     written: u64,
 }
@@ -58,15 +121,21 @@ impl Room {
 
     pub(crate) fn wrote(&mut self, bytes: u64) {
         self.written += bytes;
-        self.running.0.lock().unwrap_or_else(PoisonError::into_inner).written += bytes;
+        self.running.sums().written += bytes;
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        let mut sums = self.running.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums = self.running.sums();
         sums.promised = sums.promised.saturating_sub(self.promised);
         sums.written = sums.written.saturating_sub(self.written);
+        if let Some(count) = sums.busy.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                sums.busy.remove(&self.digest);
+            }
+        }
     }
 }
 
@@ -74,22 +143,59 @@ impl Drop for Room {
 mod tests {
     use super::*;
 
+    fn reserve(running: &Arc<Running>, size: u64, limits: Limits) -> Option<Room> {
+        running.reserve(Digest::of(&size.to_le_bytes()), size, || limits)
+    }
+
     #[test]
     fn downloads_together_never_promise_more_than_the_disk_has() {
         let running = Arc::new(Running::default());
-        let mut first = running.reserve(60, Some(100), 10).unwrap();
+        let disk = |free| Limits { free: Some(free), floor: 10, ..Limits::default() };
+        let mut first = reserve(&running, 60, disk(100)).unwrap();
         assert!(
-            matches!(running.reserve(40, Some(100), 10), Err(StoreError::Full)),
+            reserve(&running, 40, disk(100)).is_none(),
             "60 are promised already, and 10 are to stay free"
         );
-        let second = running.reserve(30, Some(100), 10).unwrap();
+        let second = reserve(&running, 30, disk(100)).unwrap();
         first.wrote(60);
         assert_eq!(running.written(), 60);
-        assert!(running.reserve(1, Some(40), 10).is_err(), "the second's 30 are not on disk yet");
+        assert!(reserve(&running, 1, disk(40)).is_none(), "the second's 30 are not on disk yet");
         drop(second);
-        assert!(running.reserve(30, Some(40), 10).is_ok(), "what was given up is free again");
+        assert!(reserve(&running, 30, disk(40)).is_some(), "what was given up is free again");
         drop(first);
-        assert_eq!(running.written(), 0);
-        assert!(running.reserve(u64::MAX, None, 10).is_ok(), "unknown free space refuses nothing");
+        assert_eq!((running.written(), running.busy().len()), (0, 0));
+        assert!(
+            reserve(&running, u64::MAX, Limits { floor: 10, ..Limits::default() }).is_some(),
+            "unknown free space refuses nothing"
+        );
+    }
+
+    #[test]
+    fn downloads_together_never_promise_more_than_the_quota() {
+        let running = Arc::new(Running::default());
+        let limits = |taken| Limits { taken, quota: Some(100), ..Limits::default() };
+        let mut first = reserve(&running, 60, limits(0)).unwrap();
+        assert!(reserve(&running, 41, limits(0)).is_none());
+        first.wrote(60);
+        assert!(reserve(&running, 41, limits(0)).is_none(), "written is as good as promised");
+        assert!(reserve(&running, 30, limits(11)).is_none(), "what is held counts");
+        assert!(reserve(&running, 40, limits(0)).is_some());
+        assert_eq!(running.busy(), HashSet::from([Digest::of(&60_u64.to_le_bytes())]));
+        let (_room, lack) = running.promise(Digest::of(b"x"), 50, || limits(30));
+        assert_eq!(lack, Lack { least: 40, wanted: 50 }, "down to the quota, rather down to 90 of 100");
+    }
+
+    #[test]
+    fn what_has_to_go_satisfies_the_quota_and_the_disk() {
+        let limits = Limits { taken: 100, quota: Some(100), free: Some(5), floor: 10 };
+        assert_eq!(limits.lack(0, 0), Lack { least: 5, wanted: 5 }, "a full cache need not shrink by itself");
+        assert_eq!(limits.lack(20, 0), Lack { least: 25, wanted: 30 });
+        assert_eq!(
+            limits.lack(20, 20),
+            Lack { least: 20, wanted: 30 },
+            "what is written needs no more of the disk"
+        );
+        let small = Limits { quota: Some(5), ..limits };
+        assert_eq!(small.lack(0, 0), Lack { least: 95, wanted: 95 }, "a tenth of so little is nothing");
     }
 }

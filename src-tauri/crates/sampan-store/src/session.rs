@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use sampan_oci::Digest;
+use sampan_oci::{Digest, Millis};
 
 use crate::error::StoreError;
 use crate::folder::Folder;
@@ -83,19 +83,24 @@ impl Partials {
         failed.map_or(Ok(removed), Err)
     }
 
-    /// Removes the partial that nobody has open and that was not written to for the longest. `false`: there is none.
-    pub(crate) fn remove_oldest_idle(&self, folder: &Folder) -> io::Result<bool> {
+    /// The partials that nobody has open: their digests, the bytes they hold, and when they were last written to.
+    pub(crate) fn idle(&self, folder: &Folder) -> Vec<(Digest, u64, Millis)> {
+        let known = self.known();
+        let idle = known.iter().filter(|(_, known)| known.turn == Turn::Idle);
+        // One that cannot be asked is the oldest: it could not be gone on with either.
+        let written = |digest| leftover::written(folder, &Names::of(digest)).ok().flatten();
+        idle.map(|(digest, known)| (*digest, known.bytes, written(digest).unwrap_or(Millis(i64::MIN))))
+            .collect()
+    }
+
+    /// Removes a partial that nobody has open. Returns how many bytes it held; `None`: somebody has it, or it is gone.
+    pub(crate) fn remove_if_idle(&self, folder: &Folder, digest: &Digest) -> io::Result<Option<u64>> {
         let mut known = self.known();
-        let idle = known.iter().filter(|(_, known)| known.turn == Turn::Idle).map(|(digest, _)| *digest);
-        // One that cannot be asked goes first: it could not be gone on with either.
-        let Some(digest) = idle.min_by_key(|digest| leftover::written(folder, &Names::of(digest)).ok())
-        else {
-            return Ok(false);
-        };
-        remove(folder, &Names::of(&digest))?;
-        known.remove(&digest);
+        let Some(Known { bytes, turn: Turn::Idle }) = known.get(digest).copied() else { return Ok(None) };
+        remove(folder, &Names::of(digest))?;
+        known.remove(digest);
         tracing::info!(%digest, "removed a download that was cut short: its room is needed");
-        Ok(true)
+        Ok(Some(bytes))
     }
 
     /// Removes the partial of a blob that is published, unless somebody has it open.
@@ -175,7 +180,7 @@ impl Session {
     /// Sets room aside for what is missing of `size` bytes, of which `held` are on disk.
     pub(crate) fn reserve(&self, size: u64, held: u64) -> Result<(), StoreError> {
         self.store.partials.change(&self.digest, |known| known.bytes = held);
-        *self.room() = Some(self.store.reserve(size.saturating_sub(held))?);
+        *self.room() = Some(self.store.reserve(self.digest, size.saturating_sub(held))?);
         Ok(())
     }
 
@@ -224,7 +229,9 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let written = self.room().take().map_or(0, |room| room.written());
+        // Given back last: what is written is counted twice for a moment rather than not at all.
+        let room = self.room().take();
+        let written = room.as_ref().map_or(0, Room::written);
         let partials = &self.store.partials;
         let bytes = partials.known().get(&self.digest).map_or(0, |known| known.bytes) + written;
         // Nothing is worth nothing: questions that upstream refused leave no litter.
@@ -238,6 +245,7 @@ impl Drop for Session {
             known.insert(self.digest, Known { bytes, turn: Turn::Idle });
         }
         drop(known);
+        drop(room);
         partials.settled.notify_all();
     }
 }

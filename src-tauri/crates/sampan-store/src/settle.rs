@@ -28,14 +28,14 @@ impl Store {
     /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: the file is as it was, and
     /// the next call tries again.
     pub async fn settle_layout(&self) -> Result<(), StoreError> {
-        self.run(|inner| inner.settle(SETTLE_EVERY)).await
+        self.run(|inner| inner.settle_index_json(SETTLE_EVERY)).await
     }
 }
 
 impl Inner {
     /// Writes `index.json`, and seals the index. What fails here costs only what a crash would cost.
     pub(crate) fn settle_for_good(&self) {
-        if let Err(error) = self.settle(Duration::ZERO) {
+        if let Err(error) = self.settle_index_json(Duration::ZERO) {
             tracing::warn!(%error, "index.json could not be written");
         }
         if let Err(error) = self.index.seal() {
@@ -43,7 +43,7 @@ impl Inner {
         }
     }
 
-    fn settle(&self, every: Duration) -> Result<(), StoreError> {
+    fn settle_index_json(&self, every: Duration) -> Result<(), StoreError> {
         let mut last = self.settled.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_some_and(|last| last.elapsed() < every) || !self.index.take_stale() {
             return Ok(());

@@ -9,7 +9,7 @@ use sampan_oci::{Digest, Hasher};
 use crate::blob::{self, BlobFile};
 use crate::error::{StoreError, blocking};
 use crate::index::Change;
-use crate::publish;
+use crate::publish::{self, Origin};
 use crate::room::Room;
 use crate::store::Inner;
 
@@ -28,7 +28,7 @@ pub struct Stage {
 impl Stage {
     /// Makes the file. Blocks.
     pub(crate) fn begin(store: &Arc<Inner>, digest: Digest, size: u64) -> Result<Self, StoreError> {
-        let room = store.reserve(size)?;
+        let room = store.reserve(digest, size)?;
         let (name, file) = store.layout.new_partial(&digest)?;
         let file = match BlobFile::new(file, digest, Some(size), Arc::clone(&store.verified)) {
             Ok(file) => file,
@@ -100,15 +100,22 @@ impl Stage {
         self.publish_with(|_| Ok(())).await
     }
 
+    /// As [`publish`](Self::publish), for bytes that did not come over the link.
+    /// # Errors
+    /// As [`publish`](Self::publish), and so is what dropping the future leaves.
+    pub async fn publish_imported(self) -> Result<(), StoreError> {
+        blocking(move || self.publish_blocking(Origin::Import, |_| Ok(()))).await
+    }
+
     /// Publishes, and records what `record` records in the same transaction.
     pub(crate) async fn publish_with<F>(self, record: F) -> Result<(), StoreError>
     where
         F: FnOnce(&mut Change<'_>) -> Result<(), StoreError> + Send + 'static,
     {
-        blocking(move || self.publish_blocking(record)).await
+        blocking(move || self.publish_blocking(Origin::Link, record)).await
     }
 
-    fn publish_blocking<F>(mut self, record: F) -> Result<(), StoreError>
+    fn publish_blocking<F>(mut self, origin: Origin, record: F) -> Result<(), StoreError>
     where
         F: FnOnce(&mut Change<'_>) -> Result<(), StoreError>,
     {
@@ -118,7 +125,7 @@ impl Stage {
             return Err(StoreError::Size { expected: size, actual: written });
         }
         publish::prove(&self.file, hasher)?;
-        publish::enter(&self.store, &self.file, &mut self.name, record)
+        publish::enter(&self.store, &self.file, &mut self.name, origin, record)
     }
 
     fn remove_file(&mut self) {

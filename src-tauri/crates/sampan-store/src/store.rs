@@ -9,7 +9,7 @@ use sampan_oci::{Clock, Digest, ImageName, MANIFEST_BYTES_MAX, Manifest, MediaTy
 
 use crate::blob::{BlobFile, read_full_at};
 use crate::error::{OpenError, StoreError, blocking};
-use crate::index::{self, Change, Index};
+use crate::index::{self, Change, Index, Word};
 use crate::layout::{Claim, Layout};
 use crate::leftover;
 use crate::partial::Partial;
@@ -18,7 +18,7 @@ use crate::room::Running;
 use crate::session::Partials;
 use crate::settle::Settled;
 use crate::stage::Stage;
-use crate::usage::Usage;
+use crate::undo::Waiting;
 use crate::verified::Verified;
 
 /// How to open a [`Store`].
@@ -30,6 +30,15 @@ pub struct StoreOptions {
     pub clock: Arc<dyn Clock>,
     /// Downloads are refused ([`StoreError::Full`]) when the disk would have fewer bytes left than this.
     pub free_space_floor_bytes: u64,
+    /// The most bytes the cache may take ([`Store::set_quota`]); `None`: whatever the disk has.
+    pub quota: Option<u64>,
+}
+
+impl StoreOptions {
+    /// A cache in `dir` that may fill the disk.
+    pub fn new(dir: PathBuf, clock: Arc<dyn Clock>) -> Self {
+        Self { dir, clock, free_space_floor_bytes: 0, quota: None }
+    }
 }
 
 /// An open cache. Cheap to clone; the cache is released when the last clone, the last [`Stage`] and the last
@@ -58,6 +67,11 @@ pub(crate) struct Inner {
     pub(crate) dir: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) free_space_floor_bytes: u64,
+    pub(crate) quota: Mutex<Option<u64>>,
+    /// Held by whoever makes room.
+    pub(crate) making_room: Mutex<()>,
+    /// What was cleared and may be wanted back.
+    pub(crate) waiting: Waiting,
     pub(crate) verified: Arc<Verified>,
     pub(crate) quarantine: Quarantine,
     pub(crate) settled: Settled,
@@ -78,7 +92,7 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; a folder that is not ours, in use, or of a newer Sampan is left as it was.
     pub fn open(options: StoreOptions) -> Result<Self, OpenError> {
-        let StoreOptions { dir, clock, free_space_floor_bytes } = options;
+        let StoreOptions { dir, clock, free_space_floor_bytes, quota } = options;
         let claim = Claim::take(&dir)?;
         index::refuse_future(claim.root())?;
         let layout = claim.prepare()?;
@@ -89,6 +103,9 @@ impl Store {
             dir,
             clock,
             free_space_floor_bytes,
+            quota: Mutex::new(quota),
+            making_room: Mutex::default(),
+            waiting: Waiting::default(),
             verified: Arc::default(),
             quarantine,
             settled: Settled::default(),
@@ -134,10 +151,10 @@ impl Store {
         self.0.partials.bytes_of(digest)
     }
 
-    /// Begins a download of `size` bytes that ends with the process, if not before. Where room is lacking, idle partials
+    /// Begins a download of `size` bytes that ends with the process, if not before. Where room is lacking, other things
     /// make way as for [`partial`](Self::partial).
     /// # Errors
-    /// [`StoreError::Full`] if the disk would have less left than the floor; [`StoreError::ReadOnly`].
+    /// [`StoreError::Full`] if the disk would have less left than the floor, or the cache take more than its quota; [`StoreError::ReadOnly`].
     pub async fn stage(&self, digest: &Digest, size: u64) -> Result<Stage, StoreError> {
         let digest = *digest;
         self.run(move |inner| Stage::begin(inner, digest, size)).await
@@ -146,11 +163,12 @@ impl Store {
     /// Opens the partial download of a blob of `size` bytes. What an earlier one left, in this process or before it, is
     /// held already as far as its ledger vouches for it: every claimed byte is read again and compared with its
     /// checksum. Otherwise, or if that one was of another size, it begins empty. Waits for one that was dropped in the
-    /// middle of a write, and for an opening that was given up half-way. Where room is lacking, partials of other blobs
-    /// that nobody has open make way, the one not written to for the longest first.
+    /// middle of a write, and for an opening that was given up half-way. Where room is lacking, images
+    /// that are not pinned and partials that nobody has open make way, the one not used or written to for the longest
+    /// first; images that lead to what is being downloaded do not. Where that would not be enough, nothing makes way.
     /// # Errors
-    /// [`StoreError::Full`] if the disk would have less left than the floor with the missing bytes written, whoever made
-    /// way (what is held stays); [`StoreError::ReadOnly`]; [`StoreError::Io`], with
+    /// [`StoreError::Full`] if the disk would have less left than the floor with the missing bytes written, or the cache
+    /// take more than its quota, whoever made way (what is held stays); [`StoreError::ReadOnly`]; [`StoreError::Io`], with
     /// [`std::io::ErrorKind::ResourceBusy`] if this process has it open.
     pub async fn partial(&self, digest: &Digest, size: u64) -> Result<Partial, StoreError> {
         let digest = *digest;
@@ -240,7 +258,7 @@ impl Store {
         let (image, manifest, size) = (image.clone(), manifest.clone(), bytes.len() as u64);
         let clock = Arc::clone(&self.0.clock);
         self.put_with(&manifest.digest.clone(), bytes, move |change| {
-            change.record_manifest(&image, &manifest, size, clock.now())
+            change.record_manifest(&image, &manifest, size, Word::Proof, clock.now())
         })
         .await
     }
@@ -266,23 +284,24 @@ impl Store {
         self.change(move |change, now| change.add_link(&image, &digest, size, now)).await
     }
 
-    /// Notes that the image's manifest or blob was used now. Costs no disk access: uses are written together, within about
+    /// Notes that the image's manifest or blob was used now; `served`: it was answered from what is held, which is counted
+    /// ([`ImageEntry::hits`](crate::ImageEntry::hits)). Costs no disk access: uses are written together, within about
     /// a minute of use, and before anything is listed or cleared.
     #[expect(clippy::unused_async, reason = "a store elsewhere than on this disk will have to wait here")]
-    pub async fn touch(&self, image: &ImageName, digest: &Digest) {
-        if self.0.index.touch(image, *digest, self.0.clock.now()) {
+    pub async fn touch(&self, image: &ImageName, digest: &Digest, served: bool) {
+        if self.0.index.touch(image, *digest, served, self.0.clock.now()) {
             let inner = Arc::clone(&self.0);
             drop(tokio::task::spawn_blocking(move || inner.write_touched()));
         }
     }
 
-    /// Writes the uses noted so far, and leaves the folder so that the next start can tell damage done to the index in
-    /// between; for shutdown.
+    /// Writes the uses noted so far, removes what [`clear_later`](Self::clear_later) hid, and leaves the folder so that the
+    /// next start can tell damage done to the index in between; for shutdown.
     /// # Errors
-    /// As [`set_tag`](Self::set_tag).
+    /// As [`set_tag`](Self::set_tag) and [`clear`](Self::clear).
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.run(|inner| {
-            let written = inner.index.write_touched();
+            let written = inner.index.write_touched().and_then(|()| inner.settle_all());
             inner.settle_for_good();
             written
         })
@@ -316,18 +335,6 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (image, subject) = (image.clone(), *subject);
         self.change(move |change, _| change.put_referrers(&image, &subject, &body)).await
-    }
-
-    /// How much of the disk the cache takes.
-    /// # Errors
-    /// [`StoreError::Stopped`].
-    pub async fn usage(&self) -> Result<Usage, StoreError> {
-        self.run(|inner| {
-            let (size_bytes, blobs) = inner.index.totals();
-            let partial_bytes = inner.running.written() + inner.partials.bytes();
-            Ok(Usage { size_bytes, partial_bytes, blobs, free_bytes: inner.free_bytes() })
-        })
-        .await
     }
 }
 

@@ -1,5 +1,9 @@
 //! How much of the disk the cache takes.
 
+use crate::error::StoreError;
+use crate::index;
+use crate::store::Store;
+
 /// What is on disk, by the index's running totals: cheap to ask for, several times a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -11,4 +15,32 @@ pub struct Usage {
     pub blobs: u64,
     /// Bytes that can still be written to the disk; `None`: the system does not say.
     pub free_bytes: Option<u64>,
+    /// The most bytes the cache may take; `None`: whatever the disk has.
+    pub quota_bytes: Option<u64>,
+    /// The part of `size_bytes` that pins keep.
+    pub pinned_bytes: u64,
+    /// Bytes of damaged files that are kept for diagnosis.
+    pub quarantine_bytes: u64,
+}
+
+impl Store {
+    /// How much of the disk the cache takes.
+    /// # Errors
+    /// [`StoreError::Stopped`].
+    pub async fn usage(&self) -> Result<Usage, StoreError> {
+        self.run(|inner| {
+            let (size_bytes, blobs) = inner.index.totals();
+            Ok(Usage {
+                size_bytes,
+                partial_bytes: inner.running.written() + inner.partials.bytes(),
+                blobs,
+                free_bytes: inner.free_bytes(),
+                quota_bytes: inner.quota(),
+                // An index that fails says so at each pull. The other numbers are known without it.
+                pinned_bytes: inner.index.look_up(index::pinned_bytes).unwrap_or(0),
+                quarantine_bytes: inner.quarantine_bytes(),
+            })
+        })
+        .await
+    }
 }

@@ -79,9 +79,8 @@ impl TestMirror {
         // What a download that was ended told the disk to do is done to its end, and holds the cache until then.
         for _ in 0..100 {
             opened = Store::open(StoreOptions {
-                dir: dir.path().join("cache"),
-                clock: clock.clone(),
                 free_space_floor_bytes: options.free_space_floor_bytes,
+                ..StoreOptions::new(dir.path().join("cache"), clock.clone())
             });
             if !matches!(opened, Err(OpenError::Locked { .. })) {
                 break;

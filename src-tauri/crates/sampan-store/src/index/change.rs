@@ -1,13 +1,14 @@
 //! One change of the index: a transaction, and what it does to the totals.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Transaction, params};
-use sampan_oci::{Digest, ImageName, Manifest, ManifestKind, Millis, Tag};
+use sampan_oci::{Digest, ImageName, Manifest, ManifestKind, Millis, Reference, Tag};
 
 use crate::clear::Removal;
 use crate::error::StoreError;
+use crate::publish::Origin;
 
 /// A running change; nothing of it is seen before it is committed.
 #[derive(Debug)]
@@ -15,6 +16,27 @@ pub(crate) struct Change<'a> {
     transaction: Transaction<'a>,
     size_bytes: i64,
     blobs: i64,
+    named: Vec<Digest>,
+}
+
+/// What a committed change did.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// By how many bytes the blobs grew together.
+    pub(super) size_bytes: i64,
+    /// By how many blobs they became more.
+    pub(super) blobs: i64,
+    /// What manifests, tags, links and pins came to lead to: an eviction that was decided before must spare it.
+    pub(super) named: Vec<Digest>,
+}
+
+/// On whose word something is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// The upstream's, or that of a person who vouches for an import.
+    Proof,
+    /// An import's alone: it proves nothing (SECURITY.md R84).
+    Hearsay,
 }
 
 /// SQLite's integers end at 2^63 - 1; a size beyond any disk needs no exact record.
@@ -24,13 +46,13 @@ pub(super) fn integer(size: u64) -> i64 {
 
 impl<'a> Change<'a> {
     pub(super) fn new(transaction: Transaction<'a>) -> Self {
-        Self { transaction, size_bytes: 0, blobs: 0 }
+        Self { transaction, size_bytes: 0, blobs: 0, named: Vec::new() }
     }
 
-    /// Ends the change; returns by how much the size in bytes and the number of blobs grew.
-    pub(super) fn commit(self) -> rusqlite::Result<(i64, i64)> {
+    /// Ends the change.
+    pub(super) fn commit(self) -> rusqlite::Result<Done> {
         self.transaction.commit()?;
-        Ok((self.size_bytes, self.blobs))
+        Ok(Done { size_bytes: self.size_bytes, blobs: self.blobs, named: self.named })
     }
 
     pub(super) fn run(&self, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<usize> {
@@ -52,14 +74,38 @@ impl<'a> Change<'a> {
         statement.query_row([digest], |row| row.get(0)).optional()
     }
 
-    /// Records a file under `blobs/`.
-    pub(crate) fn record_blob(&mut self, digest: &Digest, size: u64, now: Millis) -> Result<(), StoreError> {
+    /// Records a file that came under `blobs/` now, its bytes hashed.
+    pub(crate) fn record_blob(
+        &mut self,
+        digest: &Digest,
+        size: u64,
+        origin: Origin,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let fetched = match origin {
+            Origin::Link => size,
+            Origin::Import => 0,
+        };
+        self.insert_blob(digest, size, fetched, now, now)
+    }
+
+    /// `checked`: when its bytes were last found right.
+    fn insert_blob(
+        &mut self,
+        digest: &Digest,
+        size: u64,
+        fetched: u64,
+        created: Millis,
+        checked: Millis,
+    ) -> Result<(), StoreError> {
         let (text, size) = (digest.to_string(), integer(size));
         let before = self.blob_size(&text)?;
+        // What was fetched once is not imported by being imported too.
         self.run(
-            "INSERT INTO blob (digest, size, created) VALUES (?1, ?2, ?3)
-             ON CONFLICT (digest) DO UPDATE SET size = excluded.size",
-            params![text, size, now.0],
+            "INSERT INTO blob (digest, size, created, fetched, checked) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (digest) DO UPDATE SET size = excluded.size, checked = excluded.checked,
+                 fetched = max(fetched, excluded.fetched)",
+            params![text, size, created.0, integer(fetched), checked.0],
         )?;
         self.size_bytes += size - before.unwrap_or(0);
         self.blobs += i64::from(before.is_none());
@@ -90,7 +136,8 @@ impl<'a> Change<'a> {
         drop(statement);
         for (digest, size) in files {
             if rows.remove(&digest.to_string()) != Some(integer(*size)) {
-                self.record_blob(digest, *size, now)?;
+                // Nothing says how it came. Most come over the link.
+                self.insert_blob(digest, *size, *size, now, Millis(0))?;
             }
         }
         for gone in rows.into_keys() {
@@ -124,23 +171,38 @@ impl<'a> Change<'a> {
         now: Millis,
     ) -> Result<(), StoreError> {
         let image = self.image(image)?;
-        Ok(self.insert_link(image, digest, size, now)?)
+        Ok(self.insert_link(image, digest, size, Word::Proof, now)?)
     }
 
     fn insert_link(
-        &self,
+        &mut self,
         image: i64,
         digest: &Digest,
         size: Option<u64>,
+        word: Word,
         now: Millis,
     ) -> rusqlite::Result<()> {
-        self.run(
-            "INSERT INTO link (image, digest, size, created, last_used) VALUES (?1, ?2, ?3, ?4, ?4)
-             ON CONFLICT (image, digest) DO UPDATE SET size = coalesce(excluded.size, size),
-                 last_used = max(last_used, excluded.last_used)",
-            params![image, digest.to_string(), size.map(integer), now.0],
-        )?;
+        // A proof stays one, and does not take its size from hearsay.
+        let sql = match word {
+            Word::Proof => {
+                "INSERT INTO link (image, digest, size, created, last_used) VALUES (?1, ?2, ?3, ?4, ?4)
+                 ON CONFLICT (image, digest) DO UPDATE SET
+                     size = CASE proven WHEN 1 THEN coalesce(excluded.size, size) ELSE excluded.size END,
+                     proven = 1, last_used = max(last_used, excluded.last_used)"
+            }
+            Word::Hearsay => {
+                "INSERT INTO link (image, digest, size, created, last_used, proven) VALUES (?1, ?2, ?3, ?4, ?4, 0)
+                 ON CONFLICT (image, digest) DO UPDATE SET last_used = max(last_used, excluded.last_used)"
+            }
+        };
+        self.run(sql, params![image, digest.to_string(), size.map(integer), now.0])?;
+        self.named.push(*digest);
         Ok(())
+    }
+
+    /// Whether the digest is known to be a manifest.
+    fn is_manifest(&self, digest: &str) -> rusqlite::Result<bool> {
+        self.transaction.prepare_cached("SELECT 1 FROM manifest WHERE digest = ?1")?.exists([digest])
     }
 
     /// Records what a manifest is and lists, and links it and all it lists to the image.
@@ -149,12 +211,18 @@ impl<'a> Change<'a> {
         image: &ImageName,
         manifest: &Manifest,
         size: u64,
+        word: Word,
         now: Millis,
     ) -> Result<(), StoreError> {
         let image = self.image(image)?;
-        self.insert_link(image, &manifest.digest, Some(size), now)?;
+        let digest = manifest.digest.to_string();
+        self.insert_link(image, &manifest.digest, Some(size), word, now)?;
         for listed in manifest.descriptors() {
-            self.insert_link(image, &listed.digest, Some(listed.size), now)?;
+            self.insert_link(image, &listed.digest, Some(listed.size), word, now)?;
+        }
+        // The same bytes list the same, but of what kind they are may hang on what was said beside them.
+        if word == Word::Hearsay && self.is_manifest(&digest)? {
+            return Ok(());
         }
         Ok(self.record_listing(manifest)?)
     }
@@ -198,40 +266,131 @@ impl<'a> Change<'a> {
         now: Millis,
     ) -> Result<(), StoreError> {
         let image = self.image(image)?;
-        let digest = digest.to_string();
+        Ok(self.insert_tag(image, tag, digest, Word::Proof, now)?)
+    }
+
+    fn insert_tag(
+        &mut self,
+        image: i64,
+        tag: &Tag,
+        digest: &Digest,
+        word: Word,
+        now: Millis,
+    ) -> rusqlite::Result<()> {
+        let text = digest.to_string();
         self.run(
-            "INSERT INTO tag (image, tag, digest, checked) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (image, tag) DO UPDATE SET digest = excluded.digest, checked = excluded.checked",
-            params![image, tag.as_str(), digest, now.0],
+            "INSERT INTO tag (image, tag, digest, checked, confirmed) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (image, tag) DO UPDATE SET digest = excluded.digest, checked = excluded.checked,
+                 confirmed = excluded.confirmed",
+            params![image, tag.as_str(), text, now.0, word == Word::Proof],
         )?;
         self.run(
             "INSERT INTO tag_history (image, tag, digest, first_seen) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-            params![image, tag.as_str(), digest, now.0],
+            params![image, tag.as_str(), text, now.0],
         )?;
+        self.named.push(*digest);
         Ok(())
+    }
+
+    /// Points a tag at a digest on an import's word alone: a tag that an upstream confirmed stays as it is. Returns where
+    /// that one points.
+    pub(crate) fn suggest_tag(
+        &mut self,
+        image: &ImageName,
+        tag: &Tag,
+        digest: &Digest,
+        now: Millis,
+    ) -> Result<Option<Digest>, StoreError> {
+        let image = self.image(image)?;
+        let confirmed: Option<String> = self
+            .transaction
+            .prepare_cached("SELECT digest FROM tag WHERE image = ?1 AND tag = ?2 AND confirmed = 1")?
+            .query_row(params![image, tag.as_str()], |row| row.get(0))
+            .optional()?;
+        // One that cannot be read points nowhere.
+        if let Some(confirmed) = confirmed.and_then(|text| text.parse().ok()) {
+            return Ok(Some(confirmed));
+        }
+        self.insert_tag(image, tag, digest, Word::Hearsay, now)?;
+        Ok(None)
     }
 
     /// Records that a tag was confirmed now; a tag that is not known stays unknown.
     pub(crate) fn touch_tag(&mut self, image: &ImageName, tag: &Tag, now: Millis) -> Result<(), StoreError> {
-        let image = self.image(image)?;
         self.run(
-            "UPDATE tag SET checked = ?3 WHERE image = ?1 AND tag = ?2",
-            params![image, tag.as_str(), now.0],
+            "UPDATE tag SET checked = ?4, confirmed = 1 WHERE tag = ?3
+             AND image = (SELECT id FROM image WHERE registry = ?1 AND repository = ?2)",
+            params![image.registry.as_str(), image.repository.as_str(), tag.as_str(), now.0],
         )?;
         Ok(())
     }
 
-    /// Records a use of something linked to the image.
+    /// Keeps what the reference names from making way. Returns whether that is held. A digest that is not held as a
+    /// manifest of the image is not pinned.
+    pub(crate) fn pin(
+        &mut self,
+        image: &ImageName,
+        reference: &Reference,
+        now: Millis,
+    ) -> Result<bool, StoreError> {
+        let sql = match reference {
+            Reference::Tag(_) => {
+                "SELECT blob.digest FROM tag JOIN blob ON blob.digest = tag.digest
+                 WHERE tag.image = (SELECT id FROM image WHERE registry = ?1 AND repository = ?2) AND tag.tag = ?3"
+            }
+            Reference::Digest(_) => {
+                "SELECT blob.digest FROM link JOIN blob ON blob.digest = link.digest
+                 JOIN manifest ON manifest.digest = link.digest
+                 WHERE link.image = (SELECT id FROM image WHERE registry = ?1 AND repository = ?2)
+                 AND link.digest = ?3"
+            }
+        };
+        let text = reference.to_string();
+        let held: Option<String> = self
+            .transaction
+            .prepare_cached(sql)?
+            .query_row([image.registry.as_str(), image.repository.as_str(), &text], |row| row.get(0))
+            .optional()?;
+        if held.is_none() && matches!(reference, Reference::Digest(_)) {
+            return Ok(false);
+        }
+        let image = self.image(image)?;
+        self.run(
+            "INSERT INTO pin (image, reference, created) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            params![image, text, now.0],
+        )?;
+        self.named.extend(held.iter().filter_map(|digest| digest.parse::<Digest>().ok()));
+        Ok(held.is_some())
+    }
+
+    /// Lets it make way again. Returns whether it was pinned.
+    pub(crate) fn unpin(&mut self, image: &ImageName, reference: &Reference) -> Result<bool, StoreError> {
+        let key: Option<i64> = self
+            .transaction
+            .prepare_cached("SELECT id FROM image WHERE registry = ?1 AND repository = ?2")?
+            .query_row([image.registry.as_str(), image.repository.as_str()], |row| row.get(0))
+            .optional()?;
+        let Some(key) = key else { return Ok(false) };
+        let text = reference.to_string();
+        let removed = self.run("DELETE FROM pin WHERE image = ?1 AND reference = ?2", params![key, text])?;
+        self.forget_image_if_empty(key)?;
+        Ok(removed > 0)
+    }
+
+    /// Records uses of something linked to the image, the last one at `used`; `hits` of them were answered from what is
+    /// held.
     pub(super) fn record_use(
         &mut self,
         image: &ImageName,
         digest: &Digest,
         used: Millis,
+        hits: u32,
     ) -> Result<(), StoreError> {
+        let (registry, repository) = (image.registry.as_str(), image.repository.as_str());
         self.run(
-            "UPDATE link SET last_used = max(last_used, ?4) WHERE digest = ?3
+            "UPDATE link SET last_used = max(last_used, ?4), hits = hits + ?5 WHERE digest = ?3
              AND image = (SELECT id FROM image WHERE registry = ?1 AND repository = ?2)",
-            params![image.registry.as_str(), image.repository.as_str(), digest.to_string(), used.0],
+            params![registry, repository, digest.to_string(), used.0, hits],
         )?;
         Ok(())
     }
@@ -263,17 +422,37 @@ impl<'a> Change<'a> {
             self.run("DELETE FROM link WHERE image = ?1 AND digest = ?2", params![image, digest])?;
             self.run("DELETE FROM referrers WHERE image = ?1 AND subject = ?2", params![image, digest])?;
         }
+        for (image, reference) in &removal.pins {
+            let reference = reference.to_string();
+            self.run("DELETE FROM pin WHERE image = ?1 AND reference = ?2", params![image, reference])?;
+        }
         for image in &removal.images {
-            for table in ["tag", "tag_history", "link", "referrers"] {
+            for table in ["tag", "tag_history", "link", "referrers", "pin"] {
                 self.run(&format!("DELETE FROM {table} WHERE image = ?1"), [image])?;
             }
         }
-        self.run(
-            "DELETE FROM image WHERE NOT EXISTS (SELECT 1 FROM tag WHERE image = image.id)
-             AND NOT EXISTS (SELECT 1 FROM link WHERE image = image.id)
-             AND NOT EXISTS (SELECT 1 FROM referrers WHERE image = image.id)",
-            [],
+        let of_tags = removal.tags.iter().map(|(image, _)| *image);
+        let of_links = removal.links.iter().map(|(image, _)| *image);
+        let touched: HashSet<i64> = of_tags.chain(of_links).chain(removal.images.iter().copied()).collect();
+        for image in touched {
+            self.forget_image_if_empty(image)?;
+        }
+        Ok(())
+    }
+
+    /// A name of which nothing is known takes no room. Its key is given to another name some day: no row may be left that
+    /// has it.
+    fn forget_image_if_empty(&self, image: i64) -> rusqlite::Result<()> {
+        let gone = self.run(
+            "DELETE FROM image WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM tag WHERE image = ?1)
+             AND NOT EXISTS (SELECT 1 FROM link WHERE image = ?1)
+             AND NOT EXISTS (SELECT 1 FROM referrers WHERE image = ?1)
+             AND NOT EXISTS (SELECT 1 FROM pin WHERE image = ?1)",
+            [image],
         )?;
+        if gone > 0 {
+            self.run("DELETE FROM tag_history WHERE image = ?1", [image])?;
+        }
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ fn ask<T>(
     connection.prepare_cached(sql)?.query_row(values, read).optional()
 }
 
-/// What a tag points at, if that manifest is held.
+/// What a tag points at, if that manifest is held and the tag is more than an import's word.
 pub(crate) fn held_tag(
     connection: &Connection,
     image: &ImageName,
@@ -26,7 +26,7 @@ pub(crate) fn held_tag(
 ) -> rusqlite::Result<Option<HeldTag>> {
     let sql = format!(
         "SELECT tag.digest, tag.checked FROM tag JOIN blob ON blob.digest = tag.digest
-         WHERE tag.image = {IMAGE} AND tag.tag = ?3"
+         WHERE tag.image = {IMAGE} AND tag.tag = ?3 AND tag.confirmed = 1"
     );
     let found =
         ask(connection, &sql, [image.registry.as_str(), image.repository.as_str(), tag.as_str()], |row| {
@@ -41,7 +41,8 @@ pub(crate) fn held_tag(
 /// The tags whose manifests are held, in byte order, as the specification's tag list wants them.
 pub(crate) fn tags(connection: &Connection, image: &ImageName) -> rusqlite::Result<Vec<Tag>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT tag.tag FROM tag JOIN blob ON blob.digest = tag.digest WHERE tag.image = {IMAGE} ORDER BY tag.tag"
+        "SELECT tag.tag FROM tag JOIN blob ON blob.digest = tag.digest
+         WHERE tag.image = {IMAGE} AND tag.confirmed = 1 ORDER BY tag.tag"
     ))?;
     let names = statement
         .query_map([image.registry.as_str(), image.repository.as_str()], |row| row.get::<_, String>(0))?;
@@ -58,7 +59,7 @@ pub(crate) fn link(
     image: &ImageName,
     digest: &Digest,
 ) -> rusqlite::Result<Option<Link>> {
-    let sql = format!("SELECT size FROM link WHERE image = {IMAGE} AND digest = ?3");
+    let sql = format!("SELECT size FROM link WHERE image = {IMAGE} AND digest = ?3 AND proven = 1");
     let values = [image.registry.as_str(), image.repository.as_str(), &digest.to_string()];
     let size = ask(connection, &sql, values, |row| row.get::<_, Option<i64>>(0))?;
     Ok(size.map(|size| Link { size: size.and_then(|size| u64::try_from(size).ok()) }))
@@ -73,12 +74,23 @@ pub(crate) fn media_type(
     let sql = format!(
         "SELECT manifest.media_type FROM manifest
          JOIN blob ON blob.digest = manifest.digest
-         JOIN link ON link.digest = manifest.digest AND link.image = {IMAGE}
+         JOIN link ON link.digest = manifest.digest AND link.image = {IMAGE} AND link.proven = 1
          WHERE manifest.digest = ?3"
     );
     let values = [image.registry.as_str(), image.repository.as_str(), &digest.to_string()];
     let text = ask(connection, &sql, values, |row| row.get::<_, String>(0))?;
     Ok(text.and_then(|text| MediaType::parse(&text)))
+}
+
+/// The bytes on disk that pins keep, each blob once.
+pub(crate) fn pinned_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "WITH RECURSIVE kept (digest) AS (
+                   SELECT tag.digest FROM pin JOIN tag ON tag.image = pin.image AND tag.tag = pin.reference
+                   UNION SELECT reference FROM pin
+                   UNION SELECT descriptor.digest FROM kept JOIN descriptor ON descriptor.manifest = kept.digest)
+               SELECT coalesce(sum(blob.size), 0) FROM kept JOIN blob ON blob.digest = kept.digest";
+    let bytes = ask(connection, sql, [], |row| row.get::<_, i64>(0))?;
+    Ok(bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0))
 }
 
 /// The kept list of what refers to `subject`.

@@ -8,16 +8,16 @@ pub(crate) mod restore;
 mod schema;
 mod seal;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig};
 use sampan_oci::{Digest, ImageName, Millis};
 
-pub(crate) use change::Change;
-pub(crate) use lookup::{held_tag, link, media_type, referrers, tags};
+pub(crate) use change::{Change, Word};
+pub(crate) use lookup::{held_tag, link, media_type, pinned_bytes, referrers, tags};
 pub(crate) use report::catalog;
 
 use crate::blob::read_full_at;
@@ -49,11 +49,16 @@ pub(crate) struct Index {
     /// Whether the file is as its seal says; changed with the writer at hand only.
     sealed: AtomicBool,
     root: Folder,
+    /// What changes have come to lead to since an eviction began to be decided; `None`: none is under way.
+    named: Mutex<Option<HashSet<Digest>>>,
+    /// How many changes wait for their turn.
+    waiting: AtomicU32,
 }
 
 #[derive(Debug)]
 struct Touched {
-    uses: HashMap<(ImageName, Digest), Millis>,
+    /// The last use of each, and how many of its uses were answered from what is held.
+    uses: HashMap<(ImageName, Digest), (Millis, u32)>,
     since: Millis,
 }
 
@@ -108,6 +113,8 @@ impl Index {
             layout_stale: AtomicBool::new(true),
             sealed: AtomicBool::new(false),
             root: root.again()?,
+            named: Mutex::default(),
+            waiting: AtomicU32::new(0),
         };
         let files = layout.blobs()?;
         let lost = !files.is_empty() && restore::is_blank(&lock(&index.reports))?;
@@ -146,7 +153,9 @@ impl Index {
         &self,
         work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
         let mut writer = lock(&self.writer);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
         if self.sealed.load(Ordering::Acquire) {
             seal::remove(&self.root)?;
             self.sealed.store(false, Ordering::Release);
@@ -154,9 +163,12 @@ impl Index {
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut change = Change::new(transaction);
         let done = work(&mut change)?;
-        let (size, blobs) = change.commit()?;
-        self.size_bytes.fetch_add(size, Ordering::AcqRel);
+        let change::Done { size_bytes, blobs, named } = change.commit()?;
+        self.size_bytes.fetch_add(size_bytes, Ordering::AcqRel);
         self.blobs.fetch_add(blobs, Ordering::AcqRel);
+        if let Some(all) = &mut *lock(&self.named) {
+            all.extend(named);
+        }
         Ok(done)
     }
 
@@ -183,6 +195,17 @@ impl Index {
         self.layout_stale.store(true, Ordering::Release);
     }
 
+    /// Whether a change waits for its turn: whoever makes many of them lets it pass.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Gathers what changes come to lead to from now on, until the answer is dropped. One at a time.
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        *lock(&self.named) = Some(HashSet::new());
+        Watch(self)
+    }
+
     /// Asks a quick question. Blocks.
     pub(crate) fn look_up<T>(
         &self,
@@ -206,9 +229,11 @@ impl Index {
     }
 
     /// Notes a use in memory; `true`: enough has gathered to [`write_touched`](Self::write_touched).
-    pub(crate) fn touch(&self, image: &ImageName, digest: Digest, now: Millis) -> bool {
+    pub(crate) fn touch(&self, image: &ImageName, digest: Digest, served: bool, now: Millis) -> bool {
         let mut touched = lock(&self.touched);
-        touched.uses.insert((image.clone(), digest), now);
+        let (last, hits) = touched.uses.entry((image.clone(), digest)).or_insert((now, 0));
+        *last = now;
+        *hits = hits.saturating_add(u32::from(served));
         let due = touched.uses.len() >= TOUCHED_MAX || now.since(touched.since) >= TOUCHED_MILLIS_MAX;
         if due {
             // The next one waits its turn again, whether or not this one could be written.
@@ -224,8 +249,27 @@ impl Index {
             return Ok(());
         }
         self.change_quietly(|change| {
-            uses.iter().try_for_each(|((image, digest), used)| change.record_use(image, digest, *used))
+            uses.iter().try_for_each(|((image, digest), (used, hits))| {
+                change.record_use(image, digest, *used, *hits)
+            })
         })
+    }
+}
+
+/// Sees what changes come to lead to.
+#[derive(Debug)]
+pub(crate) struct Watch<'a>(&'a Index);
+
+impl Watch<'_> {
+    /// All of it so far. Asked from within a change, it is complete.
+    pub(crate) fn named(&self) -> HashSet<Digest> {
+        lock(&self.0.named).clone().unwrap_or_default()
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.named) = None;
     }
 }
 

@@ -3,9 +3,9 @@
 use std::str::FromStr;
 
 use rusqlite::{Connection, Row};
-use sampan_oci::{Millis, Platform, RegistryName, RepositoryName};
+use sampan_oci::{Millis, Platform, RegistryName, RepositoryName, Tag};
 
-use crate::catalog::{Catalog, Edge, Held, LinkRow, TagRow};
+use crate::catalog::{Catalog, Edge, HISTORY_MAX, Held, LinkRow, TagRow};
 
 /// Reads everything that lists and clearing are decided on, from one snapshot. Rows that say nothing readable are left
 /// out: what they named is then not listed, and goes when everything is cleared.
@@ -31,10 +31,12 @@ fn read(connection: &Connection) -> rusqlite::Result<Catalog> {
         }
         Ok(())
     })?;
-    each(connection, "SELECT digest, size, created FROM blob", |row| {
+    each(connection, "SELECT digest, size, created, fetched FROM blob", |row| {
         if let Some(digest) = text(row, 0)? {
-            let size = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
-            catalog.held.insert(digest, Held { size, created: Millis(row.get(2)?) });
+            let number =
+                |place| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
+            let (size, fetched) = (number(1)?, number(3)?);
+            catalog.held.insert(digest, Held { size, fetched, created: Millis(row.get(2)?) });
         }
         Ok(())
     })?;
@@ -57,19 +59,39 @@ fn read(connection: &Connection) -> rusqlite::Result<Catalog> {
         }
         Ok(())
     })?;
-    each(connection, "SELECT image, digest, created, last_used FROM link", |row| {
+    each(connection, "SELECT image, digest, created, last_used, hits, proven FROM link", |row| {
         if let Some(digest) = text(row, 1)? {
             let (created, last_used) = (Millis(row.get(2)?), Millis(row.get(3)?));
-            catalog.links.push(LinkRow { image: row.get(0)?, digest, created, last_used });
+            let hits = u64::try_from(row.get::<_, i64>(4)?).unwrap_or(0);
+            let (image, proven) = (row.get(0)?, row.get(5)?);
+            catalog.links.push(LinkRow { image, digest, created, last_used, hits, proven });
         }
         Ok(())
     })?;
-    let tags = "SELECT tag.image, tag.tag, tag.digest, coalesce(tag_history.first_seen, tag.checked)
+    let tags =
+        "SELECT tag.image, tag.tag, tag.digest, coalesce(tag_history.first_seen, tag.checked), tag.confirmed
                 FROM tag LEFT JOIN tag_history USING (image, tag, digest)";
     each(connection, tags, |row| {
         if let (Some(tag), Some(digest)) = (text(row, 1)?, text(row, 2)?) {
             let first_seen = Millis(row.get(3)?);
-            catalog.tags.push(TagRow { image: row.get(0)?, tag, digest, first_seen });
+            catalog.tags.push(TagRow { image: row.get(0)?, tag, digest, first_seen, confirmed: row.get(4)? });
+        }
+        Ok(())
+    })?;
+    // The newest first.
+    let history = "SELECT image, tag, digest, first_seen FROM tag_history ORDER BY first_seen DESC, digest";
+    each(connection, history, |row| {
+        if let (Some(tag), Some(digest)) = (text::<Tag>(row, 1)?, text(row, 2)?) {
+            let seen = catalog.history.entry((row.get(0)?, tag)).or_default();
+            if seen.len() < HISTORY_MAX {
+                seen.push((digest, Millis(row.get(3)?)));
+            }
+        }
+        Ok(())
+    })?;
+    each(connection, "SELECT image, reference FROM pin", |row| {
+        if let Some(reference) = text(row, 1)? {
+            catalog.pins.insert((row.get(0)?, reference));
         }
         Ok(())
     })?;

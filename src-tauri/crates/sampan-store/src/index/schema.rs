@@ -3,7 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 /// One step per version of the schema; `PRAGMA user_version` counts the steps taken. Steps are never edited, only added.
-const MIGRATIONS: [&str; 2] = ["
+const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
+
+const VERSION_1: &str = "
     CREATE TABLE image (
         id INTEGER PRIMARY KEY, registry TEXT NOT NULL, repository TEXT NOT NULL, UNIQUE (registry, repository)
     ) STRICT;
@@ -37,21 +39,31 @@ const MIGRATIONS: [&str; 2] = ["
     CREATE TABLE referrers (
         image INTEGER NOT NULL, subject TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (image, subject)
     ) STRICT, WITHOUT ROWID;
-", "
-    -- Bytes that came over the link; when it was last found right (ms).
+";
+
+const VERSION_2: &str = "
+    -- How many of its bytes came over the link; what version 1 held all did.
     ALTER TABLE blob ADD COLUMN fetched INTEGER NOT NULL DEFAULT 0;
+    UPDATE blob SET fetched = size;
+    -- When its bytes were last found right, in milliseconds.
     ALTER TABLE blob ADD COLUMN checked INTEGER NOT NULL DEFAULT 0;
+    -- 0: an import says so, and nobody else.
     ALTER TABLE link ADD COLUMN proven INTEGER NOT NULL DEFAULT 1;
+    -- How many times the digest, as a manifest, was answered from what is held.
     ALTER TABLE link ADD COLUMN hits INTEGER NOT NULL DEFAULT 0;
+    -- 0: an import says so, and its upstream was not heard yet.
     ALTER TABLE tag ADD COLUMN confirmed INTEGER NOT NULL DEFAULT 1;
+    -- What a person wants kept. The reference is a tag, held or not, or a digest.
     CREATE TABLE pin (
         image INTEGER NOT NULL, reference TEXT NOT NULL, created INTEGER NOT NULL, PRIMARY KEY (image, reference)
     ) STRICT, WITHOUT ROWID;
+    -- Damage found under blobs/, and when it was made good.
     CREATE TABLE damage (
         id INTEGER PRIMARY KEY, digest TEXT NOT NULL, found INTEGER NOT NULL, size INTEGER NOT NULL, healed INTEGER
     ) STRICT;
+    -- Single numbers worth remembering, such as when everything was last checked.
     CREATE TABLE note (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-"];
+";
 
 /// The version this Sampan writes: the number of [`MIGRATIONS`].
 pub(crate) const VERSION: i32 = 2;
@@ -74,26 +86,28 @@ pub(crate) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// The tables of [`VERSION`].
+const TABLES: [&str; 11] = [
+    "image",
+    "blob",
+    "manifest",
+    "descriptor",
+    "link",
+    "tag",
+    "tag_history",
+    "referrers",
+    "pin",
+    "damage",
+    "note",
+];
+
 /// Whether the file is sound: its pages, its values, and the tables of its version.
 pub(crate) fn check(connection: &Connection) -> rusqlite::Result<bool> {
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Ok(false);
     }
-    let tables = [
-        "image",
-        "blob",
-        "manifest",
-        "descriptor",
-        "link",
-        "tag",
-        "tag_history",
-        "referrers",
-        "pin",
-        "damage",
-        "note",
-    ];
-    for table in tables {
+    for table in TABLES {
         connection.query_row(&format!("SELECT 1 FROM {table} LIMIT 1"), [], |_| Ok(())).optional()?;
     }
     Ok(true)
@@ -110,6 +124,41 @@ mod tests {
         assert_eq!(version(&connection).unwrap(), VERSION, "every step counts");
         assert!(check(&connection).unwrap());
         migrate(&mut connection).expect("migrating what is up to date changes nothing");
+    }
+
+    #[test]
+    fn an_index_of_version_1_keeps_its_rows() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(VERSION_1).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO blob VALUES ('b', 7, 1); INSERT INTO link VALUES (1, 'b', 7, 1, 2);
+                 INSERT INTO tag VALUES (1, 't', 'b', 3); PRAGMA user_version = 1;",
+            )
+            .unwrap();
+        migrate(&mut connection).unwrap();
+        assert!(check(&connection).unwrap());
+        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(
+            number("SELECT fetched FROM blob WHERE size = 7 AND checked = 0"),
+            7,
+            "all of it was fetched"
+        );
+        assert_eq!(number("SELECT proven FROM link WHERE hits = 0"), 1, "what was proven stays proven");
+        assert_eq!(number("SELECT confirmed FROM tag"), 1);
+    }
+
+    #[test]
+    fn a_step_that_was_cut_short_left_nothing_and_is_taken_again() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(VERSION_1).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        let transaction = connection.transaction().unwrap();
+        transaction.execute_batch(VERSION_2).unwrap();
+        drop(transaction);
+        assert_eq!(version(&connection).unwrap(), 1, "whole or not at all");
+        migrate(&mut connection).unwrap();
+        assert!(check(&connection).unwrap());
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl Clock for Stopped {
 async fn begun() -> (TempDir, Store, Partial) {
     let temporary = TempDir::new().unwrap();
     let dir = temporary.path().join("cache");
-    let options = StoreOptions { dir, clock: Arc::new(Stopped), free_space_floor_bytes: 0 };
+    let options = StoreOptions::new(dir, Arc::new(Stopped));
     let store = Store::open(options).unwrap();
     let mut partial = store.partial(&Digest::of(b"whole"), 5).await.unwrap();
     partial.write(vec![(0, Bytes::from_static(b"who"))]).await.unwrap();

@@ -9,6 +9,7 @@ use crate::blob::read_full_at;
 use crate::error::StoreError;
 use crate::folder::Entry;
 use crate::index;
+use crate::publish::Origin;
 use crate::store::Inner;
 use crate::verified::FileId;
 
@@ -136,7 +137,8 @@ impl Looking {
             // What was published since the survey is not foreign.
             let known = self.known.is_none() && change.holds(&digest)?;
             let now = store.clock.now();
-            change.record_blob(&digest, offset, now)?;
+            // Nobody saw it come: as what a start finds, it counts as fetched.
+            change.record_blob(&digest, offset, Origin::Link, now)?;
             index::damage::heal(change, &digest, now)?;
             Ok(!known)
         });

@@ -110,7 +110,7 @@ async fn only_what_was_not_used_since_goes() {
     new.put_as(&store, &name("new"), "latest").await;
     store.put(&Digest::of(b"stray"), Bytes::from_static(b"stray")).await.unwrap();
     cache.clock.advance(10_000);
-    store.touch(&name("new"), &new.digest()).await;
+    store.touch(&name("new"), &new.digest(), false).await;
     let none = clear(&cache, &store, &Selection::UnusedSince(Millis(1_000_000))).await;
     assert_eq!(none, Cleared::default(), "everything was used at that moment or later");
     let cleared = clear(&cache, &store, &Selection::UnusedSince(Millis(1_005_000))).await;

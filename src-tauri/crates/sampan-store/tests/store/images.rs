@@ -91,22 +91,22 @@ async fn last_use_follows_what_clients_fetch() {
     };
     assert_eq!(times().await, (Millis(1_000_000), Millis(1_000_000)));
     cache.clock.advance(500);
-    store.touch(&alpine, &amd64.digest()).await;
+    store.touch(&alpine, &amd64.digest(), false).await;
     assert_eq!(
         times().await,
         (Millis(1_000_000), Millis(1_000_500)),
         "a client that skips the index still uses it"
     );
     cache.clock.advance(500);
-    store.touch(&name("stranger"), &amd64.digest()).await;
-    store.touch(&alpine, &Digest::of(b"unknown")).await;
+    store.touch(&name("stranger"), &amd64.digest(), true).await;
+    store.touch(&alpine, &Digest::of(b"unknown"), true).await;
     assert_eq!(
         times().await.1,
         Millis(1_000_500),
         "a use of another image, or of nothing known, is none of this one"
     );
     cache.clock.advance(500);
-    store.touch(&alpine, &index.digest()).await;
+    store.touch(&alpine, &index.digest(), true).await;
     store.flush().await.unwrap();
     drop(store);
     assert_eq!(

@@ -169,7 +169,7 @@ async fn many_tasks_at_once_lose_nothing() {
             let image = Image::new("amd64", &[noise(seed % 6, 5000), noise(100 + seed, 50)]);
             let alpine = name(&format!("image{}", seed % 3));
             image.put_as(&store, &alpine, &format!("v{seed}")).await;
-            store.touch(&alpine, &image.digest()).await;
+            store.touch(&alpine, &image.digest(), false).await;
             store.images().await.unwrap();
             assert!(
                 store.manifest(&alpine, &image.digest()).await.unwrap().is_some(),

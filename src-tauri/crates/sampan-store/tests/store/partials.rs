@@ -440,7 +440,10 @@ async fn what_is_missing_must_fit_on_the_disk_and_what_is_held_need_not() {
     drop(store);
     let clock = std::sync::Arc::clone(&cache.clock);
     let free_space_floor_bytes = size;
-    let options = sampan_store::StoreOptions { dir: cache.dir.clone(), clock, free_space_floor_bytes };
+    let options = sampan_store::StoreOptions {
+        free_space_floor_bytes,
+        ..sampan_store::StoreOptions::new(cache.dir.clone(), clock)
+    };
     let store = sampan_store::Store::open(options).unwrap();
     assert!(matches!(store.partial(&digest, 1000).await, Err(StoreError::Full)));
     assert_eq!(store.usage().await.unwrap().partial_bytes, 1000, "what is held stays");

@@ -85,7 +85,8 @@ async fn a_full_disk_refuses_and_keeps_nothing_and_recovers() {
 async fn the_room_to_be_kept_free_is_kept_free() {
     let cache = Cache::new();
     let clock = Arc::clone(&cache.clock);
-    let options = StoreOptions { dir: cache.dir.clone(), clock, free_space_floor_bytes: u64::MAX / 2 };
+    let options =
+        StoreOptions { free_space_floor_bytes: u64::MAX / 2, ..StoreOptions::new(cache.dir.clone(), clock) };
     let store = Store::open(options).unwrap();
     assert!(
         store.usage().await.unwrap().free_bytes.is_some_and(|free| free > 0),

@@ -29,6 +29,8 @@ async fn filled(cache: &Cache, blobs: u64, size: usize) -> Store {
 async fn a_scrub_that_was_stopped_is_gone_on_with() {
     let cache = Cache::new();
     let store = filled(&cache, 20, 1000).await;
+    // What was just published was just hashed.
+    cache.clock.advance(3_600_000);
     let pace = ScrubPace { older_than: HOUR, ..ScrubPace::FULL };
     let enough = Arc::new(Notify::new());
     let told = Arc::clone(&enough);

@@ -47,6 +47,12 @@ impl Cache {
         self.try_open().unwrap()
     }
 
+    /// Opens it with a quota in bytes.
+    pub(crate) fn open_with_quota(&self, quota: u64) -> Store {
+        let options = StoreOptions::new(self.dir.clone(), self.clock.clone());
+        Store::open(StoreOptions { quota: Some(quota), ..options }).unwrap()
+    }
+
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.dir.join("blobs").join(digest.algorithm().as_str()).join(digest.hex())
     }
@@ -55,6 +61,13 @@ impl Cache {
     pub(crate) fn du(&self) -> (u64, u64) {
         let sizes = files_below(&self.dir.join("blobs"));
         (sizes.iter().map(|path| path.symlink_metadata().unwrap().len()).sum(), sizes.len() as u64)
+    }
+
+    /// The same of what is not published, without ledgers, which no quota counts.
+    pub(crate) fn du_partial(&self) -> u64 {
+        let files = files_below(&self.dir.join("partial")).into_iter();
+        let bytes = files.filter(|path| path.extension().is_none_or(|kind| kind != "ledger"));
+        bytes.filter_map(|path| path.symlink_metadata().ok()).map(|metadata| metadata.len()).sum()
     }
 
     pub(crate) fn partials(&self) -> usize {
@@ -78,7 +91,7 @@ impl Cache {
 
 pub(crate) fn open_at(dir: &Path, clock: &Arc<HandClock>) -> Result<Store, OpenError> {
     let clock = Arc::clone(clock);
-    Store::open(StoreOptions { dir: dir.to_owned(), clock, free_space_floor_bytes: 0 })
+    Store::open(StoreOptions::new(dir.to_owned(), clock))
 }
 
 pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {

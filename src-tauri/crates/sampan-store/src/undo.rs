@@ -1,0 +1,194 @@
+//! Clearing with a way back: a single entry is hidden at once, and removed a little later.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sampan_oci::{Digest, ImageName, Millis, Tag};
+
+use crate::catalog::ImageEntry;
+use crate::clear::{Choice, Cleared, Selection};
+use crate::error::StoreError;
+use crate::store::{Inner, Store};
+
+/// How long a cleared entry can be brought back, in milliseconds.
+const UNDO_MILLIS: u64 = 10_000;
+
+/// How many cleared entries can be brought back at once; beyond it the oldest goes.
+const WAITING_MAX: usize = 16;
+
+/// What brings a cleared entry back: a number that means nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Undo(u64);
+
+impl Undo {
+    /// The number, to be told to somebody who may bring it back.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// What that somebody brought back. A number that was never given undoes nothing.
+    pub fn of_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// An entry that a person cleared, and may want back.
+#[derive(Clone, Debug)]
+pub(crate) struct Hidden {
+    undo: Undo,
+    pub(crate) image: ImageName,
+    tag: Option<Tag>,
+    digest: Digest,
+    /// Whether the whole image was cleared, of which this is the only entry.
+    pub(crate) whole: bool,
+    last_used: Millis,
+    since: Millis,
+    /// It is being removed: too late.
+    settling: bool,
+}
+
+impl Hidden {
+    pub(crate) fn is(&self, entry: &ImageEntry) -> bool {
+        self.digest == entry.digest && self.tag == entry.tag && self.image == entry.image
+    }
+
+    /// Whether the entry was used after it was cleared: whoever did that wants it.
+    pub(crate) fn was_used(&self, entry: &ImageEntry) -> bool {
+        entry.last_used > self.last_used
+    }
+
+    fn is_due(&self, now: Millis) -> bool {
+        // A clock that was set back would hide it for as long again.
+        now < self.since || now.since(self.since) >= UNDO_MILLIS
+    }
+}
+
+/// The entries that were cleared and are not removed yet, the oldest first. They do not outlive the process: what was
+/// not settled then is there again.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(Mutex<List>);
+
+#[derive(Debug, Default)]
+struct List {
+    entries: Vec<Hidden>,
+    last: u64,
+}
+
+impl Waiting {
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hide(&self, entry: &ImageEntry, whole: bool, now: Millis) -> Undo {
+        let mut list = self.list();
+        // Cleared twice: the later one counts, and the earlier one brings nothing back.
+        list.entries.retain(|hidden| hidden.settling || !hidden.is(entry));
+        list.last += 1;
+        let undo = Undo(list.last);
+        list.entries.push(Hidden {
+            undo,
+            image: entry.image.clone(),
+            tag: entry.tag.clone(),
+            digest: entry.digest,
+            whole,
+            last_used: entry.last_used,
+            since: now,
+            settling: false,
+        });
+        undo
+    }
+
+    fn bring_back(&self, undo: Undo) -> bool {
+        let mut list = self.list();
+        let before = list.entries.len();
+        list.entries.retain(|hidden| hidden.settling || hidden.undo != undo);
+        list.entries.len() < before
+    }
+
+    /// Whether a person cleared the entry.
+    pub(crate) fn hides(&self, entry: &ImageEntry) -> bool {
+        self.list().entries.iter().any(|hidden| hidden.is(entry))
+    }
+
+    /// Forgets entries that are gone by other ways.
+    pub(crate) fn forget(&self, gone: &[ImageEntry]) {
+        self.list().entries.retain(|hidden| hidden.settling || !gone.iter().any(|entry| hidden.is(entry)));
+    }
+
+    /// Begins to settle those of which `due` says so, told their place from the newest.
+    fn take(&self, due: impl Fn(&Hidden, usize) -> bool) -> Vec<Hidden> {
+        let mut list = self.list();
+        let count = list.entries.len();
+        let waiting = list.entries.iter_mut().enumerate().filter(|(_, hidden)| !hidden.settling);
+        let mut taken = Vec::new();
+        for (place, hidden) in waiting {
+            if due(hidden, count - place) {
+                hidden.settling = true;
+                taken.push(hidden.clone());
+            }
+        }
+        taken
+    }
+
+    fn settled(&self, taken: &[Hidden]) {
+        self.list().entries.retain(|hidden| !taken.iter().any(|taken| taken.undo == hidden.undo));
+    }
+}
+
+impl Store {
+    /// Clears with a way back. A selection that takes a single entry hides it now: it is not listed, still served, still
+    /// on disk, and removed by [`settle_clears`](Self::settle_clears) 10 s later. Anything else goes at once, as with
+    /// [`clear`](Self::clear), and without an [`Undo`]. At most 16 entries wait: of more, the oldest goes at once.
+    /// `Cleared` is what goes, or will go.
+    /// # Errors
+    /// As [`clear`](Self::clear).
+    pub async fn clear_later(&self, selection: &Selection) -> Result<(Cleared, Option<Undo>), StoreError> {
+        let selection = selection.clone();
+        self.run(move |inner| inner.clear_later(&selection)).await
+    }
+
+    /// Brings back what [`clear_later`](Self::clear_later) hid. `false`: too late, or never hidden.
+    pub fn undo_clear(&self, undo: &Undo) -> bool {
+        self.0.waiting.bring_back(*undo)
+    }
+
+    /// Removes what was hidden at least 10 s ago by the store's clock. What was used since it was hidden stays, and is
+    /// listed again.
+    /// # Errors
+    /// As [`clear`](Self::clear); what could not be removed is listed again.
+    pub async fn settle_clears(&self) -> Result<(), StoreError> {
+        self.run(|inner| {
+            let now = inner.clock.now();
+            inner.settle(|hidden, _| hidden.is_due(now))
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn clear_later(&self, selection: &Selection) -> Result<(Cleared, Option<Undo>), StoreError> {
+        self.write_touched();
+        let (_, cleared) = self.plan_clear(&Choice::Selected(selection.clone()))?;
+        let (Selection::Images(selected), [entry]) = (selection, &cleared.images[..]) else {
+            return Ok((self.clear(&Choice::Selected(selection.clone()))?, None));
+        };
+        let whole = selected.iter().any(|selected| selected.reference.is_none());
+        let undo = self.waiting.hide(entry, whole, self.clock.now());
+        self.settle(|_, place| place > WAITING_MAX)?;
+        Ok((cleared, Some(undo)))
+    }
+
+    /// Removes all that waits, for the end.
+    pub(crate) fn settle_all(&self) -> Result<(), StoreError> {
+        self.settle(|_, _| true)
+    }
+
+    fn settle(&self, due: impl Fn(&Hidden, usize) -> bool) -> Result<(), StoreError> {
+        let taken = self.waiting.take(due);
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let done = self.clear(&Choice::Hidden(taken.clone()));
+        self.waiting.settled(&taken);
+        done.map(drop)
+    }
+}

@@ -1,0 +1,315 @@
+//! The hard cap: what makes way, what never does, and what is refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sampan_oci::{Digest, Millis};
+use sampan_store::{Evicted, Store, StoreError};
+
+use crate::setting::{Cache, Image, name, noise, tag};
+
+/// An image of one layer of so many bytes, of its own.
+fn image(seed: u64, bytes: usize) -> Image {
+    Image::new("amd64", &[noise(seed, bytes)])
+}
+
+/// Puts images of 30 kB each, one after the other.
+async fn put_each(cache: &Cache, store: &Store, names: &[&str]) -> Vec<Image> {
+    let mut images = Vec::new();
+    for (seed, what) in (1..).zip(names) {
+        cache.clock.advance(1000);
+        let image = image(seed, 30_000);
+        image.put_as(store, &name(what), "latest").await;
+        images.push(image);
+    }
+    images
+}
+
+async fn listed(store: &Store) -> Vec<String> {
+    let images = store.images().await.unwrap().into_iter();
+    images.map(|entry| entry.image.repository.as_str().replace("library/", "")).collect()
+}
+
+fn total(cache: &Cache) -> u64 {
+    cache.du().0 + cache.du_partial()
+}
+
+#[tokio::test]
+async fn the_image_not_used_for_the_longest_makes_way_whole() {
+    let cache = Cache::new();
+    let store = cache.open_with_quota(110_000);
+    let images = put_each(&cache, &store, &["a", "b", "c"]).await;
+    cache.clock.advance(1000);
+    store.touch(&name("a"), &images[0].digest(), true).await;
+    image(9, 30_000).put_as(&store, &name("d"), "latest").await;
+    assert_eq!(listed(&store).await, ["a", "c", "d"], "`a` was used after `b`");
+    assert_eq!(store.held_tag(&name("b"), &tag("latest")).await.unwrap(), None);
+    assert_eq!(store.link(&name("b"), &images[1].digest()).await.unwrap(), None, "nothing of it is left");
+    assert!(total(&cache) <= 99_000, "down to 90 %");
+    for kept in [&images[0], &images[2]] {
+        for blob in kept.blobs.iter().chain([&kept.bytes]) {
+            assert!(store.open_blob(&Digest::of(blob)).await.unwrap().is_some(), "what stays is whole");
+        }
+    }
+    let usage = store.usage().await.unwrap();
+    assert_eq!((usage.size_bytes, usage.blobs), cache.du());
+    assert_eq!(usage.quota_bytes, Some(110_000));
+}
+
+#[tokio::test]
+async fn a_blob_larger_than_the_quota_is_refused_and_nothing_is_lost() {
+    let cache = Cache::new();
+    let store = cache.open_with_quota(100_000);
+    put_each(&cache, &store, &["a", "b"]).await;
+    let before = (cache.du(), listed(&store).await);
+    for refused in [
+        store.stage(&Digest::of(b"x"), 100_001).await.err(),
+        store.partial(&Digest::of(b"x"), u64::MAX).await.err(),
+    ] {
+        assert!(matches!(refused, Some(StoreError::Full)), "{refused:?}");
+    }
+    assert_eq!((cache.du(), listed(&store).await), before);
+    assert_eq!(cache.partials(), 0);
+    let stage = store.stage(&Digest::of(b"x"), 100_000).await.expect("all of the quota is not too much");
+    assert_eq!(cache.du(), (0, 0), "for which everything else makes way");
+    drop(stage);
+}
+
+#[tokio::test]
+async fn a_quota_that_is_lowered_counts_at_once() {
+    let cache = Cache::new();
+    let store = cache.open();
+    put_each(&cache, &store, &["a", "b", "c", "d"]).await;
+    assert_eq!(
+        store.make_room().await.unwrap(),
+        Evicted::default(),
+        "without a quota there is nothing to do"
+    );
+    store.set_quota(Some(200_000));
+    assert_eq!(store.make_room().await.unwrap(), Evicted::default(), "nor below it");
+    store.set_quota(Some(100_000));
+    let before = cache.du();
+    let evicted = store.make_room().await.unwrap();
+    assert_eq!(listed(&store).await, ["c", "d"], "down to 90 % of it, the oldest first");
+    let after = cache.du();
+    assert_eq!(
+        (evicted.images, evicted.freed_bytes, evicted.blobs),
+        (2, before.0 - after.0, before.1 - after.1)
+    );
+    store.set_quota(Some(40_000));
+    store.put(&Digest::of(b"small"), Bytes::from_static(b"small")).await.unwrap();
+    assert_eq!(listed(&store).await, ["d"], "the next download sees to it as well");
+}
+
+#[tokio::test]
+async fn an_image_larger_than_the_quota_keeps_its_first_layers() {
+    let cache = Cache::new();
+    let store = cache.open_with_quota(100_000);
+    put_each(&cache, &store, &["old"]).await;
+    cache.clock.advance(1000);
+    let layers: Vec<Bytes> = (20..25).map(|seed| noise(seed, 30_000)).collect();
+    let large = Image::new("amd64", &layers);
+    store.put_manifest(&name("large"), &large.manifest, large.bytes.clone()).await.unwrap();
+    let mut held = 0;
+    for layer in &layers {
+        match store.put(&Digest::of(layer), layer.clone()).await {
+            Ok(()) => held += 1,
+            Err(error) => assert!(matches!(error, StoreError::Full), "{error:?}"),
+        }
+        assert!(total(&cache) <= 100_000);
+    }
+    assert_eq!(held, 3, "what fits is held, for an image never makes way for itself");
+    for layer in &layers[..3] {
+        assert!(store.open_blob(&Digest::of(layer)).await.unwrap().is_some());
+    }
+    assert_eq!(listed(&store).await, ["large"], "the older one made way");
+}
+
+#[tokio::test]
+async fn what_is_being_downloaded_is_not_taken_away() {
+    let cache = Cache::new();
+    let store = cache.open_with_quota(100_000);
+    let parts = [noise(1, 30_000), noise(2, 30_000)];
+    let image = Image::new("amd64", &parts);
+    store.put_manifest(&name("running"), &image.manifest, image.bytes.clone()).await.unwrap();
+    store.put(&Digest::of(&parts[0]), parts[0].clone()).await.unwrap();
+    let mut running = store.partial(&Digest::of(&parts[1]), 30_000).await.unwrap();
+    running.write(vec![(0, parts[1].slice(..100))]).await.unwrap();
+    cache.clock.advance(100_000);
+    let refused = store.stage(&Digest::of(b"other"), 50_000).await.err();
+    assert!(matches!(refused, Some(StoreError::Full)), "the older image is being pulled: {refused:?}");
+    assert!(store.open_blob(&Digest::of(&parts[0])).await.unwrap().is_some());
+    running.write(vec![(100, parts[1].slice(100..))]).await.unwrap();
+    running.publish().await.unwrap();
+    let stage = store.stage(&Digest::of(b"other"), 50_000).await.expect("now it is an image like others");
+    assert_eq!(cache.du(), (0, 0));
+    drop(stage);
+}
+
+#[tokio::test]
+async fn downloads_cut_short_and_images_make_way_by_their_age() {
+    let cache = Cache::new();
+    let store = cache.open_with_quota(100_000);
+    // A partial's age is its files'; the images' is the clock's, which stands near 1970.
+    for (seed, minutes) in [(1, 10), (2, 30)] {
+        let digest = Digest::of(&noise(seed, 20_000));
+        let mut partial = store.partial(&digest, 20_000).await.unwrap();
+        partial.write(vec![(0, noise(seed, 20_000))]).await.unwrap();
+        drop(partial);
+        for kind in ["data", "ledger"] {
+            let file = std::fs::File::options().write(true).open(cache.partial_path(&digest, kind)).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_mins(minutes)).unwrap();
+        }
+    }
+    let [oldest, newest] = [1, 2].map(|seed| cache.partial_path(&Digest::of(&noise(seed, 20_000)), "data"));
+    cache.clock.advance(20 * 60_000 - 1_000_000);
+    put_each(&cache, &store, &["middle"]).await;
+    assert_eq!(store.usage().await.unwrap().partial_bytes, 40_000);
+
+    drop(store.stage(&Digest::of(b"x"), 35_000).await.unwrap());
+    assert!(!oldest.exists() && newest.exists(), "the partial of minute 10 goes first");
+    assert_eq!(listed(&store).await, ["middle"]);
+    drop(store.stage(&Digest::of(b"x"), 60_000).await.unwrap());
+    assert!(newest.exists(), "then the image of minute 20");
+    assert!(listed(&store).await.is_empty());
+    drop(store.stage(&Digest::of(b"x"), 90_000).await.unwrap());
+    assert!(!newest.exists());
+    assert_eq!(total(&cache), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn downloads_at_once_never_exceed_the_quota() {
+    const QUOTA: u64 = 60_000;
+    let cache = Arc::new(Cache::new());
+    let store = cache.open_with_quota(QUOTA);
+    let (over, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut tasks = tokio::task::JoinSet::new();
+    for worker in 0..12_u64 {
+        let (store, cache) = (store.clone(), Arc::clone(&cache));
+        let (over, refused) = (Arc::clone(&over), Arc::clone(&refused));
+        tasks.spawn(async move {
+            for round in 0..12 {
+                let bytes = noise(worker * 100 + round, 2000 + usize::try_from(worker * 700).unwrap());
+                cache.clock.advance(1);
+                let done = if round % 2 == 0 {
+                    store.put(&Digest::of(&bytes), bytes.clone()).await
+                } else {
+                    match store.partial(&Digest::of(&bytes), bytes.len() as u64).await {
+                        Ok(mut partial) => {
+                            partial.write(vec![(0, bytes.clone())]).await.unwrap();
+                            if round % 4 == 1 { partial.publish().await } else { Ok(()) }
+                        }
+                        Err(error) => Err(error),
+                    }
+                };
+                match done {
+                    Ok(()) => {}
+                    Err(StoreError::Full) => drop(refused.fetch_add(1, Ordering::Relaxed)),
+                    Err(error) => panic!("{error:?}"),
+                }
+                let usage = store.usage().await.unwrap();
+                // Files first looked at where they arrive: one on its way may be missed, none is seen twice.
+                let held = std::fs::read_dir(cache.dir.join("blobs/sha256")).unwrap();
+                let held: u64 = held.filter_map(|e| Some(e.unwrap().metadata().ok()?.len())).sum();
+                if held > QUOTA || usage.size_bytes > QUOTA {
+                    over.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert!(!over.load(Ordering::Relaxed), "not even for a moment");
+    assert!(total(&cache) <= QUOTA, "{}", total(&cache));
+    let usage = store.usage().await.unwrap();
+    assert_eq!((usage.size_bytes, usage.blobs), cache.du());
+    assert_eq!(usage.partial_bytes, cache.du_partial(), "nothing is counted that is not there");
+    assert!(refused.load(Ordering::Relaxed) < 100, "most found room");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_are_not_disturbed_by_what_makes_way() {
+    let cache = Cache::new();
+    let store = cache.open_with_quota(250_000);
+    let blobs: Arc<Vec<Bytes>> = Arc::new((1..=10).map(|seed| noise(seed, 50_000)).collect());
+    let (done, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut tasks = tokio::task::JoinSet::new();
+    for reader in 0..32_usize {
+        let (store, blobs) = (store.clone(), Arc::clone(&blobs));
+        let (done, read) = (Arc::clone(&done), Arc::clone(&read));
+        tasks.spawn(async move {
+            let mut round = reader;
+            while !done.load(Ordering::Relaxed) {
+                round += 1;
+                let bytes = &blobs[round % blobs.len()];
+                let Some(blob) = store.open_blob(&Digest::of(bytes)).await.unwrap() else { continue };
+                for part in 0..10_usize {
+                    let got = blob.read_at(part as u64 * 5000, 5000).await.unwrap();
+                    assert_eq!(got, bytes[part * 5000..(part + 1) * 5000], "the right bytes to the end");
+                }
+                read.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    // Each makes others go: no more than four are held at once.
+    for round in 0..60 {
+        cache.clock.advance(1);
+        let bytes = &blobs[round % blobs.len()];
+        store.put(&Digest::of(bytes), bytes.clone()).await.unwrap();
+        assert!(total(&cache) <= 250_000);
+    }
+    done.store(true, Ordering::Relaxed);
+    tasks.join_all().await;
+    assert!(read.load(Ordering::Relaxed) > 32, "{read:?} were read");
+}
+
+#[tokio::test]
+async fn an_open_reader_finishes_when_its_image_makes_way() {
+    let cache = Cache::new();
+    let store = cache.open_with_quota(100_000);
+    let images = put_each(&cache, &store, &["a"]).await;
+    let layer = &images[0].blobs[1];
+    let reader = store.open_blob(&Digest::of(layer)).await.unwrap().unwrap();
+    drop(store.stage(&Digest::of(b"x"), 95_000).await.unwrap());
+    assert!(!cache.blob_path(&Digest::of(layer)).exists(), "unlinked");
+    assert_eq!(reader.read_at(0, 30_000).await.unwrap(), *layer, "and readable to the end");
+}
+
+#[tokio::test]
+async fn the_age_rule_removes_what_was_not_used_since() {
+    let cache = Cache::new();
+    let store = cache.open();
+    put_each(&cache, &store, &["a", "b"]).await;
+    let cleared = store.remove_unused(Millis(1_001_500)).await.unwrap();
+    assert_eq!(cleared.images.len(), 1);
+    assert_eq!(listed(&store).await, ["b"]);
+}
+
+#[tokio::test]
+async fn thousands_of_blobs_make_way_while_others_are_published() {
+    let cache = Cache::new();
+    let store = cache.open();
+    for seed in 0..400_u64 {
+        cache.clock.advance(1);
+        let layers: Vec<Bytes> = (0..4).map(|layer| noise(10_000 + seed * 4 + layer, 500)).collect();
+        Image::new("amd64", &layers).put_as(&store, &name(&format!("i{seed}")), "latest").await;
+    }
+    let before = cache.du();
+    store.set_quota(Some(before.0 / 2));
+    let (making, mut tasks) = (store.clone(), tokio::task::JoinSet::new());
+    let making = tasks.spawn(async move { making.make_room().await.unwrap() });
+    let mut slowest = Duration::ZERO;
+    while !making.is_finished() {
+        let begun = std::time::Instant::now();
+        store.set_tag(&name("other"), &tag("latest"), &Digest::of(b"other")).await.unwrap();
+        slowest = slowest.max(begun.elapsed());
+    }
+    let evicted = tasks.join_all().await[0];
+    assert!(evicted.images > 200, "{evicted:?}");
+    let usage = store.usage().await.unwrap();
+    assert_eq!((usage.size_bytes, usage.blobs), cache.du());
+    assert!(usage.size_bytes <= before.0 / 2 - before.0 / 20);
+    assert_eq!(evicted.blobs, before.1 - cache.du().1);
+    assert!(slowest < Duration::from_secs(2), "nobody waits for all of it: {slowest:?}");
+}
