@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use sampan_oci::{Digest, Hasher};
 
+use crate::backend::Object;
 use crate::error::{StoreError, blocking};
-use crate::verified::{FileId, Verified};
+use crate::verified::Verified;
 
 /// How much is hashed at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -21,7 +22,7 @@ pub struct BlobFile(Arc<Shared>);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) file: File,
+    object: Arc<dyn Object>,
     digest: Digest,
     size: u64,
     verified: AtomicBool,
@@ -29,27 +30,27 @@ pub(crate) struct Shared {
 }
 
 impl BlobFile {
-    /// Takes an open file that is to hold the bytes `digest` names. `size`: what is promised, else the file's own.
+    /// Takes what is to hold the bytes `digest` names. `size`: what is promised, else the file's own.
     pub(crate) fn new(
-        file: File,
+        object: Arc<dyn Object>,
         digest: Digest,
         size: Option<u64>,
         verified_files: Arc<Verified>,
     ) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        let verified = AtomicBool::new(verified_files.contains(&digest, &FileId::of(&metadata)));
-        let size = size.unwrap_or(metadata.len());
-        Ok(Self(Arc::new(Shared { file, digest, size, verified, verified_files })))
+        let state = object.state()?;
+        let verified = AtomicBool::new(verified_files.contains(&digest, &state.identity));
+        let size = size.unwrap_or(state.size);
+        Ok(Self(Arc::new(Shared { object, digest, size, verified, verified_files })))
     }
 
-    pub(crate) fn file(&self) -> &File {
-        &self.0.file
+    pub(crate) fn file(&self) -> &dyn Object {
+        &*self.0.object
     }
 
     /// The open file, for whoever can hand its bytes on without reading them; `None`: the bytes are not in a file of this
-    /// machine.
+    /// machine, or a test watches the disk.
     pub fn as_file(&self) -> Option<&File> {
-        Some(&self.0.file)
+        self.0.object.as_file()
     }
 
     /// The blob's size in bytes: the file's when it was opened, or what a running download was announced to have.
@@ -70,7 +71,7 @@ impl BlobFile {
         let read = move || {
             let rest = usize::try_from(shared.size.saturating_sub(offset)).unwrap_or(usize::MAX);
             let mut buffer = vec![0; len.min(rest)];
-            let filled = read_full_at(&shared.file, &mut buffer, offset)?;
+            let filled = shared.object.read_full_at(&mut buffer, offset)?;
             buffer.truncate(filled);
             Ok(Bytes::from(buffer))
         };
@@ -84,8 +85,8 @@ impl BlobFile {
 
     /// Remembers that all of it was hashed and found right; the file is not hashed again while it stays as it is.
     pub fn mark_verified(&self) {
-        if let Ok(metadata) = self.0.file.metadata() {
-            self.0.verified_files.insert(self.0.digest, FileId::of(&metadata));
+        if let Ok(state) = self.0.object.state() {
+            self.0.verified_files.insert(self.0.digest, state.identity);
             self.0.verified.store(true, Ordering::Release);
         }
     }
@@ -100,8 +101,8 @@ impl BlobFile {
 
     fn verify_blocking(&self) -> Result<bool, StoreError> {
         let shared = &self.0;
-        let before = FileId::of(&shared.file.metadata().map_err(StoreError::Io)?);
-        let (digest, size) = hash(&shared.file, shared.digest.hasher()).map_err(StoreError::Io)?;
+        let before = shared.object.state().map_err(StoreError::Io)?.identity;
+        let (digest, size) = hash(&*shared.object, shared.digest.hasher()).map_err(StoreError::Io)?;
         let good = digest == shared.digest && size == shared.size;
         if good {
             // What was changed while it was read has another identity now, and stays unverified.
@@ -114,11 +115,11 @@ impl BlobFile {
     }
 }
 
-fn hash(file: &File, mut hasher: Hasher) -> io::Result<(Digest, u64)> {
+fn hash(object: &dyn Object, mut hasher: Hasher) -> io::Result<(Digest, u64)> {
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut size = 0;
     loop {
-        let filled = read_full_at(file, &mut buffer, size)?;
+        let filled = object.read_full_at(&mut buffer, size)?;
         if filled == 0 {
             return Ok((hasher.finish(), size));
         }
@@ -127,57 +128,22 @@ fn hash(file: &File, mut hasher: Hasher) -> io::Result<(Digest, u64)> {
     }
 }
 
-/// Fills `buffer` from `offset`; fewer bytes only at the end of the file.
-pub(crate) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        #[cfg(unix)]
-        let read = std::os::unix::fs::FileExt::read_at(file, &mut buffer[filled..], offset + filled as u64);
-        #[cfg(windows)]
-        let read =
-            std::os::windows::fs::FileExt::seek_read(file, &mut buffer[filled..], offset + filled as u64);
-        match read {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
-/// Hands the bytes of a range to `each`, in order and in pieces. An error: the file ends before the range does.
-pub(crate) fn read_range(file: &File, range: Range<u64>, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+/// Hands the bytes of a range to `each`, in order and in pieces. An error: the object ends before the range does.
+pub(crate) fn read_range(
+    object: &dyn Object,
+    range: Range<u64>,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
     let mut offset = range.start;
     let length = |rest: u64| usize::try_from(rest).map_or(CHUNK_BYTES, |rest| rest.min(CHUNK_BYTES));
     let mut buffer = vec![0; length(range.end.saturating_sub(offset))];
     while offset < range.end {
         let wanted = length(range.end - offset);
-        if read_full_at(file, &mut buffer[..wanted], offset)? < wanted {
+        if object.read_full_at(&mut buffer[..wanted], offset)? < wanted {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         each(&buffer[..wanted]);
         offset += wanted as u64;
     }
     Ok(())
-}
-
-/// Writes all of `bytes` at `offset`.
-pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    #[cfg(unix)]
-    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
-    #[cfg(windows)]
-    {
-        let mut written = 0;
-        while written < bytes.len() {
-            match std::os::windows::fs::FileExt::seek_write(file, &bytes[written..], offset + written as u64)
-            {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => written += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
 }

@@ -29,6 +29,21 @@ pub enum OpenError {
     Index(#[from] rusqlite::Error),
 }
 
+impl OpenError {
+    /// Whether it says that the cache cannot be written, rather than that something is wrong with it.
+    pub(crate) fn forbids_writing(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match self {
+            Self::Io(error) => matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem),
+            Self::Index(error) => matches!(
+                error.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::PermissionDenied)
+            ),
+            Self::Locked { .. } | Self::NotOurs(_) | Self::Future(_) => false,
+        }
+    }
+}
+
 /// Why the store could not do something. All are Sampan's own fault or the machine's, except
 /// [`Mismatch`](Self::Mismatch) and [`Size`](Self::Size), which are the fault of whoever sent the bytes.
 #[derive(Debug, thiserror::Error)]

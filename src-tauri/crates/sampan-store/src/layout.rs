@@ -1,68 +1,42 @@
-//! The cache folder: whose it is, its lock, and its sub-folders.
+//! The folders of an open cache.
 
-use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Read, Seek, Write};
-use std::path::Path;
+use std::io;
+use std::sync::Arc;
 
 use sampan_oci::{Algorithm, Digest};
 
+use crate::backend::{Backend, Condition, Files, Keep, Object, Opened, Put, Staged};
+use crate::claim::{Claim, MARKER};
+use crate::disk::DiskFile;
 use crate::error::OpenError;
 use crate::folder::Folder;
+use crate::index_copy::IndexCopy;
 
-const LOCK: &str = "lock";
-const MARKER: &str = "oci-layout";
 /// image-spec, image-layout.md, "oci-layout file".
 const MARKER_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-/// What file systems and file managers put into an empty folder by themselves.
-const BYSTANDERS: [&str; 2] = ["lost+found", ".DS_Store"];
+/// No marker is as long.
+const MARKER_BYTES_MAX: usize = 4096;
 
 /// The folders of an open cache. Dropping it releases the lock.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) root: Folder,
-    sha256: Folder,
-    sha512: Folder,
     pub(crate) partial: Folder,
-    _lock: File,
+    backend: Arc<dyn Backend>,
+    index_copy: Option<IndexCopy>,
+    _lock: DiskFile,
 }
 
-/// A cache folder that is ours and locked, before anything in it was read or changed.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    root: Folder,
-    lock: File,
-}
-
-impl Claim {
-    /// Takes the folder at `path`, making it (0700) if it is missing.
-    pub(crate) fn take(path: &Path) -> Result<Self, OpenError> {
-        make_folder(path)?;
-        if fs::symlink_metadata(path)?.is_symlink() {
-            return Err(OpenError::NotOurs(path.to_owned()));
-        }
-        // SQLite refuses links in any component of its path, and on macOS `/tmp` and `/var` are links.
-        #[cfg(unix)]
-        let path = &fs::canonicalize(path)?;
-        let root = Folder::open(path).map_err(|_| OpenError::NotOurs(path.clone()))?;
-        check_owner(&root)?;
-        let lock = lock(&root)?;
-        Ok(Self { root, lock })
-    }
-
-    /// The folder itself.
-    pub(crate) fn root(&self) -> &Folder {
-        &self.root
-    }
-
-    /// Makes what is missing: from here on the folder is changed.
-    pub(crate) fn prepare(self) -> Result<Layout, OpenError> {
-        let Self { root, lock } = self;
+impl Layout {
+    /// Makes what is missing, where the cache can be written: from here on the folder is changed.
+    pub(crate) fn prepare(claim: Claim, keep: Keep) -> Result<Self, OpenError> {
+        let Claim { root, index_copy, lock } = claim;
         let child = |parent: &Folder, name: &str| {
             parent.child(name).map_err(|error| {
                 // A link or a file of that name is nothing this crate ever makes.
                 let path = parent.path().join(name);
-                let foreign = fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_dir());
+                let foreign = std::fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_dir());
                 if foreign { OpenError::NotOurs(path) } else { OpenError::Io(error) }
             })
         };
@@ -70,56 +44,80 @@ impl Claim {
         let sha256 = child(&blobs, Algorithm::Sha256.as_str())?;
         let sha512 = child(&blobs, Algorithm::Sha512.as_str())?;
         let partial = child(&root, "partial")?;
-        let layout = Layout { root, sha256, sha512, partial, _lock: lock };
-        layout.mark()?;
+        let quarantine = child(&root, "quarantine")?;
+        let backend: Arc<dyn Backend> = match keep {
+            Keep::Files => Arc::new(Files::new(sha256, sha512, quarantine)),
+            Keep::Memory(memory) => Arc::new(memory),
+        };
+        let layout = Self { root, partial, backend, index_copy, _lock: lock };
+        if !layout.is_read_only() {
+            layout.mark()?;
+        }
         Ok(layout)
     }
-}
 
-impl Layout {
-    /// The folder that holds the blob.
-    pub(crate) fn folder_of(&self, digest: &Digest) -> &Folder {
-        match digest.algorithm() {
-            Algorithm::Sha256 => &self.sha256,
-            Algorithm::Sha512 => &self.sha512,
+    /// Whether the cache cannot be written: nothing below it changes.
+    pub(crate) fn is_read_only(&self) -> bool {
+        !self.root.is_writable()
+    }
+
+    /// The folder the index is in: the cache's, or a private one for a cache that cannot be written.
+    pub(crate) fn index_folder(&self) -> &Folder {
+        self.index_copy.as_ref().map_or(&self.root, |copy| &copy.folder)
+    }
+
+    /// Opens a published blob; `None` if there is none of that name, or something that is no blob.
+    pub(crate) fn open_blob(&self, digest: &Digest) -> io::Result<Option<Arc<dyn Object>>> {
+        match self.backend.open(digest)? {
+            Opened::Object(object) => Ok(Some(object)),
+            Opened::Missing => Ok(None),
+            Opened::Foreign => {
+                tracing::warn!(%digest, "what is in the place of a blob is none: ignored");
+                Ok(None)
+            }
         }
     }
 
-    /// Opens a published blob; `None` if there is no regular file of that name.
-    pub(crate) fn open_blob(&self, digest: &Digest) -> io::Result<Option<File>> {
-        self.folder_of(digest).open_file(&digest.hex())
-    }
-
-    /// The size of a published blob's file in bytes.
+    /// A published blob's size in bytes.
     pub(crate) fn blob_size(&self, digest: &Digest) -> io::Result<Option<u64>> {
-        self.folder_of(digest).size_of(&digest.hex())
+        self.backend.size(digest)
     }
 
-    /// Removes a published blob's file; `false` if there was none.
+    /// Makes staged bytes a published blob.
+    pub(crate) fn put_blob(
+        &self,
+        digest: &Digest,
+        staged: &mut Staged<'_>,
+        condition: Condition,
+    ) -> io::Result<Put> {
+        self.backend.put(digest, staged, condition)
+    }
+
+    /// Removes a published blob; `false` if there was none.
     pub(crate) fn remove_blob(&self, digest: &Digest) -> io::Result<bool> {
-        self.folder_of(digest).remove(&digest.hex())
+        if self.is_read_only() {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        self.backend.remove(digest)
     }
 
-    /// Every regular file under `blobs/` whose name is a digest, with its size in bytes.
+    /// Every published blob, with its size in bytes.
     pub(crate) fn blobs(&self) -> io::Result<Vec<(Digest, u64)>> {
         Ok(self.blob_entries()?.into_iter().filter_map(|(digest, size)| Some((digest, size?))).collect())
     }
 
-    /// Everything under `blobs/` whose name is a digest, with its size in bytes; no size: it is no regular file.
+    /// What is in the places of blobs, with its size in bytes; no size: it is no blob.
     pub(crate) fn blob_entries(&self) -> io::Result<Vec<(Digest, Option<u64>)>> {
-        let mut blobs = Vec::new();
-        for (algorithm, folder) in [(Algorithm::Sha256, &self.sha256), (Algorithm::Sha512, &self.sha512)] {
-            let found = folder.entries()?;
-            blobs.extend(found.into_iter().filter_map(|(name, size)| {
-                let digest = format!("{}:{name}", algorithm.as_str()).parse().ok()?;
-                Some((digest, size))
-            }));
-        }
-        Ok(blobs)
+        self.backend.list()
+    }
+
+    /// Where published blobs are, for what more is to be done than these methods do.
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
     }
 
     /// A new file for a download's bytes, and its name under `partial/`.
-    pub(crate) fn new_partial(&self, digest: &Digest) -> io::Result<(String, File)> {
+    pub(crate) fn new_partial(&self, digest: &Digest) -> io::Result<(String, DiskFile)> {
         // Randomly keyed by the standard library; `O_EXCL` turns a name that is taken into an error.
         let random = RandomState::new().build_hasher().finish();
         let name = format!("{}-{}.{random:016x}", digest.algorithm().as_str(), digest.hex());
@@ -128,73 +126,19 @@ impl Layout {
     }
 
     fn mark(&self) -> io::Result<()> {
-        if let Some(mut marker) = self.root.open_file(MARKER)? {
-            let mut text = String::new();
-            marker.read_to_string(&mut text)?;
-            if text.contains("imageLayoutVersion") {
+        if let Some(marker) = self.root.open_file(MARKER)? {
+            let text = marker.read_up_to(MARKER_BYTES_MAX)?;
+            if String::from_utf8_lossy(&text).contains("imageLayoutVersion") {
                 return Ok(());
             }
         }
         // Renamed into place: a crash leaves no half marker.
         let name = format!("{MARKER}.new");
-        let mut file = self.root.open_for_writing(&name, false)?;
+        let file = self.root.open_for_writing(&name, false)?;
         file.set_len(0)?;
-        file.write_all(MARKER_TEXT.as_bytes())?;
+        file.write_all_at(MARKER_TEXT.as_bytes(), 0)?;
         file.sync_all()?;
         self.root.rename(&name, &self.root, MARKER)?;
         self.root.sync()
-    }
-}
-
-fn make_folder(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    if fs::symlink_metadata(path).is_ok() { Ok(()) } else { builder.create(path) }
-}
-
-/// Refuses a folder in which somebody else may have put things, or that holds somebody's other files.
-fn check_owner(root: &Folder) -> Result<(), OpenError> {
-    let path = root.path();
-    let not_ours = || OpenError::NotOurs(path.to_owned());
-    let mut names = Vec::new();
-    for entry in fs::read_dir(path)? {
-        names.push(entry?.file_name());
-    }
-    let empty = names.iter().all(|name| BYSTANDERS.iter().any(|bystander| name == bystander));
-    if !empty && !names.iter().any(|name| name == LOCK) {
-        return Err(not_ours());
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{MetadataExt, PermissionsExt};
-        let metadata = fs::symlink_metadata(path)?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() || (!empty && metadata.mode() & 0o002 != 0) {
-            return Err(not_ours());
-        }
-        if metadata.mode() & 0o777 != 0o700 {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        }
-    }
-    Ok(())
-}
-
-/// One process per cache (SECURITY.md R69). The system releases the lock when its holder ends, however it ends.
-fn lock(root: &Folder) -> Result<File, OpenError> {
-    let mut file = root.open_for_writing(LOCK, false)?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0)?;
-            writeln!(file, "{}", std::process::id())?;
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            // Windows lets nobody else read a locked file: then the holder stays unnamed.
-            let read = file.rewind().and_then(|()| file.take(20).read_to_string(&mut text));
-            Err(OpenError::Locked { pid: read.ok().and_then(|_| text.trim().parse().ok()) })
-        }
-        Err(TryLockError::Error(error)) => Err(error.into()),
     }
 }

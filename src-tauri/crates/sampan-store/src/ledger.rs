@@ -8,12 +8,12 @@
 //! ```
 //! Reading ends at the first line that is torn or wrong: what was appended after it is not known to be of this ledger.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::sync::Arc;
 
 use sampan_oci::Digest;
 
-use crate::blob;
+use crate::disk::DiskFile;
 use crate::folder::Folder;
 
 const MAGIC: &[u8; 8] = b"SampanPL";
@@ -25,7 +25,7 @@ const CLAIMS_MAX: usize = 32_768;
 
 /// Claims that are read from a file; what it holds beyond them is not believed. Only bytes in as many separate places
 /// could need more than [`CLAIMS_MAX`].
-const CLAIMS_READ_MAX: u64 = 1 << 20;
+const CLAIMS_READ_MAX: usize = 1 << 20;
 
 /// The least number of bytes up to which adjacent claims are joined.
 const JOINED_BYTES_MIN: u64 = 1024 * 1024;
@@ -122,9 +122,8 @@ pub(crate) struct Found {
 
 impl Found {
     /// Reads a ledger. `None`: its first line is not a header of this version.
-    pub(crate) fn read(file: &File) -> io::Result<Option<Self>> {
-        let mut bytes = Vec::new();
-        file.take((1 + CLAIMS_READ_MAX) * LINE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    pub(crate) fn read(file: &DiskFile) -> io::Result<Option<Self>> {
+        let bytes = file.read_up_to((1 + CLAIMS_READ_MAX) * LINE_BYTES + 1)?;
         Ok(Self::parse(&bytes))
     }
 
@@ -182,7 +181,7 @@ impl Names {
 /// A ledger that is written to.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    file: File,
+    file: Arc<DiskFile>,
     size: u64,
     claims: Vec<Claim>,
     /// Beyond this many claims they are joined.
@@ -193,14 +192,14 @@ impl Ledger {
     /// A new ledger that claims nothing, in place of whatever has its name.
     pub(crate) fn begin(folder: &Folder, names: &Names, size: u64) -> io::Result<Self> {
         folder.remove(&names.ledger)?;
-        let file = folder.open_for_writing(&names.ledger, true)?;
-        blob::write_all_at(&file, &header(size), 0)?;
+        let file = Arc::new(folder.open_for_writing(&names.ledger, true)?);
+        file.write_all_at(&header(size), 0)?;
         Ok(Self { file, size, claims: Vec::new(), claims_max: CLAIMS_MAX })
     }
 
     /// Goes on with a ledger that was [whole](Found::whole), and all of whose claims are true.
     pub(crate) fn resume(folder: &Folder, names: &Names, size: u64, claims: Vec<Claim>) -> io::Result<Self> {
-        let file = folder.open_for_writing(&names.ledger, false)?;
+        let file = Arc::new(folder.open_for_writing(&names.ledger, false)?);
         Ok(Self { file, size, claims, claims_max: CLAIMS_MAX })
     }
 
@@ -222,15 +221,15 @@ impl Ledger {
         }
         // Claims that touch nothing cannot be joined: trying again is worth it when there are twice as many.
         let claims_max = CLAIMS_MAX.max(2 * joined.len());
-        Ok(Self { file: replaced?, size, claims: joined, claims_max })
+        Ok(Self { file: Arc::new(replaced?), size, claims: joined, claims_max })
     }
 
-    fn put_in_place(folder: &Folder, names: &Names, size: u64, claims: &[Claim]) -> io::Result<File> {
+    fn put_in_place(folder: &Folder, names: &Names, size: u64, claims: &[Claim]) -> io::Result<DiskFile> {
         let mut bytes = header(size).to_vec();
         bytes.extend(claims.iter().flat_map(Claim::encode));
         let file = folder.open_for_writing(&names.ledger_new, false)?;
         file.set_len(0)?;
-        blob::write_all_at(&file, &bytes, 0)?;
+        file.write_all_at(&bytes, 0)?;
         file.sync_all()?;
         folder.rename(&names.ledger_new, folder, &names.ledger)?;
         folder.sync()?;
@@ -241,7 +240,7 @@ impl Ledger {
     pub(crate) fn append(&mut self, folder: &Folder, names: &Names, claims: &[Claim]) -> io::Result<()> {
         let lines: Vec<u8> = claims.iter().flat_map(Claim::encode).collect();
         let end = (1 + self.claims.len()) * LINE_BYTES;
-        blob::write_all_at(&self.file, &lines, end as u64)?;
+        self.file.write_all_at(&lines, end as u64)?;
         self.claims.extend_from_slice(claims);
         if self.claims.len() > self.claims_max {
             *self = Self::replace(folder, names, self.size, std::mem::take(&mut self.claims))?;
@@ -250,8 +249,8 @@ impl Ledger {
     }
 
     /// Its file, for syncing. A ledger that replaces this one is synced before it does.
-    pub(crate) fn file(&self) -> io::Result<File> {
-        self.file.try_clone()
+    pub(crate) fn file(&self) -> Arc<DiskFile> {
+        Arc::clone(&self.file)
     }
 }
 
@@ -261,6 +260,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::disk::Disk;
 
     fn claim(start: u64, end: u64) -> Claim {
         Claim { start, end, crc: 7 }
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn a_ledger_that_grows_too_long_is_joined_and_one_that_cannot_be_is_not_tried_at_each_write() {
         let temporary = TempDir::new().unwrap();
-        let folder = Folder::open(temporary.path()).unwrap();
+        let folder = Folder::open(temporary.path(), &Disk::real(), true).unwrap();
         let names = Names::of(&Digest::of(b"x"));
         let lines = || folder.size_of(&names.ledger).unwrap().unwrap() / LINE_BYTES as u64 - 1;
         let most = CLAIMS_MAX as u64;

@@ -1,12 +1,12 @@
 //! What an earlier run left in `partial/`: what can be gone on with stays, what cannot is removed.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io;
 use std::time::SystemTime;
 
 use sampan_oci::{Digest, Millis};
 
+use crate::disk::DiskFile;
 use crate::folder::Folder;
 use crate::ledger::{Found, Names};
 
@@ -69,7 +69,7 @@ pub(crate) fn written(folder: &Folder, names: &Names) -> io::Result<Option<Milli
     files.map(|(data, ledger)| Ok(modified(&data)?.max(modified(&ledger)?))).transpose()
 }
 
-fn modified(file: &File) -> io::Result<Millis> {
+fn modified(file: &DiskFile) -> io::Result<Millis> {
     let since = file.metadata()?.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Ok(Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
 }

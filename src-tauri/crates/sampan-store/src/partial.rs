@@ -1,7 +1,6 @@
 //! A download that outlives the process: written anywhere, gone on with later, published when it is whole.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use bytes::Bytes;
 use sampan_oci::{Digest, Hasher, RangeSet};
 
 use crate::blob::{self, BlobFile};
+use crate::disk::DiskFile;
 use crate::error::{StoreError, blocking};
 use crate::ledger::{self, Claim, Found, Ledger};
 use crate::publish::{self, Origin};
@@ -29,7 +29,8 @@ const REREAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Partial {
     session: Arc<Session>,
-    file: BlobFile,
+    file: Arc<DiskFile>,
+    blob: BlobFile,
     held: RangeSet,
     hashed: u64,
     /// `None`: an operation failed or was given up half-way, and what is on disk is not known here.
@@ -49,6 +50,7 @@ impl Partial {
     /// Opens or makes the files, and reads again what the ledger claims. Blocks. Whoever wants them next waits until this
     /// one is [taken over](Self::opened) or dropped.
     pub(crate) fn open(store: &Arc<Inner>, digest: Digest, size: u64) -> Result<Self, StoreError> {
+        store.refuse_if_read_only()?;
         let session = Session::begin(store, digest)?;
         let (folder, names) = (session.folder(), &session.names);
         let data = folder.open_file(&names.data)?;
@@ -60,19 +62,19 @@ impl Partial {
             folder.remove(&names.ledger)?;
             folder.remove(&names.data)?;
             session.reserve(size, 0)?;
-            let file = folder.open_for_writing(&names.data, true)?;
+            let file = Arc::new(folder.open_for_writing(&names.data, true)?);
             let ledger = Ledger::begin(folder, names, size)?;
-            let file = BlobFile::new(file, digest, Some(size), Arc::clone(&store.verified))?;
+            let blob = BlobFile::new(file.clone(), digest, Some(size), Arc::clone(&store.verified))?;
             let work = Work { ledger, hasher: digest.hasher(), hashed: 0 };
-            return Ok(Self { session, file, held: RangeSet::new(), hashed: 0, work: Some(work) });
+            return Ok(Self { session, file, blob, held: RangeSet::new(), hashed: 0, work: Some(work) });
         };
-        let file = folder.open_for_writing(&names.data, false)?;
-        let file = BlobFile::new(file, digest, Some(size), Arc::clone(&store.verified))?;
+        let file = Arc::new(folder.open_for_writing(&names.data, false)?);
+        let blob = BlobFile::new(file.clone(), digest, Some(size), Arc::clone(&store.verified))?;
         let (whole, claimed) = (found.whole, found.claims.len());
-        let checked = Checked::check(&file, found.claims);
+        let checked = Checked::check(&file, &digest, found.claims);
         session.reserve(size, checked.held.len())?;
-        if file.file().metadata()?.len() > size {
-            file.file().set_len(size)?;
+        if file.metadata()?.len() > size {
+            file.set_len(size)?;
         }
         let Checked { claims, held, hasher, hashed } = checked;
         let ledger = if whole && claims.len() == claimed {
@@ -82,7 +84,7 @@ impl Partial {
         };
         tracing::debug!(%digest, size_bytes = size, held_bytes = held.len(), "a download goes on");
         let work = Work { ledger, hasher, hashed };
-        Ok(Self { session, file, held, hashed, work: Some(work) })
+        Ok(Self { session, file, blob, held, hashed, work: Some(work) })
     }
 
     /// Says that its caller has it.
@@ -92,12 +94,12 @@ impl Partial {
 
     /// The same file for reading. What of it is not [held](Self::held) reads as zeros or as nothing.
     pub fn reader(&self) -> BlobFile {
-        self.file.clone()
+        self.blob.clone()
     }
 
     /// The blob's size in bytes, as it was announced.
     pub fn size(&self) -> u64 {
-        self.file.size()
+        self.blob.size()
     }
 
     /// The bytes that are on disk and in the ledger, as far as this `Partial` knows.
@@ -126,8 +128,8 @@ impl Partial {
         let (pieces, added) = self.missing(pieces);
         let until = self.reach(&added);
         if !pieces.is_empty() || self.hashed < until {
-            let (file, session) = (self.file.clone(), Arc::clone(&self.session));
-            let done = blocking(move || work.write(&file, &session, &pieces, until).map(|()| work));
+            let (file, session, size) = (Arc::clone(&self.file), Arc::clone(&self.session), expected);
+            let done = blocking(move || work.write(&file, size, &session, &pieces, until).map(|()| work));
             work = done.await?;
         }
         for range in added.iter() {
@@ -144,10 +146,10 @@ impl Partial {
     /// # Errors
     /// What the disk said. A failed sync is final (SECURITY.md R64): both files are gone, and this `Partial` is dead.
     pub fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        let ledger = self.work().map(|work| work.ledger.file().map_err(StoreError::from));
-        let (file, session) = (self.file.clone(), Arc::clone(&self.session));
+        let ledger = self.work().map(|work| work.ledger.file());
+        let (file, session) = (Arc::clone(&self.file), Arc::clone(&self.session));
         async move {
-            let ledger = ledger.ok_or(StoreError::Dead)??;
+            let ledger = ledger.ok_or(StoreError::Dead)?;
             blocking(move || sync(&file, &ledger, &session).inspect_err(|_| session.reject())).await
         }
     }
@@ -174,9 +176,10 @@ impl Partial {
         work.hash(&self.file, &BTreeMap::new(), expected, u64::MAX)?;
         let Work { ledger, hasher, .. } = work;
         drop(ledger);
-        publish::prove(&self.file, hasher).inspect_err(|_| self.session.reject())?;
+        publish::prove(&self.file, &self.blob.digest(), hasher).inspect_err(|_| self.session.reject())?;
         let mut name = Some(self.session.names.data.clone());
-        let done = publish::enter(&self.session.store, &self.file, &mut name, Origin::Link, |_| Ok(()));
+        let (store, file, blob) = (&self.session.store, &self.file, &self.blob);
+        let done = publish::enter(store, file, blob, &mut name, Origin::Link, |_| Ok(()));
         if name.is_none() {
             self.session.reject();
         }
@@ -244,15 +247,16 @@ impl Work {
     /// Writes, then claims, then hashes towards `until`.
     fn write(
         &mut self,
-        file: &BlobFile,
+        file: &DiskFile,
+        size: u64,
         session: &Session,
         pieces: &BTreeMap<u64, Bytes>,
         until: u64,
     ) -> io::Result<()> {
-        let bytes_max = ledger::claim_bytes_max(file.size());
+        let bytes_max = ledger::claim_bytes_max(size);
         let (mut claims, mut written) = (Vec::new(), 0);
         for (at, bytes) in pieces {
-            blob::write_all_at(file.file(), bytes, *at)?;
+            file.write_all_at(bytes, *at)?;
             let mut start = *at;
             for part in bytes.chunks(usize::try_from(bytes_max).unwrap_or(usize::MAX)) {
                 ledger::add(&mut claims, Claim::of(start, part), bytes_max);
@@ -269,7 +273,7 @@ impl Work {
     /// were read.
     fn hash(
         &mut self,
-        file: &BlobFile,
+        file: &DiskFile,
         pieces: &BTreeMap<u64, Bytes>,
         until: u64,
         mut reread_max: u64,
@@ -286,7 +290,7 @@ impl Work {
                 break;
             }
             let range = self.hashed..self.hashed + read;
-            blob::read_range(file.file(), range, |bytes| self.hasher.update(bytes))?;
+            blob::read_range(file, range, |bytes| self.hasher.update(bytes))?;
             self.hashed += read;
             reread_max -= read;
         }
@@ -295,8 +299,8 @@ impl Work {
 }
 
 /// The bytes before the claims, although a claim whose bytes are lost is found out; then the names of both files.
-fn sync(file: &BlobFile, ledger: &File, session: &Session) -> io::Result<()> {
-    file.file().sync_data()?;
+fn sync(file: &DiskFile, ledger: &DiskFile, session: &Session) -> io::Result<()> {
+    file.sync_data()?;
     ledger.sync_data()?;
     session.folder().sync()
 }
@@ -312,14 +316,14 @@ struct Checked {
 
 impl Checked {
     /// Reads every claimed byte once. What the disk cannot read is as little held as what it has wrong.
-    fn check(file: &BlobFile, mut claims: Vec<Claim>) -> Self {
+    fn check(file: &DiskFile, digest: &Digest, mut claims: Vec<Claim>) -> Self {
         claims.sort_unstable_by_key(|claim| claim.start);
         let (mut held, mut hashed) = (RangeSet::new(), 0);
-        let mut prefix = file.digest().hasher();
+        let mut prefix = digest.hasher();
         claims.retain(|claim| {
             let mut crc = crc32fast::Hasher::new();
             let mut ahead = (claim.start == hashed).then(|| prefix.clone());
-            let read = blob::read_range(file.file(), claim.start..claim.end, |bytes| {
+            let read = blob::read_range(file, claim.start..claim.end, |bytes| {
                 crc.update(bytes);
                 if let Some(ahead) = &mut ahead {
                     ahead.update(bytes);
@@ -332,7 +336,6 @@ impl Checked {
                     (prefix, hashed) = (ahead, claim.end);
                 }
             } else {
-                let digest = file.digest();
                 tracing::warn!(%digest, start = claim.start, end = claim.end, "a partial download lost bytes");
             }
             good

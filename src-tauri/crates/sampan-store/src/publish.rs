@@ -1,8 +1,10 @@
-//! Publishing: the one way by which a file gets its digest's name.
+//! Publishing: the one way by which bytes get their digest's name.
 
-use sampan_oci::Hasher;
+use sampan_oci::{Digest, Hasher};
 
+use crate::backend::{Condition, Staged};
 use crate::blob::BlobFile;
+use crate::disk::DiskFile;
 use crate::error::StoreError;
 use crate::index::{self, Change};
 use crate::store::Inner;
@@ -19,20 +21,21 @@ pub(crate) enum Origin {
 /// Checks that the bytes hashed are the ones the digest names, and makes them survive a power cut.
 /// After an error the file is worth nothing: a failed sync is final, as the next one may report success for pages the
 /// kernel has dropped (SECURITY.md R64).
-pub(crate) fn prove(file: &BlobFile, hasher: Hasher) -> Result<(), StoreError> {
-    let (expected, actual) = (file.digest(), hasher.finish());
-    if actual != expected {
-        return Err(StoreError::Mismatch { expected, actual: Box::new(actual) });
+pub(crate) fn prove(file: &DiskFile, expected: &Digest, hasher: Hasher) -> Result<(), StoreError> {
+    let actual = hasher.finish();
+    if actual != *expected {
+        return Err(StoreError::Mismatch { expected: *expected, actual: Box::new(actual) });
     }
-    Ok(file.file().sync_all()?)
+    Ok(file.sync_all()?)
 }
 
-/// Moves a file that was [proved](prove) from `partial/` to its place under `blobs/`, and records it, with what `record`
+/// Puts a file that was [proved](prove) from `partial/` among the published blobs, and records it, with what `record`
 /// records in the same transaction. `name` is `None` afterwards if the file left `partial/`; after an error it is then
-/// gone. A partial download of the blob that nobody has open is of no use any more, and goes.
+/// gone. A partial download of the blob that nobody has open is of no use any more, and goes. `blob` reads the file.
 pub(crate) fn enter<F>(
     store: &Inner,
-    file: &BlobFile,
+    file: &DiskFile,
+    blob: &BlobFile,
     name: &mut Option<String>,
     origin: Origin,
     record: F,
@@ -40,29 +43,38 @@ pub(crate) fn enter<F>(
 where
     F: FnOnce(&mut Change<'_>) -> Result<(), StoreError>,
 {
-    let (digest, size) = (file.digest(), file.size());
-    let folder = store.layout.folder_of(&digest);
-    let mut in_the_way = false;
-    // The rename happens under the index's writer lock, so that clearing never sees half of this.
+    let (digest, size) = (blob.digest(), blob.size());
+    let (layout, mut in_the_way, mut put) = (&store.layout, false, false);
+    // Under the index's writer lock, so that clearing never sees half of this.
     let done = store.index.change(|change| {
-        let staged = name.clone().ok_or(StoreError::Dead)?;
-        let replaces_its_like = folder.size_of(&digest.hex())? == Some(size);
-        store.layout.partial.rename(&staged, folder, &digest.hex())?;
-        *name = None;
-        in_the_way = !replaces_its_like;
-        folder.sync()?;
+        if name.is_none() {
+            return Err(StoreError::Dead);
+        }
+        let replaces_its_like = layout.blob_size(&digest)? == Some(size);
+        let mut staged = Staged::new(&layout.partial, name, file);
+        let done = layout.put_blob(&digest, &mut staged, Condition::Replace);
+        put = done.is_ok();
+        in_the_way = (put || staged.is_moved()) && !replaces_its_like;
+        done?;
         change.record_blob(&digest, size, origin, store.clock.now())?;
         index::damage::heal(change, &digest, store.clock.now())?;
         record(change)
     });
-    match done {
+    match &done {
         Ok(()) => {
-            file.mark_verified();
-            store.partials.remove_needless(&store.layout.partial, &digest);
+            blob.mark_verified();
+            store.partials.remove_needless(&layout.partial, &digest);
         }
         // What replaced a file of its size has a row that fits, and the right bytes: it stays.
         Err(_) if in_the_way => store.take_back(&digest),
         Err(_) => {}
+    }
+    // What is kept elsewhere than in files leaves the staged one where it was. After it was marked: removing a file
+    // changes its identity.
+    if let Some(left) = name.take_if(|_| put)
+        && let Err(error) = layout.partial.remove(&left)
+    {
+        tracing::warn!(%digest, %error, "a published download's file could not be removed; the next start does");
     }
     done
 }

@@ -6,9 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sampan_oci::{Digest, Millis};
 
+use crate::backend::{Backend, Opened};
 use crate::blob::BlobFile;
 use crate::error::StoreError;
-use crate::folder::{Entry, Folder};
+use crate::folder::Folder;
 use crate::index::{self, Change};
 use crate::store::{Inner, Store};
 use crate::verified::{FileId, Verify};
@@ -84,25 +85,24 @@ impl Quarantine {
 
     /// Takes whatever has the blob's name out of `from`, and returns its size in bytes; a link is taken, never its target.
     /// `None`: there is nothing. Called by one at a time.
-    fn take(&self, from: &Folder, digest: &Digest) -> io::Result<Option<u64>> {
-        let name = digest.hex();
-        let size = match from.entry(&name)? {
-            Some(Entry::File { size }) => size,
-            Some(Entry::Other) => 0,
-            None => return Ok(None),
+    fn take(&self, from: &dyn Backend, digest: &Digest) -> io::Result<Option<u64>> {
+        let size = match from.open(digest)? {
+            Opened::Object(object) => object.state()?.size,
+            Opened::Foreign => 0,
+            Opened::Missing => return Ok(None),
         };
         let kept_as = match &self.folder {
             Some(folder) if size <= QUARANTINE_BYTES_MAX => self.keep(folder, from, digest, size),
             Some(_) | None => None,
         };
         if kept_as.is_none() {
-            from.remove(&name)?;
+            from.remove(digest)?;
         }
         tracing::warn!(%digest, size_bytes = size, kept_as, "a damaged blob was taken out; it is fetched again when asked for");
         Ok(Some(size))
     }
 
-    fn keep(&self, folder: &Folder, from: &Folder, digest: &Digest, size: u64) -> Option<String> {
+    fn keep(&self, folder: &Folder, from: &dyn Backend, digest: &Digest, size: u64) -> Option<String> {
         let mut kept = self.kept();
         while kept.bytes.saturating_add(size) > QUARANTINE_BYTES_MAX
             || kept.files.len() >= QUARANTINE_FILES_MAX
@@ -111,7 +111,7 @@ impl Quarantine {
         }
         let number = kept.files.back().map_or(1, |(last, ..)| last.saturating_add(1));
         let name = format!("{}-{}.{number}", digest.algorithm().as_str(), digest.hex());
-        if let Err(error) = from.rename(&digest.hex(), folder, &name) {
+        if let Err(error) = from.move_out(digest, folder, &name) {
             tracing::warn!(%digest, %error, "a damaged blob cannot be kept: it is removed");
             return None;
         }
@@ -174,7 +174,7 @@ impl Inner {
     pub(crate) fn quarantine_file(&self, digest: &Digest, damaged: &FileId) -> Result<bool, StoreError> {
         self.index.change(|change| {
             if let Some(file) = self.layout.open_blob(digest)?
-                && !FileId::of(&file.metadata()?).is_same_file(damaged)
+                && !file.state()?.identity.is_same_file(damaged)
             {
                 return Ok(false);
             }
@@ -184,7 +184,7 @@ impl Inner {
 
     fn take_out(&self, change: &mut Change<'_>, digest: &Digest) -> Result<bool, StoreError> {
         self.verified.remove(digest);
-        let taken = self.quarantine.take(self.layout.folder_of(digest), digest)?;
+        let taken = self.quarantine.take(self.layout.backend(), digest)?;
         if let Some(size) = taken {
             index::damage::record(change, digest, size, self.clock.now())?;
         }
@@ -212,7 +212,7 @@ impl Store {
     pub async fn quarantine_file(&self, damaged: &BlobFile) -> Result<(), StoreError> {
         let damaged = damaged.clone();
         self.run(move |inner| {
-            let id = FileId::of(&damaged.file().metadata().map_err(StoreError::Io)?);
+            let id = damaged.file().state().map_err(StoreError::Io)?.identity;
             inner.quarantine_file(&damaged.digest(), &id).map(drop)
         })
         .await
@@ -252,13 +252,16 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Files;
+    use crate::disk::Disk;
     use std::fs;
 
     #[test]
     fn the_quarantine_keeps_the_newest_up_to_its_limits_and_only_what_the_store_made() {
         let temporary = tempfile::TempDir::new().unwrap();
-        let root = Folder::open(temporary.path()).unwrap();
-        let from = root.child("from").unwrap();
+        let root = Folder::open(temporary.path(), &Disk::real(), true).unwrap();
+        let child = |name: &str| root.child(name).unwrap();
+        let from = Files::new(child("from"), child("sha512"), child("quarantine"));
         let quarantine = Quarantine::open(&root);
         let path = temporary.path().join("from");
         let put = |number: u32, size: u64| {

@@ -1,11 +1,9 @@
 //! Finding out from the folder alone what is in it, for when the index was lost.
 
 use std::collections::HashMap;
-use std::io::Read;
 
 use sampan_oci::{Digest, MANIFEST_BYTES_MAX, Manifest, Millis};
 
-use crate::blob::read_full_at;
 use crate::error::StoreError;
 use crate::index::{Change, restore};
 use crate::index_json::{self, Root};
@@ -13,7 +11,7 @@ use crate::layout::Layout;
 use crate::settle;
 
 /// The largest `index.json` that is read, in bytes: some 100,000 images.
-const INDEX_JSON_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const INDEX_JSON_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What a folder without an index tells.
 #[derive(Debug, Default)]
@@ -70,8 +68,7 @@ impl Found {
 
 fn read_roots(layout: &Layout) -> Option<Vec<Root>> {
     let file = layout.root.open_file(settle::FILE).ok().flatten()?;
-    let mut bytes = Vec::new();
-    file.take(INDEX_JSON_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let bytes = file.read_up_to(INDEX_JSON_BYTES_MAX).ok()?;
     index_json::decode(&bytes)
 }
 
@@ -85,11 +82,11 @@ fn read_manifest(
     let file = layout.open_blob(digest).ok().flatten()?;
     // Most blobs are layers: one byte tells that they are nothing to read whole.
     let mut first = [0];
-    if read_full_at(&file, &mut first, 0).ok()? == 0 || first != *b"{" {
+    if file.read_full_at(&mut first, 0).ok()? == 0 || first != *b"{" {
         return None;
     }
     let mut bytes = vec![0; usize::try_from(size).ok()?];
-    let filled = read_full_at(&file, &mut bytes, 0).ok()?;
+    let filled = file.read_full_at(&mut bytes, 0).ok()?;
     let whole = filled == bytes.len() && digest.names(&bytes);
     let parse = |content_type| Manifest::parse(&bytes, content_type, Some(digest)).ok();
     whole.then(|| parse(content_type).or_else(|| parse(None))).flatten()

@@ -1,7 +1,6 @@
 //! Keeping `index.json` up to date, and leaving the folder so that the next start can trust it.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{Read, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +43,9 @@ impl Inner {
     }
 
     fn settle_index_json(&self, every: Duration) -> Result<(), StoreError> {
+        if self.layout.is_read_only() {
+            return Ok(());
+        }
         let mut last = self.settled.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_some_and(|last| last.elapsed() < every) || !self.index.take_stale() {
             return Ok(());
@@ -59,17 +61,15 @@ impl Inner {
     fn write_index_json(&self) -> Result<(), StoreError> {
         let bytes = index_json::encode(&self.index.report(|connection| roots(connection))?);
         let root = &self.layout.root;
-        if let Some(file) = root.open_file(FILE)? {
-            let mut held = Vec::new();
-            file.take(bytes.len() as u64 + 1).read_to_end(&mut held)?;
-            if held == bytes {
-                return Ok(());
-            }
+        if let Some(file) = root.open_file(FILE)?
+            && file.read_up_to(bytes.len() + 1)? == bytes
+        {
+            return Ok(());
         }
         let name = format!("{FILE}.new");
-        let mut file = root.open_for_writing(&name, false)?;
+        let file = root.open_for_writing(&name, false)?;
         file.set_len(0)?;
-        file.write_all(&bytes)?;
+        file.write_all_at(&bytes, 0)?;
         file.sync_all()?;
         root.rename(&name, root, FILE)?;
         Ok(root.sync()?)

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sampan_oci::{Digest, Hasher};
 
-use crate::blob::{self, BlobFile};
+use crate::blob::BlobFile;
+use crate::disk::DiskFile;
 use crate::error::{StoreError, blocking};
 use crate::index::Change;
 use crate::publish::{self, Origin};
@@ -17,7 +18,8 @@ use crate::store::Inner;
 #[derive(Debug)]
 pub struct Stage {
     store: Arc<Inner>,
-    file: BlobFile,
+    file: Arc<DiskFile>,
+    blob: BlobFile,
     /// Its name under `partial/`; `None` once it is no longer there.
     name: Option<String>,
     /// `None`: an append failed, or was given up half-way, and the bytes are not to be trusted.
@@ -28,17 +30,19 @@ pub struct Stage {
 impl Stage {
     /// Makes the file. Blocks.
     pub(crate) fn begin(store: &Arc<Inner>, digest: Digest, size: u64) -> Result<Self, StoreError> {
+        store.refuse_if_read_only()?;
         let room = store.reserve(digest, size)?;
         let (name, file) = store.layout.new_partial(&digest)?;
-        let file = match BlobFile::new(file, digest, Some(size), Arc::clone(&store.verified)) {
-            Ok(file) => file,
+        let file = Arc::new(file);
+        let blob = match BlobFile::new(file.clone(), digest, Some(size), Arc::clone(&store.verified)) {
+            Ok(blob) => blob,
             Err(error) => {
                 store.layout.partial.remove(&name)?;
                 return Err(error.into());
             }
         };
         let (store, hasher) = (Arc::clone(store), Some(digest.hasher()));
-        Ok(Self { store, file, name: Some(name), hasher, room })
+        Ok(Self { store, file, blob, name: Some(name), hasher, room })
     }
 
     /// Writes and hashes the next bytes. After an error the stage is dead and its file gone.
@@ -50,14 +54,14 @@ impl Stage {
     pub async fn append(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         let mut hasher = self.hasher.take().ok_or(StoreError::Dead)?;
         let (offset, length) = (self.len(), bytes.len() as u64);
-        let (expected, actual) = (self.file.size(), offset.saturating_add(length));
+        let (expected, actual) = (self.blob.size(), offset.saturating_add(length));
         if actual > expected {
             self.remove_file();
             return Err(StoreError::Size { expected, actual });
         }
-        let file = self.file.clone();
+        let file = Arc::clone(&self.file);
         let written = blocking(move || {
-            blob::write_all_at(file.file(), &bytes, offset)?;
+            file.write_all_at(&bytes, offset)?;
             hasher.update(&bytes);
             Ok::<_, io::Error>(hasher)
         });
@@ -76,7 +80,7 @@ impl Stage {
 
     /// The same file for reading: [`BlobFile::size`] is the announced size, reads end where the writing is.
     pub fn reader(&self) -> BlobFile {
-        self.file.clone()
+        self.blob.clone()
     }
 
     /// Bytes written so far.
@@ -120,12 +124,12 @@ impl Stage {
         F: FnOnce(&mut Change<'_>) -> Result<(), StoreError>,
     {
         let hasher = self.hasher.take().ok_or(StoreError::Dead)?;
-        let (size, written) = (self.file.size(), self.len());
+        let (size, written) = (self.blob.size(), self.len());
         if written != size {
             return Err(StoreError::Size { expected: size, actual: written });
         }
-        publish::prove(&self.file, hasher)?;
-        publish::enter(&self.store, &self.file, &mut self.name, origin, record)
+        publish::prove(&self.file, &self.blob.digest(), hasher)?;
+        publish::enter(&self.store, &self.file, &self.blob, &mut self.name, origin, record)
     }
 
     fn remove_file(&mut self) {

@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use sampan_oci::{Clock, Digest, ImageName, MANIFEST_BYTES_MAX, Manifest, MediaType, Millis, Platform, Tag};
 
-use crate::blob::{BlobFile, read_full_at};
+use crate::backend::Keep;
+use crate::blob::BlobFile;
+use crate::claim::Claim;
+use crate::disk::Disk;
 use crate::error::{OpenError, StoreError, blocking};
 use crate::index::{self, Change, Index, Word};
-use crate::layout::{Claim, Layout};
+use crate::layout::Layout;
 use crate::leftover;
 use crate::partial::Partial;
 use crate::quarantine::Quarantine;
@@ -19,7 +22,7 @@ use crate::session::Partials;
 use crate::settle::Settled;
 use crate::stage::Stage;
 use crate::undo::Waiting;
-use crate::verified::Verified;
+use crate::verified::{Verified, Verify};
 
 /// How to open a [`Store`].
 #[derive(Clone, Debug)]
@@ -32,12 +35,19 @@ pub struct StoreOptions {
     pub free_space_floor_bytes: u64,
     /// The most bytes the cache may take ([`Store::set_quota`]); `None`: whatever the disk has.
     pub quota: Option<u64>,
+    /// When blobs are hashed before they are served.
+    pub verify: Verify,
+    /// What its file operations go through.
+    pub disk: Disk,
+    /// Where published blobs are kept.
+    pub backend: Keep,
 }
 
 impl StoreOptions {
-    /// A cache in `dir` that may fill the disk.
+    /// A cache in `dir`, in files of the machine's disk, that may fill it.
     pub fn new(dir: PathBuf, clock: Arc<dyn Clock>) -> Self {
-        Self { dir, clock, free_space_floor_bytes: 0, quota: None }
+        let (disk, backend, verify) = (Disk::real(), Keep::Files, Verify::default());
+        Self { dir, clock, free_space_floor_bytes: 0, quota: None, verify, disk, backend }
     }
 }
 
@@ -89,15 +99,33 @@ impl Store {
     /// damaged or were not written to for 14 days), opens the index and squares it with the files. Blocks.
     /// An index that is lost or damaged is made anew from the blobs, and tags, proofs and pins from `index.json` as it was
     /// last [settled](Self::settle_layout).
+    /// A cache that cannot be written is opened [read-only](Self::is_read_only), if it was one before.
     /// # Errors
     /// [`OpenError`]; a folder that is not ours, in use, or of a newer Sampan is left as it was.
     pub fn open(options: StoreOptions) -> Result<Self, OpenError> {
-        let StoreOptions { dir, clock, free_space_floor_bytes, quota } = options;
-        let claim = Claim::take(&dir)?;
-        index::refuse_future(claim.root())?;
-        let layout = claim.prepare()?;
-        let partials = Partials::new(leftover::sweep(&layout.partial, clock.now())?);
+        let claim = Claim::take(&options.dir, &options.disk);
+        let refused = match claim.and_then(|claim| Self::on(claim, options.clone())) {
+            Err(error) if error.forbids_writing() => error,
+            opened => return opened,
+        };
+        let Some(claim) = Claim::take_read_only(&options.dir, &options.disk)? else { return Err(refused) };
+        let store = Self::on(claim, options)?;
+        tracing::warn!(error = %refused, "the cache cannot be written: what it holds is served, and nothing is kept");
+        Ok(store)
+    }
+
+    fn on(claim: Claim, options: StoreOptions) -> Result<Self, OpenError> {
+        let StoreOptions { dir, clock, free_space_floor_bytes, quota, verify, disk: _, backend } = options;
+        index::refuse_future(claim.index_folder())?;
+        let layout = Layout::prepare(claim, backend)?;
+        let idle = if layout.is_read_only() {
+            HashMap::new()
+        } else {
+            leftover::sweep(&layout.partial, clock.now())?
+        };
         let quarantine = Quarantine::open(&layout.root);
+        let verified = Verified::default();
+        verified.set(verify);
         let index = Index::open(&layout, clock.now())?;
         Ok(Self(Arc::new(Inner {
             dir,
@@ -106,15 +134,21 @@ impl Store {
             quota: Mutex::new(quota),
             making_room: Mutex::default(),
             waiting: Waiting::default(),
-            verified: Arc::default(),
+            verified: Arc::new(verified),
             quarantine,
             settled: Settled::default(),
             running: Arc::default(),
-            partials,
+            partials: Partials::new(idle),
             platforms: Mutex::default(),
             index,
             layout,
         })))
+    }
+
+    /// Whether the cache could not be written when it was opened (SECURITY.md R70). What it holds is served; whatever
+    /// would change it is [`StoreError::ReadOnly`], and uses are not noted.
+    pub fn is_read_only(&self) -> bool {
+        self.0.layout.is_read_only()
     }
 
     /// The cache folder, as it was given.
@@ -339,6 +373,10 @@ impl Store {
 }
 
 impl Inner {
+    pub(crate) fn refuse_if_read_only(&self) -> Result<(), StoreError> {
+        if self.layout.is_read_only() { Err(StoreError::ReadOnly) } else { Ok(()) }
+    }
+
     fn open_blob(&self, digest: Digest) -> Result<Option<BlobFile>, StoreError> {
         // A file that may not be read is damage of the disk's kind, not "read-only".
         let file = self.layout.open_blob(&digest).map_err(StoreError::Io)?;
@@ -353,16 +391,13 @@ impl Inner {
             return Ok(None);
         };
         let mut bytes = vec![0; size];
-        let filled = read_full_at(blob.file(), &mut bytes, 0).map_err(StoreError::Io)?;
+        let filled = blob.file().read_full_at(&mut bytes, 0).map_err(StoreError::Io)?;
         Ok((filled == size && digest.names(&bytes)).then(|| bytes.into()))
     }
 
     /// Removes a file that was published and could not be recorded.
     pub(crate) fn take_back(&self, digest: &Digest) {
-        let done = self.index.change(|change| {
-            self.layout.remove_blob(digest)?;
-            change.forget_blob(digest)
-        });
+        let done = self.index.change(|change| self.remove_blob(change, digest));
         if let Err(error) = done {
             tracing::error!(%digest, %error, "a blob that could not be recorded could not be removed; the next start counts it");
         }

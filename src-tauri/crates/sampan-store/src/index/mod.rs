@@ -7,6 +7,8 @@ mod report;
 pub(crate) mod restore;
 mod schema;
 mod seal;
+#[cfg(test)]
+mod timing;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
@@ -20,14 +22,15 @@ pub(crate) use change::{Change, Word};
 pub(crate) use lookup::{held_tag, link, media_type, pinned_bytes, referrers, tags};
 pub(crate) use report::catalog;
 
-use crate::blob::read_full_at;
 use crate::error::{OpenError, StoreError};
 use crate::folder::Folder;
 use crate::layout::Layout;
 use crate::rebuild::Found;
 use seal::Seal;
 
-const FILE: &str = "sampan.db";
+pub(crate) const FILE: &str = "sampan.db";
+/// What SQLite appends changes to first.
+pub(crate) const LOG: &str = "sampan.db-wal";
 /// Where a damaged index is kept for diagnosis: one, the last.
 const SET_ASIDE: &str = "sampan.db.damaged";
 /// How many last uses wait in memory before they are written.
@@ -53,6 +56,8 @@ pub(crate) struct Index {
     named: Mutex<Option<HashSet<Digest>>>,
     /// How many changes wait for their turn.
     waiting: AtomicU32,
+    /// The cache cannot be written, and this is a copy of its index: changes would be lost.
+    read_only: bool,
 }
 
 #[derive(Debug)]
@@ -67,7 +72,7 @@ pub(crate) fn refuse_future(root: &Folder) -> Result<(), OpenError> {
     // The header first: merely opening an index makes files beside it. Offset 60: https://sqlite.org/fileformat.html
     if let Some(file) = root.open_file(FILE)? {
         let mut header = [0; 64];
-        if read_full_at(&file, &mut header, 0)? == header.len() && header.starts_with(b"SQLite format 3\0") {
+        if file.read_full_at(&mut header, 0)? == header.len() && header.starts_with(b"SQLite format 3\0") {
             let version = i32::from_be_bytes([header[60], header[61], header[62], header[63]]);
             if version > schema::VERSION {
                 return Err(OpenError::Future(version));
@@ -75,7 +80,7 @@ pub(crate) fn refuse_future(root: &Folder) -> Result<(), OpenError> {
         }
     }
     // A crash may have left the newer version in the log only.
-    if root.size_of(&format!("{FILE}-wal"))?.is_some() {
+    if root.size_of(LOG)?.is_some() {
         let version = connect(root).and_then(|connection| {
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             schema::version(&connection)
@@ -92,7 +97,7 @@ pub(crate) fn refuse_future(root: &Folder) -> Result<(), OpenError> {
 impl Index {
     /// Opens the index, or makes it anew if it is missing or damaged, and squares it with the files under `blobs/`.
     pub(crate) fn open(layout: &Layout, now: Millis) -> Result<Self, OpenError> {
-        let root = &layout.root;
+        let root = layout.index_folder();
         let writer = match seal::look(root)? {
             Seal::Broken => replace_damaged(root, "it changed while it was closed")?,
             seal @ (Seal::Whole | Seal::Missing) => match open_sound(root, seal == Seal::Whole) {
@@ -103,7 +108,7 @@ impl Index {
             },
         };
         seal::remove(root)?;
-        let index = Self {
+        let mut index = Self {
             writer: Mutex::new(writer),
             lookups: Mutex::new(connect(root)?),
             reports: Mutex::new(connect(root)?),
@@ -115,6 +120,7 @@ impl Index {
             root: root.again()?,
             named: Mutex::default(),
             waiting: AtomicU32::new(0),
+            read_only: false,
         };
         let files = layout.blobs()?;
         let lost = !files.is_empty() && restore::is_blank(&lock(&index.reports))?;
@@ -134,6 +140,7 @@ impl Index {
             | StoreError::Dead
             | StoreError::Stopped => OpenError::Io(std::io::Error::other(error)),
         })?;
+        index.read_only = layout.is_read_only();
         Ok(index)
     }
 
@@ -153,6 +160,9 @@ impl Index {
         &self,
         work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        if self.read_only {
+            return Err(StoreError::ReadOnly);
+        }
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let mut writer = lock(&self.writer);
         self.waiting.fetch_sub(1, Ordering::AcqRel);
@@ -230,6 +240,9 @@ impl Index {
 
     /// Notes a use in memory; `true`: enough has gathered to [`write_touched`](Self::write_touched).
     pub(crate) fn touch(&self, image: &ImageName, digest: Digest, served: bool, now: Millis) -> bool {
+        if self.read_only {
+            return false;
+        }
         let mut touched = lock(&self.touched);
         let (last, hits) = touched.uses.entry((image.clone(), digest)).or_insert((now, 0));
         *last = now;

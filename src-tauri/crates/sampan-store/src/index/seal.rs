@@ -4,13 +4,15 @@
 //! It is a file beside the index, `<size in bytes> <CRC-32 in hex>`. It stands only while the index is not changed: it is
 //! removed before the first change. So after a crash there is none, and the index is taken as it is.
 
-use std::io::{self, Read, Write};
+use std::io;
 
 use super::FILE;
 use crate::blob;
 use crate::folder::Folder;
 
 const SEAL: &str = "sampan.db.seal";
+/// No seal is as long.
+const SEAL_BYTES_MAX: usize = 64;
 
 /// What a look at the seal tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,19 +33,18 @@ pub(super) fn look(root: &Folder) -> io::Result<Seal> {
         return Ok(Seal::Missing);
     }
     let Some(expected) = text_of(root)? else { return Ok(Seal::Missing) };
-    let mut found = String::new();
     // A seal that is damaged itself says nothing of the index, and costs no more than one that is broken.
-    let read = seal.take(64).read_to_string(&mut found);
-    Ok(if read.is_ok() && found == expected { Seal::Whole } else { Seal::Broken })
+    let found = seal.read_up_to(SEAL_BYTES_MAX);
+    Ok(if found.is_ok_and(|found| found == expected.as_bytes()) { Seal::Whole } else { Seal::Broken })
 }
 
 /// Seals the index, which must be whole in its file and not change until [`remove`].
 pub(super) fn put(root: &Folder) -> io::Result<()> {
     let Some(text) = text_of(root)? else { return Ok(()) };
     let name = format!("{SEAL}.new");
-    let mut file = root.open_for_writing(&name, false)?;
+    let file = root.open_for_writing(&name, false)?;
     file.set_len(0)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all_at(text.as_bytes(), 0)?;
     file.sync_all()?;
     root.rename(&name, root, SEAL)?;
     root.sync()

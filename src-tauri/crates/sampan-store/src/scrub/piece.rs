@@ -1,13 +1,12 @@
 //! One blob under the eyes of a scrub, a piece at a time, so that a large one holds up nobody.
 
-use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use sampan_oci::{Digest, Hasher};
 
-use crate::blob::read_full_at;
+use crate::backend::{Object, Opened};
 use crate::error::StoreError;
-use crate::folder::Entry;
 use crate::index;
 use crate::publish::Origin;
 use crate::store::Inner;
@@ -41,7 +40,7 @@ pub(super) struct Looking {
 }
 
 struct Open {
-    file: File,
+    object: Arc<dyn Object>,
     /// As it was before the first byte was read.
     id: FileId,
     hasher: Hasher,
@@ -61,13 +60,13 @@ impl Looking {
             Ok(None) => return Ok((self.not_a_file(store)?, 0)),
             Err(error) => return Ok((Step::Unreadable(error), 0)),
         };
-        let filled = match read_full_at(&open.file, &mut open.buffer, open.offset) {
+        let filled = match open.object.read_full_at(&mut open.buffer, open.offset) {
             Ok(filled) => filled,
             Err(error) => return Ok((Step::Unreadable(error), 0)),
         };
         open.hasher.update(&open.buffer[..filled]);
         if self.drop_pages {
-            drop_pages(&open.file, open.offset, filled as u64);
+            drop_pages(&*open.object, open.offset, filled as u64);
         }
         open.offset += filled as u64;
         // A file that grows while it is read must not be read for ever.
@@ -81,32 +80,31 @@ impl Looking {
     }
 
     fn open(&self, store: &Inner) -> io::Result<Option<Open>> {
-        let Some(file) = store.layout.open_blob(&self.digest)? else { return Ok(None) };
-        let id = FileId::of(&file.metadata()?);
+        let Some(object) = store.layout.open_blob(&self.digest)? else { return Ok(None) };
+        let id = object.state()?.identity;
         // One byte more than the file has, so that its end is seen without asking again.
         let length = usize::try_from(id.size()).map_or(PIECE_BYTES, |size| (size + 1).min(PIECE_BYTES));
         let (hasher, buffer) = (self.digest.hasher(), vec![0; length]);
-        Ok(Some(Open { file, id, hasher, offset: 0, buffer }))
+        Ok(Some(Open { object, id, hasher, offset: 0, buffer }))
     }
 
     fn not_a_file(&self, store: &Inner) -> Result<Step, StoreError> {
-        let entry = store.layout.folder_of(&self.digest).entry(&self.digest.hex()).map_err(StoreError::Io)?;
-        match entry {
-            Some(Entry::Other) => {
+        match store.layout.backend().open(&self.digest).map_err(StoreError::Io)? {
+            Opened::Foreign => {
                 writable(store.quarantine(&self.digest))?;
                 Ok(Step::Damaged)
             }
             // It came back since.
-            Some(Entry::File { .. }) => Ok(Step::Gone),
-            None => self.missing(store),
+            Opened::Object(_) => Ok(Step::Gone),
+            Opened::Missing => self.missing(store),
         }
     }
 
     fn missing(&self, store: &Inner) -> Result<Step, StoreError> {
-        let folder = store.layout.folder_of(&self.digest);
         let forgotten = store.index.change(|change| {
             // Looked at again where nothing can be published: it may have come, or been cleared, since the survey.
-            if folder.entry(&self.digest.hex())?.is_some() || !change.holds(&self.digest)? {
+            let back = !matches!(store.layout.backend().open(&self.digest)?, Opened::Missing);
+            if back || !change.holds(&self.digest)? {
                 return Ok(false);
             }
             store.verified.remove(&self.digest);
@@ -129,9 +127,8 @@ impl Looking {
         if self.known == Some(offset) {
             return Ok(Step::Right { was_unknown: false });
         }
-        let folder = store.layout.folder_of(&digest);
         let recorded = store.index.change(|change| {
-            if folder.size_of(&digest.hex())? != Some(offset) {
+            if store.layout.blob_size(&digest)? != Some(offset) {
                 return Ok(false);
             }
             // What was published since the survey is not foreign.
@@ -159,12 +156,12 @@ fn writable<T>(done: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
 }
 
 #[cfg(target_os = "linux")]
-fn drop_pages(file: &File, offset: u64, length: u64) {
-    if let Some(length) = std::num::NonZeroU64::new(length) {
+fn drop_pages(object: &dyn Object, offset: u64, length: u64) {
+    if let (Some(file), Some(length)) = (object.as_file(), std::num::NonZeroU64::new(length)) {
         // Advice: refused or not, the bytes were read.
         let _ = rustix::fs::fadvise(file, offset, Some(length), rustix::fs::Advice::DontNeed);
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn drop_pages(_: &File, _: u64, _: u64) {}
+fn drop_pages(_: &dyn Object, _: u64, _: u64) {}

@@ -439,9 +439,8 @@ async fn what_is_missing_must_fit_on_the_disk_and_what_is_held_need_not() {
     drop(partial);
     drop(store);
     let clock = std::sync::Arc::clone(&cache.clock);
-    let free_space_floor_bytes = size;
     let options = sampan_store::StoreOptions {
-        free_space_floor_bytes,
+        free_space_floor_bytes: size,
         ..sampan_store::StoreOptions::new(cache.dir.clone(), clock)
     };
     let store = sampan_store::Store::open(options).unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use sampan_oci::{Clock, Digest, ImageName, Manifest, MediaType, Millis, Tag};
-use sampan_store::{OpenError, Store, StoreOptions};
+use sampan_store::{Disk, Keep, OpenError, Store, StoreOptions};
 use tempfile::TempDir;
 
 #[derive(Debug, Default)]
@@ -29,6 +29,7 @@ pub(crate) struct Cache {
     _temporary: TempDir,
     pub(crate) dir: PathBuf,
     pub(crate) clock: Arc<HandClock>,
+    keep: Keep,
 }
 
 impl Cache {
@@ -36,11 +37,17 @@ impl Cache {
         let temporary = TempDir::new().unwrap();
         let dir = temporary.path().join("cache");
         let clock = Arc::new(HandClock(AtomicI64::new(1_000_000)));
-        Self { _temporary: temporary, dir, clock }
+        Self { _temporary: temporary, dir, clock, keep: crate::keep() }
     }
 
     pub(crate) fn try_open(&self) -> Result<Store, OpenError> {
-        open_at(&self.dir, &self.clock)
+        self.try_open_on(Disk::real())
+    }
+
+    pub(crate) fn try_open_on(&self, disk: Disk) -> Result<Store, OpenError> {
+        let clock = Arc::clone(&self.clock);
+        let backend = self.keep.clone();
+        Store::open(StoreOptions { disk, backend, ..StoreOptions::new(self.dir.clone(), clock) })
     }
 
     pub(crate) fn open(&self) -> Store {
@@ -57,8 +64,11 @@ impl Cache {
         self.dir.join("blobs").join(digest.algorithm().as_str()).join(digest.hex())
     }
 
-    /// The sum of the sizes of all files under `blobs/`, and how many they are.
+    /// The sum of the sizes of all files under `blobs/`, and how many they are; or of the blobs in memory.
     pub(crate) fn du(&self) -> (u64, u64) {
+        if let Keep::Memory(memory) = &self.keep {
+            return memory.totals();
+        }
         let sizes = files_below(&self.dir.join("blobs"));
         (sizes.iter().map(|path| path.symlink_metadata().unwrap().len()).sum(), sizes.len() as u64)
     }

@@ -1,0 +1,243 @@
+//! A cache that cannot be written serves what it holds (SECURITY.md R70).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sampan_oci::Digest;
+use sampan_store::{Disk, OpenError, Operation, Selection, Store, StoreError, Verdict, Witness};
+
+use crate::setting::{Cache, Image, files_below, name, noise, tag};
+
+/// A disk that refuses whatever would change it.
+#[derive(Debug)]
+struct Refusing(io::ErrorKind);
+
+impl Witness for Refusing {
+    fn before(&self, operation: &Operation<'_>) -> io::Result<Verdict> {
+        if operation.changes() { Err(self.0.into()) } else { Ok(Verdict::Go) }
+    }
+}
+
+fn refusing(kind: io::ErrorKind) -> Disk {
+    Disk::watched(Arc::new(Refusing(kind)))
+}
+
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    files_below(dir).into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+fn image() -> Image {
+    Image::new("amd64", &[noise(1, 5000), noise(2, 700)])
+}
+
+/// Whether everything held is served, and every change refused.
+async fn serves_and_refuses(store: &Store, image: &Image) {
+    let (alpine, digest) = (name("alpine"), image.digest());
+    assert!(store.is_read_only());
+    assert_eq!(store.held_tag(&alpine, &tag("3.20")).await.unwrap().unwrap().digest, digest, "tags");
+    assert_eq!(store.tags(&alpine).await.unwrap(), [tag("3.20")]);
+    assert_eq!(store.manifest(&alpine, &digest).await.unwrap().unwrap().0, image.bytes, "manifests");
+    let layer = store.open_blob(&Digest::of(&image.blobs[1])).await.unwrap().unwrap();
+    assert_eq!(layer.read_at(0, 5000).await.unwrap(), image.blobs[1], "blobs");
+    assert!(layer.verify().await.unwrap());
+    let listed = store.images().await.unwrap();
+    assert_eq!((listed.len(), listed[0].size_bytes), (1, image.size()), "the list");
+    let usage = store.usage().await.unwrap();
+    assert_eq!((usage.size_bytes, usage.blobs), (image.size(), 4), "the totals");
+    assert_eq!(store.plan_clear(&Selection::All).await.unwrap().freed_bytes, image.size(), "a preview");
+
+    let new = Digest::of(b"new");
+    let read_only = |done: Result<(), StoreError>, what: &str| {
+        assert!(matches!(done, Err(StoreError::ReadOnly)), "{what}: {done:?}");
+    };
+    read_only(store.stage(&new, 3).await.map(drop), "stage");
+    read_only(store.partial(&new, 3).await.map(drop), "partial");
+    read_only(store.put(&new, Bytes::from_static(b"new")).await, "put");
+    read_only(store.put_manifest(&alpine, &image.manifest, image.bytes.clone()).await, "manifest");
+    read_only(store.set_tag(&alpine, &tag("new"), &digest).await, "tag");
+    read_only(store.touch_tag(&alpine, &tag("3.20")).await, "confirmation");
+    read_only(store.add_link(&alpine, &new, None).await, "link");
+    read_only(store.put_referrers(&alpine, &digest, Bytes::new()).await, "referrers");
+    read_only(store.clear(&Selection::All).await.map(drop), "clear");
+    read_only(store.quarantine(&Digest::of(&image.blobs[1])).await, "quarantine");
+    store.touch(&alpine, &digest, false).await;
+    store.flush().await.expect("uses are not noted, and nothing is to be written");
+    assert_eq!(store.images().await.unwrap(), listed, "nothing changed");
+}
+
+#[tokio::test]
+async fn a_cache_on_a_disk_that_refuses_every_change_is_served() {
+    for kind in [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied] {
+        let (cache, image) = (Cache::new(), image());
+        let store = cache.open();
+        image.put_as(&store, &name("alpine"), "3.20").await;
+        let mut partial = store.partial(&Digest::of(b"left"), 5).await.unwrap();
+        partial.write(vec![(0, Bytes::from_static(b"le"))]).await.unwrap();
+        drop((partial, store));
+        let cut =
+            cache.dir.join("partial").join(format!("sha256-{}.0123456789abcdef", Digest::of(b"cut").hex()));
+        std::fs::write(&cut, b"half").unwrap();
+        let before = contents(&cache.dir);
+
+        let store = cache.try_open_on(refusing(kind)).unwrap();
+        serves_and_refuses(&store, &image).await;
+        drop(store);
+        assert_eq!(
+            contents(&cache.dir),
+            before,
+            "{kind:?}: not a byte was written, not a file swept or made"
+        );
+        let store = cache.open();
+        assert!(!store.is_read_only(), "writable again, all as before");
+        assert_eq!(store.left_of(&Digest::of(b"left")), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_is_only_in_the_log_of_a_crashed_process_counts() {
+    let (cache, image) = (Cache::new(), image());
+    let store = cache.open();
+    image.put_as(&store, &name("alpine"), "3.20").await;
+    // As after `kill -9`: the log is not yet in the database.
+    let saved =
+        ["sampan.db", "sampan.db-wal"].map(|file| (file, std::fs::read(cache.dir.join(file)).unwrap()));
+    drop(store);
+    assert!(saved[1].1.len() > 10_000, "the rows are in the log");
+    for (file, bytes) in &saved {
+        std::fs::write(cache.dir.join(file), bytes).unwrap();
+    }
+    let before = contents(&cache.dir);
+    let store = cache.try_open_on(refusing(io::ErrorKind::ReadOnlyFilesystem)).unwrap();
+    serves_and_refuses(&store, &image).await;
+    drop(store);
+    assert_eq!(contents(&cache.dir), before, "the log is where it was");
+}
+
+#[tokio::test]
+async fn a_lost_index_still_serves_the_blobs() {
+    let (cache, image) = (Cache::new(), image());
+    let store = cache.open();
+    image.put_as(&store, &name("alpine"), "3.20").await;
+    drop(store);
+    std::fs::write(cache.dir.join("sampan.db"), noise(9, 20_000)).unwrap();
+    let before = contents(&cache.dir);
+    let store = cache.try_open_on(refusing(io::ErrorKind::ReadOnlyFilesystem)).unwrap();
+    assert!(store.open_blob(&Digest::of(&image.blobs[1])).await.unwrap().is_some());
+    assert_eq!(store.usage().await.unwrap().size_bytes, image.size(), "every file counts");
+    drop(store);
+    assert_eq!(contents(&cache.dir), before, "nothing is set aside");
+}
+
+#[tokio::test]
+async fn what_never_was_a_cache_or_is_not_to_be_opened_is_refused_as_ever() {
+    let refusing = || refusing(io::ErrorKind::ReadOnlyFilesystem);
+    let cache = Cache::new();
+    let missing = cache.try_open_on(refusing());
+    assert!(matches!(missing, Err(OpenError::Io(_))), "{missing:?}");
+    std::fs::create_dir(&cache.dir).unwrap();
+    let empty = cache.try_open_on(refusing());
+    assert!(matches!(empty, Err(OpenError::Io(_))), "{empty:?}");
+    std::fs::write(cache.dir.join("thesis.txt"), b"years of work").unwrap();
+    assert!(matches!(cache.try_open_on(refusing()), Err(OpenError::NotOurs(_))));
+
+    let cache = Cache::new();
+    let store = cache.open();
+    let locked = cache.try_open_on(refusing());
+    assert!(matches!(locked, Err(OpenError::Locked { .. })), "one process at a time: {locked:?}");
+    drop(store);
+    let first = cache.try_open_on(refusing()).unwrap();
+    let second = cache.try_open_on(refusing());
+    assert!(matches!(second, Err(OpenError::Locked { .. })), "reading is locked too: {second:?}");
+    drop(first);
+    let future = rusqlite::Connection::open(cache.dir.join("sampan.db")).unwrap();
+    future.execute_batch("PRAGMA user_version = 99").unwrap();
+    future.close().unwrap();
+    assert!(matches!(cache.try_open_on(refusing()), Err(OpenError::Future(99))));
+}
+
+#[tokio::test]
+async fn folders_that_an_older_cache_lacks_are_as_if_empty() {
+    let (cache, image) = (Cache::new(), image());
+    let store = cache.open();
+    image.put_as(&store, &name("alpine"), "3.20").await;
+    drop(store);
+    for folder in ["blobs/sha512", "partial", "quarantine"] {
+        std::fs::remove_dir(cache.dir.join(folder)).unwrap();
+    }
+    let store = cache.try_open_on(refusing(io::ErrorKind::ReadOnlyFilesystem)).unwrap();
+    serves_and_refuses(&store, &image).await;
+    assert!(!cache.dir.join("partial").exists());
+}
+
+#[cfg(target_os = "linux")]
+mod mounted {
+    use std::process::Command;
+
+    use sampan_store::StoreOptions;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::setting::open_at;
+
+    /// Where the child mounts its disk, below its working directory.
+    const DISK: &str = "disk";
+
+    fn mount(arguments: &[&str]) {
+        let done = Command::new("mount").args(arguments).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    #[tokio::test]
+    #[ignore = "the child of the test below, in a mount namespace of its own"]
+    async fn serves_from_a_disk_that_was_mounted_anew() {
+        let (disk, clock) = (std::env::current_dir().unwrap().join(DISK), Cache::new().clock);
+        std::fs::create_dir(&disk).unwrap();
+        let path = disk.to_str().unwrap();
+        mount(&["-t", "tmpfs", "tmpfs", path]);
+        let dir = disk.join("cache");
+        let store = open_at(&dir, &clock).unwrap();
+        let image = image();
+        image.put_as(&store, &name("alpine"), "3.20").await;
+        drop(store);
+        mount(&["-o", "remount,ro", path]);
+        let store = Store::open(StoreOptions::new(dir.clone(), clock.clone())).unwrap();
+        serves_and_refuses(&store, &image).await;
+        drop(store);
+        mount(&["-o", "remount,rw", path]);
+        let store = open_at(&dir, &clock).unwrap();
+        assert!(!store.is_read_only());
+        store.put(&Digest::of(b"new"), Bytes::from_static(b"new")).await.unwrap();
+    }
+
+    #[test]
+    fn a_cache_on_a_file_system_mounted_read_only_is_served() {
+        let temporary = TempDir::new().unwrap();
+        let namespace = |program: &Path| {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "private"]).arg(program).current_dir(temporary.path());
+            command
+        };
+        if !rustix::process::geteuid().is_root()
+            || !namespace(Path::new("true")).output().is_ok_and(|output| output.status.success())
+        {
+            eprintln!("SKIPPED: a mount namespace of its own needs root");
+            return;
+        }
+        let child = namespace(&std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "read_only::mounted::serves_from_a_disk_that_was_mounted_anew",
+                "--ignored",
+                "--nocapture",
+            ])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success(), "{said}\n{}", String::from_utf8_lossy(&child.stderr));
+        assert!(said.contains("1 passed"), "{said}");
+        assert_eq!(files_below(temporary.path()).len(), 0, "the mount went with its namespace");
+    }
+}
