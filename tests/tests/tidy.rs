@@ -8,17 +8,26 @@ use std::{
     process::Command,
 };
 
-/// Which of our crates each may use. DESIGN: desktop, cli → app → {mirror, docker, stats} → {upstream, store} → oci.
+/// Which of our crates each may use. DESIGN: desktop, cli → app → {mirror, docker, stats, archive} → {upstream, store} → oci.
 const ARROWS: &[(&str, &[&str])] = &[
     ("sampan-desktop", &["sampan-app"]),
     ("sampan-cli", &["sampan-app"]),
     (
         "sampan-app",
-        &["sampan-mirror", "sampan-docker", "sampan-stats", "sampan-upstream", "sampan-store", "sampan-oci"],
+        &[
+            "sampan-mirror",
+            "sampan-docker",
+            "sampan-stats",
+            "sampan-archive",
+            "sampan-upstream",
+            "sampan-store",
+            "sampan-oci",
+        ],
     ),
     ("sampan-mirror", &["sampan-upstream", "sampan-store", "sampan-oci"]),
     ("sampan-docker", &["sampan-oci"]),
     ("sampan-stats", &["sampan-oci"]),
+    ("sampan-archive", &["sampan-store", "sampan-oci"]),
     ("sampan-upstream", &["sampan-oci"]),
     ("sampan-store", &["sampan-oci"]),
     ("sampan-oci", &[]),

@@ -1,0 +1,8 @@
+//! What export and import promise, on real files and real caches.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+mod hostile;
+mod mutations;
+mod names;
+mod round_trip;
+mod support;
