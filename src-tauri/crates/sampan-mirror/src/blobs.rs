@@ -14,6 +14,7 @@ use crate::error::PullError;
 use crate::manifests::bypass;
 use crate::mirror::Inner;
 use crate::passthrough::{Passthrough, Remains};
+use crate::sendfile::Conduit;
 
 /// How long a client waits for headers while the upstream is slow and the size is known from the manifest. Docker with
 /// the containerd store gives a mirror 30 s (CLIENTS.md 2).
@@ -216,18 +217,21 @@ fn not_kept(error: &PullError) -> Option<Bypass> {
 
 impl Found {
     /// The bytes `start..end`.
-    /// `late` is told another outcome than [`outcome`](Self::outcome) if it changes on the way.
+    /// `late` is told another outcome than [`outcome`](Self::outcome) if it changes on the way. `conduit`: the way of files
+    /// to the client's connection, if it has one.
     pub(crate) fn read(
         self,
         mirror: &Arc<Inner>,
         start: u64,
         end: u64,
         late: Arc<OnceLock<Outcome>>,
+        conduit: Option<&Conduit>,
     ) -> Reader {
         let Self { from, wanted, upstream, size, .. } = self;
         match from {
             From::Disk(file) => {
-                Reader::Disk(DiskReader::new(mirror.store.clone(), wanted.digest, file, start, end))
+                let (store, conduit) = (mirror.store.clone(), conduit.cloned());
+                Reader::Disk(DiskReader::new(store, wanted.digest, file, start, end, conduit))
             }
             From::Download(download) => Reader::Follow {
                 follower: download.follow(start, end, size),

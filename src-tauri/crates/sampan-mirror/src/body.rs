@@ -73,7 +73,11 @@ impl Drop for Account {
         }
         self.answered.at = self.clock.now();
         self.answered.took_millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.sink.tell(&Event::Answered(self.answered.clone()));
+        // Nobody asks for it any more: what it owns is handed over.
+        let answered = &mut self.answered;
+        let (image, reference) = (answered.image.take(), answered.reference.take());
+        let user_agent = std::mem::take(&mut answered.user_agent);
+        self.sink.tell(&Event::Answered(Answered { image, reference, user_agent, ..answered.clone() }));
     }
 }
 

@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{HeaderMap, Method, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use sampan_oci::{Answered, Event, Failure, ImageName, OciCode, Outcome, Reference, RequestKind, Tag};
 
 use crate::answer::Draft;
@@ -16,6 +14,7 @@ use crate::guard;
 use crate::mirror::Inner;
 use crate::probe::Answer;
 use crate::route::{self, Route};
+use crate::sendfile::Conduit;
 
 /// The longest request target that is read (SECURITY.md 3).
 const TARGET_BYTES_MAX: usize = 8 * 1024;
@@ -27,8 +26,10 @@ pub(crate) struct Served {
     pub(crate) listen: SocketAddr,
 }
 
-/// Answers a request. Whatever happens, exactly one [`Event::Answered`] tells its end.
-pub(crate) async fn handle(State(served): State<Served>, request: Request) -> Response {
+/// Answers a request, whose body nobody reads. Whatever happens, exactly one [`Event::Answered`] tells its end.
+/// `conduit`: the way of files to the client's connection, if it has one. The handler reads the raw path itself, because
+/// decoding before checking is how traversals begin.
+pub(crate) async fn handle<B>(served: &Served, conduit: Option<&Conduit>, request: Request<B>) -> Response {
     let (head, _) = request.into_parts();
     let mirror = &served.mirror;
     let is_head = head.method == Method::HEAD;
@@ -68,7 +69,7 @@ pub(crate) async fn handle(State(served): State<Served>, request: Request) -> Re
         Route::Ping => draft.ping(),
         Route::Manifest(image, reference) => manifest(mirror, draft, image, reference, is_head, range).await,
         Route::Blob(image, digest) => {
-            blob(mirror, draft, Wanted { image, digest, size: None }, is_head, range).await
+            blob(mirror, conduit, draft, Wanted { image, digest, size: None }, is_head, range).await
         }
         Route::Tags { image, n, last } => tags(mirror, draft, &head.uri, &image, n, last.as_ref()).await,
         Route::Referrers { image, subject, artifact_type } => {
@@ -154,6 +155,10 @@ async fn manifest(
         Ok(resolved) => resolved,
         Err(error) => return draft.failed(&error),
     };
+    let from_cache = matches!(resolved.outcome, Outcome::Hit | Outcome::Revalidated | Outcome::Stale);
+    if from_cache {
+        mirror.store.touch(&image, &resolved.manifest.digest, !head).await;
+    }
     if !head {
         mirror.sink.tell(&Event::Manifest {
             at: mirror.clock.now(),
@@ -169,6 +174,7 @@ async fn manifest(
 
 async fn blob(
     mirror: &Arc<Inner>,
+    conduit: Option<&Conduit>,
     mut draft: Draft,
     wanted: Wanted,
     head: bool,
@@ -200,7 +206,7 @@ async fn blob(
             offset: start,
             source: found.source,
         });
-        found.read(mirror, start, end, late)
+        found.read(mirror, start, end, late, conduit)
     })
 }
 
@@ -225,14 +231,4 @@ async fn tags(
         format!("{}?{}", uri.path(), query.append_pair("last", last.as_str()).finish())
     });
     draft.tags(image, &page, next)
-}
-
-/// The router: one handler that reads the raw path itself, because decoding before checking is how traversals begin.
-pub(crate) fn router(served: Served) -> axum::Router {
-    axum::Router::new().fallback(handle).with_state(served)
-}
-
-/// Used by the server to hand hyper's bodies to axum.
-pub(crate) fn body(incoming: hyper::body::Incoming) -> Body {
-    Body::new(incoming)
 }

@@ -17,12 +17,19 @@ mod handler;
 mod lists;
 mod manifests;
 mod mirror;
+mod parsed;
 mod passthrough;
 mod plan;
 mod probe;
 mod route;
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "files are read where the kernel cannot send them")
+)]
+mod sendfile;
 mod server;
 mod single_flight;
+mod stall;
 mod tasks;
 mod upstream_body;
 

@@ -115,6 +115,7 @@ impl Inner {
     /// The list under the fallback tag, for registries without the API.
     async fn referrers_by_tag(self: &Arc<Self>, image: &ImageName, subject: &Digest) -> Option<Referrers> {
         let found = self.manifest(image, &Reference::Tag(fallback_tag(subject)?)).await.ok()?;
+        self.store.touch(image, &found.manifest.digest, false).await;
         let is_list = found.manifest.is_index();
         is_list.then(|| Referrers { body: found.bytes, filtered: false, outcome: found.outcome })
     }

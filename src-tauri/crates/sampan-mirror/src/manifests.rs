@@ -59,11 +59,8 @@ impl Inner {
 
     async fn held(&self, image: &ImageName, digest: &Digest) -> Result<Option<Resolved>, PullError> {
         let Some((bytes, media_type)) = self.store.manifest(image, digest).await? else { return Ok(None) };
-        let Ok(manifest) = Manifest::parse(&bytes, Some(media_type.as_str()), Some(digest)) else {
-            return Ok(None);
-        };
-        self.store.touch(image, digest, false).await;
-        Ok(Some(Resolved { bytes, manifest: Arc::new(manifest), outcome: Outcome::Hit }))
+        let Some(manifest) = self.parsed.manifest(digest, media_type, &bytes) else { return Ok(None) };
+        Ok(Some(Resolved { bytes, manifest, outcome: Outcome::Hit }))
     }
 
     async fn revalidated(
@@ -81,10 +78,7 @@ impl Inner {
         };
         match verdict(digest, &answer) {
             Verdict::Current => {
-                // A cache that cannot be written is no reason to withhold what is in it.
-                if let Err(error) = self.store.touch_tag(image, tag).await {
-                    tracing::warn!(%image, %tag, %error, "that the tag is current could not be kept");
-                }
+                self.store.touch_tag(image, tag).await;
                 Ok(Resolved { outcome: Outcome::Revalidated, ..held })
             }
             Verdict::Moved => match self.fetched(image, &reference).await {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::download::{Downloads, Limits, Throttle};
 use crate::error::PullError;
 use crate::manifests::Resolved;
+use crate::parsed::Parsed;
 use crate::passthrough::Passage;
 use crate::probe::{Probe, ProbeTicket};
 use crate::single_flight::SingleFlight;
@@ -81,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) passage: Passage,
     pub(crate) fetching: SingleFlight<(ImageName, Reference), Result<Resolved, PullError>>,
     pub(crate) asking: SingleFlight<(ImageName, Reference), Result<Option<Digest>, Failure>>,
+    pub(crate) parsed: Parsed,
     pub(crate) probe: Probe,
     upstreams: HashMap<RegistryName, Upstream>,
     paused: AtomicBool,
@@ -118,6 +120,7 @@ impl Mirror {
                 passage,
                 fetching: SingleFlight::default(),
                 asking: SingleFlight::default(),
+                parsed: Parsed::default(),
                 probe: Probe::default(),
                 upstreams,
                 paused: AtomicBool::new(false),

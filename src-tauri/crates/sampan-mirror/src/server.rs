@@ -1,17 +1,19 @@
 //! The listener: bounded in connections, in heads and in patience.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
+use crate::disk;
 use crate::handler::{self, Served};
 use crate::mirror::Inner;
+use crate::sendfile::Offload;
+use crate::stall::Impatient;
 
 /// The most connections at once (SECURITY.md 3).
 const CONNECTIONS_MAX: usize = 512;
@@ -36,7 +38,8 @@ pub(crate) async fn serve(mirror: Arc<Inner>, listener: TcpListener, stop: Cance
             return;
         }
     };
-    let router = handler::router(Served { mirror: mirror.clone(), listen });
+    let served = Served { mirror: mirror.clone(), listen };
+    let offload = offload(&mirror);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -47,9 +50,9 @@ pub(crate) async fn serve(mirror: Arc<Inner>, listener: TcpListener, stop: Cance
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        let (served, offload, stop) = (served.clone(), offload.clone(), stop.clone());
         mirror.tasks.spawn("connection", |_| async move {
-            connection(router, stream, stop).await;
+            connection(served, offload, stream, stop).await;
             drop(slot);
         });
     }
@@ -74,20 +77,42 @@ async fn accept(
     }
 }
 
-async fn connection(router: axum::Router, stream: TcpStream, stop: CancellationToken) {
+/// Whoever finds a file too short on its way out has the blob taken out of the cache.
+fn offload(mirror: &Arc<Inner>) -> Offload {
+    let (store, tasks) = (mirror.store.clone(), mirror.tasks.clone());
+    Offload::new(move |file| {
+        let (store, file) = (store.clone(), file.clone());
+        tracing::warn!(digest = %file.digest(), "a blob's file cannot be sent to its end; an answer is broken off");
+        tasks.spawn("damaged", |_| async move { disk::give_up(&store, &file).await });
+    })
+}
+
+async fn connection(served: Served, offload: Offload, stream: TcpStream, stop: CancellationToken) {
     // Small answers must not wait for more bytes to share a packet with.
     let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let (stream, conduit) = {
+        let (socket, conduit) = crate::sendfile::Socket::new(stream, offload);
+        (socket, Some(conduit))
+    };
+    #[cfg(not(target_os = "linux"))]
+    let conduit = {
+        drop(offload);
+        None::<crate::sendfile::Conduit>
+    };
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        router.clone().oneshot(request.map(handler::body))
+        let (served, conduit) = (served.clone(), conduit.clone());
+        async move { Ok::<_, Infallible>(handler::handle(&served, conduit.as_ref(), request).await) }
     });
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(STALL_AT_MOST));
+    let stream = Impatient::new(stream, STALL_AT_MOST);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        // Frames are handed on as they are: a copy of a stand-in stands for nothing.
+        .writev(true)
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -165,6 +165,11 @@ fn number_of(name: &str) -> Option<u64> {
 }
 
 impl Inner {
+    pub(crate) fn set_verify(&self, verify: Verify) {
+        self.verified.set(verify);
+        self.hot.set_always_read(verify == Verify::Always);
+    }
+
     /// Takes out what stands in a blob's place. `false`: nothing does.
     pub(crate) fn quarantine(&self, digest: &Digest) -> Result<bool, StoreError> {
         self.index.change(|change| self.take_out(change, digest))
@@ -245,7 +250,7 @@ impl Store {
 
     /// When blobs are hashed before they are served, from the next opening of one on.
     pub fn set_verify(&self, verify: Verify) {
-        self.0.verified.set(verify);
+        self.0.set_verify(verify);
     }
 }
 

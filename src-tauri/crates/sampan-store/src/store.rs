@@ -12,6 +12,7 @@ use crate::blob::BlobFile;
 use crate::claim::Claim;
 use crate::disk::Disk;
 use crate::error::{OpenError, StoreError, blocking};
+use crate::hot::Hot;
 use crate::index::{self, Change, Index, Word};
 use crate::layout::Layout;
 use crate::leftover;
@@ -90,6 +91,7 @@ pub(crate) struct Inner {
     /// Platforms read from image configurations; at most one for each image held.
     pub(crate) platforms: Mutex<HashMap<Digest, Option<Platform>>>,
     pub(crate) index: Index,
+    pub(crate) hot: Hot,
     /// Last, so that the lock outlives the index's files.
     pub(crate) layout: Layout,
 }
@@ -124,25 +126,26 @@ impl Store {
             leftover::sweep(&layout.partial, clock.now())?
         };
         let quarantine = Quarantine::open(&layout.root);
-        let verified = Verified::default();
-        verified.set(verify);
         let index = Index::open(&layout, clock.now())?;
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             dir,
             clock,
             free_space_floor_bytes,
             quota: Mutex::new(quota),
             making_room: Mutex::default(),
             waiting: Waiting::default(),
-            verified: Arc::new(verified),
+            verified: Arc::default(),
             quarantine,
             settled: Settled::default(),
             running: Arc::default(),
             partials: Partials::new(idle),
             platforms: Mutex::default(),
             index,
+            hot: Hot::default(),
             layout,
-        })))
+        };
+        inner.set_verify(verify);
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Whether the cache could not be written when it was opened (SECURITY.md R70). What it holds is served; whatever
@@ -233,8 +236,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Index`].
     pub async fn held_tag(&self, image: &ImageName, tag: &Tag) -> Result<Option<HeldTag>, StoreError> {
+        let generation = self.0.index.generation();
+        if let Some(held) = self.0.hot.tag(generation, image, tag) {
+            return Ok(Some(held));
+        }
         let (image, tag) = (image.clone(), tag.clone());
-        self.run(move |inner| inner.index.look_up(|c| index::held_tag(c, &image, &tag))).await
+        self.run(move |inner| {
+            // Before the row is read: what is written meanwhile is in the row.
+            let confirmed = inner.index.confirmed(&image, &tag);
+            let Some(mut held) = inner.index.look_up(|c| index::held_tag(c, &image, &tag))? else {
+                return Ok(None);
+            };
+            held.checked = confirmed.map_or(held.checked, |at| held.checked.max(at));
+            inner.hot.keep_tag(generation, &image, &tag, held);
+            Ok(Some(held))
+        })
+        .await
     }
 
     /// Points a tag at a digest, confirmed now. That it once pointed there stays in its history.
@@ -245,16 +262,26 @@ impl Store {
         self.change(move |change, now| change.set_tag(&image, &tag, &digest, now)).await
     }
 
-    /// Records that an upstream confirmed the tag now. A tag that is not known stays unknown.
-    /// # Errors
-    /// As [`set_tag`](Self::set_tag).
-    pub async fn touch_tag(&self, image: &ImageName, tag: &Tag) -> Result<(), StoreError> {
-        let (image, tag) = (image.clone(), tag.clone());
-        self.change(move |change, now| change.touch_tag(&image, &tag, now)).await
+    /// Notes that an upstream confirmed the tag now; written as [uses](Self::touch) are. A tag that is not known stays
+    /// unknown.
+    #[expect(clippy::unused_async, reason = "a store elsewhere than on this disk will have to wait here")]
+    pub async fn touch_tag(&self, image: &ImageName, tag: &Tag) {
+        let now = self.0.clock.now();
+        let due = self.0.index.touch_tag(image, tag, now);
+        self.0.hot.confirm(image, tag, now);
+        self.write_touched_if(due);
     }
 
-    /// A manifest's bytes and media type, if it is held and linked to the image. The bytes are hashed at each call; damaged
-    /// ones are removed, and the answer is `None`.
+    fn write_touched_if(&self, due: bool) {
+        if due {
+            let inner = Arc::clone(&self.0);
+            drop(tokio::task::spawn_blocking(move || inner.write_touched()));
+        }
+    }
+
+    /// A manifest's bytes and media type, if it is held and linked to the image. The bytes are hashed whenever they are
+    /// read, and then kept in memory until the index changes, at most a day; damaged ones are removed, and the answer is
+    /// `None`.
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Index`].
     pub async fn manifest(
@@ -262,12 +289,17 @@ impl Store {
         image: &ImageName,
         digest: &Digest,
     ) -> Result<Option<(Bytes, MediaType)>, StoreError> {
+        let generation = self.0.index.generation();
+        if let Some(kept) = self.0.hot.manifest(generation, image, digest) {
+            return Ok(Some(kept));
+        }
         let (image, digest) = (image.clone(), *digest);
         self.run(move |inner| {
             let Some(media_type) = inner.index.look_up(|c| index::media_type(c, &image, &digest))? else {
                 return Ok(None);
             };
             if let Some(bytes) = inner.small_blob(&digest)? {
+                inner.hot.keep_manifest(generation, &image, &digest, &bytes, media_type);
                 return Ok(Some((bytes, media_type)));
             }
             // Damaged bytes are not served, whether or not a read-only disk lets them be removed.
@@ -301,8 +333,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::Index`].
     pub async fn link(&self, image: &ImageName, digest: &Digest) -> Result<Option<Link>, StoreError> {
+        let generation = self.0.index.generation();
+        if let Some(link) = self.0.hot.link(generation, image, digest) {
+            return Ok(Some(link));
+        }
         let (image, digest) = (image.clone(), *digest);
-        self.run(move |inner| inner.index.look_up(|c| index::link(c, &image, &digest))).await
+        self.run(move |inner| {
+            let link = inner.index.look_up(|c| index::link(c, &image, &digest))?;
+            if let Some(link) = link {
+                inner.hot.keep_link(generation, &image, &digest, link);
+            }
+            Ok(link)
+        })
+        .await
     }
 
     /// Records such a proof. `size` in bytes, where the upstream told it; one that is known already stays known.
@@ -318,15 +361,13 @@ impl Store {
         self.change(move |change, now| change.add_link(&image, &digest, size, now)).await
     }
 
-    /// Notes that the image's manifest or blob was used now; `served`: it was answered from what is held, which is counted
-    /// ([`ImageEntry::hits`](crate::ImageEntry::hits)). Costs no disk access: uses are written together, within about
+    /// Notes that the image's manifest or blob was used now; with `served`, that a client which asked for this manifest was
+    /// answered from what is held. Costs no disk access: uses are written together, within about
     /// a minute of use, and before anything is listed or cleared.
     #[expect(clippy::unused_async, reason = "a store elsewhere than on this disk will have to wait here")]
     pub async fn touch(&self, image: &ImageName, digest: &Digest, served: bool) {
-        if self.0.index.touch(image, *digest, served, self.0.clock.now()) {
-            let inner = Arc::clone(&self.0);
-            drop(tokio::task::spawn_blocking(move || inner.write_touched()));
-        }
+        let due = self.0.index.touch(image, *digest, served, self.0.clock.now());
+        self.write_touched_if(due);
     }
 
     /// Writes the uses noted so far, removes what [`clear_later`](Self::clear_later) hid, and leaves the folder so that the

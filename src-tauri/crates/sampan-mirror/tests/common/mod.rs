@@ -24,6 +24,7 @@ pub struct TestMirror {
     pub store: Store,
     pub dir: tempfile::TempDir,
     pub client: reqwest::Client,
+    pub clock: Arc<TestClock>,
     events: Arc<Mutex<Vec<Event>>>,
     told: Arc<tokio::sync::Notify>,
     tasks: Tasks,
@@ -96,7 +97,7 @@ impl TestMirror {
         let mirror = Mirror::new(MirrorOptions {
             store: store.clone(),
             upstreams: vec![Upstream::new(config, sampan_upstream::client().unwrap())],
-            clock,
+            clock: clock.clone(),
             sink: EventSink::new(move |event| {
                 theirs.lock().unwrap().push(event.clone());
                 tell.notify_waiters();
@@ -112,7 +113,7 @@ impl TestMirror {
         let (serving, token) = (mirror.clone(), stop.clone());
         tasks.spawn("serve", |_| async move { serving.serve(listener, token).await });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url, mirror, store, dir, client, events, told, tasks, stop }
+        Self { url, mirror, store, dir, client, clock, events, told, tasks, stop }
     }
 
     pub async fn get(&self, path: &str) -> reqwest::Response {

@@ -229,7 +229,7 @@ proptest! {
     #[test]
     fn a_backend_is_a_map_after_any_sequence(steps in steps()) {
         for setting in settings() {
-            let digest = |place: u8| if place % 2 == 0 { Digest::of(&[place]) } else { sha512(&[place]) };
+            let digest = |place: u8| if place.is_multiple_of(2) { Digest::of(&[place]) } else { sha512(&[place]) };
             let mut model: HashMap<Digest, Vec<u8>> = HashMap::new();
             for step in &steps {
                 match step {

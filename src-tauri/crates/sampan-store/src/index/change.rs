@@ -315,10 +315,10 @@ impl<'a> Change<'a> {
         Ok(None)
     }
 
-    /// Records that a tag was confirmed now; a tag that is not known stays unknown.
-    pub(crate) fn touch_tag(&mut self, image: &ImageName, tag: &Tag, now: Millis) -> Result<(), StoreError> {
+    /// Records when a tag was confirmed again; one that its upstream never named stays as it is.
+    pub(super) fn touch_tag(&mut self, image: &ImageName, tag: &Tag, now: Millis) -> Result<(), StoreError> {
         self.run(
-            "UPDATE tag SET checked = ?4, confirmed = 1 WHERE tag = ?3
+            "UPDATE tag SET checked = max(checked, ?4) WHERE tag = ?3 AND confirmed = 1
              AND image = (SELECT id FROM image WHERE registry = ?1 AND repository = ?2)",
             params![image.registry.as_str(), image.repository.as_str(), tag.as_str(), now.0],
         )?;

@@ -9,14 +9,15 @@ mod schema;
 mod seal;
 #[cfg(test)]
 mod timing;
+mod touched;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig};
-use sampan_oci::{Digest, ImageName, Millis};
+use sampan_oci::{Digest, ImageName, Millis, Tag};
 
 pub(crate) use change::{Change, Word};
 pub(crate) use lookup::{held_tag, link, media_type, pinned_bytes, referrers, tags};
@@ -27,16 +28,13 @@ use crate::folder::Folder;
 use crate::layout::Layout;
 use crate::rebuild::Found;
 use seal::Seal;
+use touched::Touched;
 
 pub(crate) const FILE: &str = "sampan.db";
 /// What SQLite appends changes to first.
 pub(crate) const LOG: &str = "sampan.db-wal";
 /// Where a damaged index is kept for diagnosis: one, the last.
 const SET_ASIDE: &str = "sampan.db.damaged";
-/// How many last uses wait in memory before they are written.
-const TOUCHED_MAX: usize = 1024;
-/// How long they wait.
-const TOUCHED_MILLIS_MAX: u64 = 60_000;
 
 /// The open index: one connection that writes, one for the quick questions of requests, one for long lists.
 #[derive(Debug)]
@@ -46,6 +44,8 @@ pub(crate) struct Index {
     reports: Mutex<Connection>,
     size_bytes: AtomicI64,
     blobs: AtomicI64,
+    /// Counts the committed changes that questions of requests may notice.
+    generation: AtomicU64,
     touched: Mutex<Touched>,
     /// Whether what is held has changed since `index.json` told it.
     layout_stale: AtomicBool,
@@ -58,13 +58,6 @@ pub(crate) struct Index {
     waiting: AtomicU32,
     /// The cache cannot be written, and this is a copy of its index: changes would be lost.
     read_only: bool,
-}
-
-#[derive(Debug)]
-struct Touched {
-    /// The last use of each, and how many of its uses were answered from what is held.
-    uses: HashMap<(ImageName, Digest), (Millis, u32)>,
-    since: Millis,
 }
 
 /// Refuses an index of a newer Sampan, before anything in the folder is changed (SECURITY.md R76).
@@ -114,7 +107,8 @@ impl Index {
             reports: Mutex::new(connect(root)?),
             size_bytes: AtomicI64::new(0),
             blobs: AtomicI64::new(0),
-            touched: Mutex::new(Touched { uses: HashMap::new(), since: now }),
+            generation: AtomicU64::new(0),
+            touched: Mutex::new(Touched::since(now)),
             layout_stale: AtomicBool::new(true),
             sealed: AtomicBool::new(false),
             root: root.again()?,
@@ -150,12 +144,20 @@ impl Index {
         &self,
         work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let done = self.change_quietly(work)?;
+        let done = self.change_quietly(work);
+        // Also after a failure: files may be gone that the rows still name. And not before the commit: an answer from the
+        // time before it would pass for a new one.
+        self.generation.fetch_add(1, Ordering::AcqRel);
         self.set_stale();
-        Ok(done)
+        done
     }
 
-    /// A [`change`](Self::change) of nothing that `index.json` tells.
+    /// How many changes there were. Asked for before a question, it tells whether the answer still holds.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// A [`change`](Self::change) of nothing that an answer, or `index.json`, tells.
     pub(crate) fn change_quietly<T>(
         &self,
         work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
@@ -238,33 +240,40 @@ impl Index {
         (read(&self.size_bytes), read(&self.blobs))
     }
 
-    /// Notes a use in memory; `true`: enough has gathered to [`write_touched`](Self::write_touched).
+    /// Notes a use in memory; with `served`, that it was answered from what is held. `true`: enough has gathered to
+    /// [`write_touched`](Self::write_touched).
     pub(crate) fn touch(&self, image: &ImageName, digest: Digest, served: bool, now: Millis) -> bool {
-        if self.read_only {
-            return false;
-        }
-        let mut touched = lock(&self.touched);
-        let (last, hits) = touched.uses.entry((image.clone(), digest)).or_insert((now, 0));
-        *last = now;
-        *hits = hits.saturating_add(u32::from(served));
-        let due = touched.uses.len() >= TOUCHED_MAX || now.since(touched.since) >= TOUCHED_MILLIS_MAX;
-        if due {
-            // The next one waits its turn again, whether or not this one could be written.
-            touched.since = now;
-        }
-        due
+        !self.read_only && lock(&self.touched).touch(image, digest, served, now)
+    }
+
+    /// Notes in memory that a tag was confirmed; `true` as for [`touch`](Self::touch).
+    pub(crate) fn touch_tag(&self, image: &ImageName, tag: &Tag, now: Millis) -> bool {
+        !self.read_only && lock(&self.touched).touch_tag(image, tag, now)
+    }
+
+    /// When a tag was confirmed, where that is not written yet.
+    pub(crate) fn confirmed(&self, image: &ImageName, tag: &Tag) -> Option<Millis> {
+        lock(&self.touched).confirmed(image, tag)
     }
 
     /// Writes the uses noted so far. Blocks. A failure loses them: they only order what is cleared first.
     pub(crate) fn write_touched(&self) -> Result<(), StoreError> {
-        let uses = std::mem::take(&mut lock(&self.touched).uses);
-        if uses.is_empty() {
+        let (uses, tags) = lock(&self.touched).take();
+        if uses.is_empty() && tags.is_empty() {
             return Ok(());
         }
         self.change_quietly(|change| {
-            uses.iter().try_for_each(|((image, digest), (used, hits))| {
-                change.record_use(image, digest, *used, *hits)
-            })
+            for (image, uses) in &uses {
+                for (digest, (used, hits)) in uses {
+                    change.record_use(image, digest, *used, *hits)?;
+                }
+            }
+            for (image, tags) in &tags {
+                for (tag, checked) in tags {
+                    change.touch_tag(image, tag, *checked)?;
+                }
+            }
+            Ok(())
         })
     }
 }

@@ -70,13 +70,16 @@ async fn what_its_upstream_says_makes_an_import_as_good_as_fetched() {
 }
 
 #[tokio::test]
-async fn a_tag_that_was_only_imported_is_confirmed_by_being_touched() {
+async fn a_tag_that_was_only_imported_is_confirmed_by_its_upstream_and_by_nothing_less() {
     let cache = Cache::new();
     let store = cache.open();
     let (alpine, one) = (name("alpine"), image(1));
     bring(&store, &one).await;
     store.import_image(imported(&alpine, Some("3"), &one, false)).await.unwrap();
-    store.touch_tag(&alpine, &tag("3")).await.unwrap();
+    store.touch_tag(&alpine, &tag("3")).await;
+    store.images().await.unwrap();
+    assert_eq!(store.tags(&alpine).await.unwrap(), [], "what nobody was told cannot be confirmed again");
+    store.set_tag(&alpine, &tag("3"), &one.digest()).await.unwrap();
     assert_eq!(store.tags(&alpine).await.unwrap(), [tag("3")]);
     let layer = Digest::of(&one.blobs[1]);
     store.add_link(&alpine, &layer, None).await.unwrap();

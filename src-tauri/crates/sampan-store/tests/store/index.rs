@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sampan_oci::{Digest, MediaType, Millis};
-use sampan_store::{HeldTag, Link, StoreError};
+use sampan_store::{HeldTag, Link, Selection, StoreError};
 
 use crate::setting::{Cache, Image, name, noise, tag};
 
@@ -18,10 +18,10 @@ async fn a_tag_moves_and_is_confirmed() {
     assert_eq!(store.held_tag(&alpine, &tag("edge")).await.unwrap(), Some(held));
 
     cache.clock.advance(5_000);
-    store.touch_tag(&alpine, &tag("edge")).await.unwrap();
+    store.touch_tag(&alpine, &tag("edge")).await;
     let confirmed = HeldTag { checked: Millis(1_005_000), ..held };
     assert_eq!(store.held_tag(&alpine, &tag("edge")).await.unwrap(), Some(confirmed));
-    store.touch_tag(&alpine, &tag("never-seen")).await.unwrap();
+    store.touch_tag(&alpine, &tag("never-seen")).await;
     assert_eq!(store.held_tag(&alpine, &tag("never-seen")).await.unwrap(), None, "confirming is not setting");
 
     new.put_as(&store, &alpine, "edge").await;
@@ -181,4 +181,28 @@ async fn many_tasks_at_once_lose_nothing() {
     let usage = store.usage().await.unwrap();
     assert_eq!((usage.size_bytes, usage.blobs), cache.du());
     assert_eq!(store.images().await.unwrap().len(), 24);
+}
+
+#[tokio::test]
+async fn what_is_answered_from_memory_ends_with_the_change_that_makes_it_wrong() {
+    let cache = Cache::new();
+    let (store, alpine) = (cache.open(), name("alpine"));
+    let (image, newer) = (Image::new("amd64", &[noise(1, 10)]), Image::new("amd64", &[noise(2, 10)]));
+    newer.put(&store, &alpine).await;
+    image.put_as(&store, &alpine, "edge").await;
+    for _ in 0..2 {
+        assert!(store.manifest(&alpine, &image.digest()).await.unwrap().is_some());
+        assert_eq!(store.held_tag(&alpine, &tag("edge")).await.unwrap().unwrap().digest, image.digest());
+        assert!(store.link(&alpine, &image.digest()).await.unwrap().is_some());
+    }
+    store.set_tag(&alpine, &tag("edge"), &newer.digest()).await.unwrap();
+    assert_eq!(store.held_tag(&alpine, &tag("edge")).await.unwrap().unwrap().digest, newer.digest());
+    assert!(store.manifest(&alpine, &newer.digest()).await.unwrap().is_some());
+    store.quarantine(&newer.digest()).await.unwrap();
+    assert_eq!(store.manifest(&alpine, &newer.digest()).await.unwrap(), None, "damaged is not served");
+    assert_eq!(store.held_tag(&alpine, &tag("edge")).await.unwrap(), None);
+    assert!(store.manifest(&alpine, &image.digest()).await.unwrap().is_some());
+    store.clear(&Selection::All).await.unwrap();
+    assert_eq!(store.manifest(&alpine, &image.digest()).await.unwrap(), None, "cleared is not served");
+    assert_eq!(store.link(&alpine, &image.digest()).await.unwrap(), None);
 }

@@ -58,7 +58,6 @@ async fn serves_and_refuses(store: &Store, image: &Image) {
     read_only(store.put(&new, Bytes::from_static(b"new")).await, "put");
     read_only(store.put_manifest(&alpine, &image.manifest, image.bytes.clone()).await, "manifest");
     read_only(store.set_tag(&alpine, &tag("new"), &digest).await, "tag");
-    read_only(store.touch_tag(&alpine, &tag("3.20")).await, "confirmation");
     read_only(store.add_link(&alpine, &new, None).await, "link");
     read_only(store.put_referrers(&alpine, &digest, Bytes::new()).await, "referrers");
     read_only(store.clear(&Selection::All).await.map(drop), "clear");
