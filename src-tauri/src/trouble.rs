@@ -16,6 +16,8 @@ const QUIET_FOR: Duration = Duration::from_hours(1);
 pub(crate) enum Notice {
     /// New blobs are not kept because the disk is full.
     DiskFull,
+    /// The quota is used up, and nothing can make way.
+    QuotaFull,
     /// New blobs are not kept because the cache cannot be written.
     StoreFailed,
     /// A pull waits for a registry that has not answered for a minute.
@@ -30,6 +32,7 @@ impl Notice {
     pub(crate) fn texts(&self, locale: Locale) -> (String, String) {
         match self {
             Self::DiskFull => texts("disk_full", &[], locale),
+            Self::QuotaFull => texts("quota_full", &[], locale),
             Self::StoreFailed => texts("store_failed", &[], locale),
             Self::UpstreamDown { registry } => texts("upstream_down", &[("registry", registry)], locale),
         }
@@ -82,6 +85,7 @@ impl Trouble {
     fn present_at(&self, snapshot: &Snapshot, now: Instant) -> BTreeSet<Notice> {
         let keeping = match snapshot.cache.not_keeping {
             Some(NotKeeping::DiskFull) => Some(Notice::DiskFull),
+            Some(NotKeeping::QuotaFull) => Some(Notice::QuotaFull),
             Some(NotKeeping::ReadOnly) => Some(Notice::StoreFailed),
             // A person asked for it.
             Some(NotKeeping::Paused) | None => None,
@@ -125,11 +129,12 @@ pub(crate) mod tests {
                 partial_bytes: 0,
                 blobs: 0,
                 free_bytes: None,
-                not_keeping: None,
+                ..Cache::default()
             },
             pulls: Vec::new(),
             last_used: None,
             settings: Settings::default(),
+            task: None,
         }
     }
 
@@ -190,6 +195,7 @@ pub(crate) mod tests {
             (None, vec![]),
             (Some(NotKeeping::Paused), vec![]),
             (Some(NotKeeping::DiskFull), vec![Notice::DiskFull]),
+            (Some(NotKeeping::QuotaFull), vec![Notice::QuotaFull]),
             (Some(NotKeeping::ReadOnly), vec![Notice::StoreFailed]),
         ];
         for (why, told) in table {
@@ -262,7 +268,7 @@ pub(crate) mod tests {
     #[test]
     fn every_notice_has_texts_in_both_languages() {
         for locale in Locale::ALL {
-            for notice in [Notice::DiskFull, Notice::StoreFailed, hub_down()] {
+            for notice in [Notice::DiskFull, Notice::QuotaFull, Notice::StoreFailed, hub_down()] {
                 let (title, body) = notice.texts(locale);
                 for text in [&title, &body] {
                     assert!(!text.contains("notify.") && !text.contains("%{"), "{notice:?}: {text:?}");

@@ -396,7 +396,7 @@ async fn real_clearing_frees_what_its_dry_run_said_and_nothing_that_others_use()
     let refused = sampan.cli(&["clear", &name]);
     assert_eq!(refused.status.code(), Some(2), "without a person to ask it does not clear");
     assert_eq!(disk::held(&cache), before, "and removes nothing");
-    let did: ClearReport = sampan.cli_json(&["clear", &name, "--yes"]);
+    let did: ClearReport = sampan.cli_json(&["clear", &name, "--now", "--yes"]);
     assert_eq!(did, would, "it does what it said");
     assert_eq!(did.freed_bytes, big.total_bytes() - shared.size, "everything but the shared layer");
     assert_eq!(did.blobs, big.everything().count() as u64 - 1, "everything but the shared layer");

@@ -43,7 +43,7 @@ describe("what Rust shows", () => {
     "tray.state.serving", "tray.state.working", "tray.state.paused", "tray.state.attention", "tray.state.off",
     "tray.saved_today", "tray.pull_line", "tray.open", "tray.pause", "tray.pause_15min", "tray.pause_1h",
     "tray.pause_tomorrow", "tray.resume", "tray.limit", "tray.unlimited", "tray.quit", "tray.docker_setup",
-    "notify.disk_full.title", "notify.disk_full.body", "notify.upstream_down.title", "notify.upstream_down.body",
+    "notify.disk_full.title", "notify.disk_full.body", "notify.quota_full.title", "notify.quota_full.body", "notify.upstream_down.title", "notify.upstream_down.body",
     "notify.port_taken.title", "notify.port_taken.body", "notify.store_failed.title", "notify.store_failed.body",
   ])("has %s", (key) => {
     expect(en).toHaveProperty([key]);

@@ -37,6 +37,8 @@ async function settle(): Promise<void> {
   }
 }
 
+const same = { language: null, theme: null, speed_limit: null, quota: null, max_age_days: null, verify: null };
+
 const all = (id: string): HTMLElement[] => [...document.querySelectorAll<HTMLElement>(`[data-testid="${id}"]`)];
 function the(id: string): HTMLElement {
   const [found] = all(id);
@@ -196,7 +198,7 @@ describe("clearing", () => {
     expect(the("clear-preview").textContent).toContain("10 images go, 18.4 GB are really freed");
     expect(sent("clear")).toEqual([]);
     await click("clear-confirm");
-    expect(sent("clear")).toEqual([{ call: "clear", selection: { kind: "all" } }]);
+    expect(sent("clear")).toEqual([{ call: "clear", selection: { kind: "all" }, immediate: true }]);
     expect(the("cleared").textContent).toContain("18.4 GB freed");
     expect(all("images-empty").length).toBe(1);
   });
@@ -236,8 +238,8 @@ describe("settings", () => {
     await choose("theme-select", "dark");
     expect(document.documentElement.dataset.theme).toBe("dark");
     expect(sent("configure")).toEqual([
-      { call: "configure", change: { language: "vi", theme: null, speed_limit: null } },
-      { call: "configure", change: { language: null, theme: "dark", speed_limit: null } },
+      { call: "configure", change: { ...same, language: "vi" } },
+      { call: "configure", change: { ...same, theme: "dark" } },
     ]);
   });
 
@@ -256,8 +258,8 @@ describe("settings", () => {
     await choose("off");
     expect(all("header-limited")).toEqual([]);
     expect(sent("configure")).toEqual([
-      { call: "configure", change: { language: null, theme: null, speed_limit: { bytes_per_second: 1_000_000 } } },
-      { call: "configure", change: { language: null, theme: null, speed_limit: "off" } },
+      { call: "configure", change: { ...same, speed_limit: { bytes_per_second: 1_000_000 } } },
+      { call: "configure", change: { ...same, speed_limit: "off" } },
     ]);
   });
 

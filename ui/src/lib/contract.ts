@@ -1,11 +1,14 @@
-// Generated from Rust (src-tauri/crates/sampan-app/src/api.rs). Do not edit: run
+// Generated from Rust (src-tauri/crates/sampan-app/src/api.rs and api/). Do not edit: run
 // `UPDATE_CONTRACT=1 cargo test -p sampan-app contract` after changing the Rust side.
 //
 // All sizes are bytes, all times milliseconds since 1970-01-01 UTC, all rates bytes per second, unless a name says
 // otherwise.
 
+/** The age limit. */
+export type AgeLimit = "off" | { "days": number };
+
 /** The closed reasons of [`ApiError`]; each has texts in `ui/i18n` under `error.<code>`. */
-export type Code = "invalid_request" | "docker_not_found" | "docker_unsupported" | "config_invalid" | "plan_outdated" | "not_permitted" | "rolled_back" | "store" | "no_desktop" | "internal";
+export type Code = "invalid_request" | "docker_not_found" | "docker_unsupported" | "config_invalid" | "plan_outdated" | "not_permitted" | "rolled_back" | "store" | "not_held" | "busy" | "stopped" | "no_desktop" | "internal";
 
 /** Why a command failed. Programs match `code`, people read `message` and do `next_step`. */
 export type ApiError = {
@@ -19,8 +22,30 @@ export type ApiError = {
 /** How an engine is told of a change. */
 export type ApplyMethod = "nothing" | "reload" | "restart";
 
+/** What damage was found in the cache, and what became of it. Counted since the cache exists. */
+export type Health = {
+  /** Blobs found damaged. */
+  damaged: number,
+  /** Those that were fetched again since. */
+  healed: number,
+  /** Those that the next pull fetches again. */
+  waiting: number,
+  /** When the whole cache was last read and compared; `None`: never. */
+  last_scrub: number | null, };
+
 /** Why new blobs are not kept. */
-export type NotKeeping = "disk_full" | "read_only" | "paused";
+export type NotKeeping = "disk_full" | "quota_full" | "read_only" | "paused";
+
+/** A scrub that goes on: the whole cache is read and compared with its digests. */
+export type ScrubState = {
+  /** Bytes read. */
+  done_bytes: number,
+  /** Bytes to be read. */
+  total_bytes: number,
+  /** Blobs found damaged. */
+  damaged: number,
+  /** Sampan began it by itself: it is slow, and yields to pulls. */
+  background: boolean, };
 
 /** What is on disk. */
 export type Cache = {
@@ -35,7 +60,17 @@ export type Cache = {
   /** Free bytes on that disk. */
   free_bytes: number | null,
   /** Why new blobs are not kept at present, if so. */
-  not_keeping: NotKeeping | null, };
+  not_keeping: NotKeeping | null,
+  /** The most bytes the cache may take, unfinished downloads and quarantine included; `None`: as many as the disk has. */
+  quota_bytes: number | null,
+  /** Bytes that pinned images are made of. */
+  pinned_bytes: number,
+  /** Bytes of damaged blobs that are kept aside. */
+  quarantine_bytes: number,
+  /** What damage was found, and what became of it. */
+  health: Health,
+  /** The scrub that goes on. */
+  scrub: ScrubState | null, };
 
 /** How a checked thing is. */
 export type CheckStatus = "good" | "warning" | "bad";
@@ -50,6 +85,15 @@ export type Check = {
   detail: string,
   /** What to do, where something is wrong. */
   next_step: string | null, };
+
+/** A digest that a tag had. */
+export type TagDigest = {
+  /** The digest. */
+  digest: string,
+  /** When the tag was first seen with it. */
+  first_seen: number,
+  /** Whether its manifest is in the cache. */
+  held: boolean, };
 
 /** An image in the cache: one tag, or a manifest held without a tag. */
 export type Image = {
@@ -68,7 +112,17 @@ export type Image = {
   /** When it was first held. */
   created: number,
   /** When it was last asked for. */
-  last_used: number, };
+  last_used: number,
+  /** Whether it is kept whatever the quota and the age limit say. */
+  pinned: boolean,
+  /** How many times its own manifest was answered from the cache. */
+  hits: number,
+  /** The part of `size_bytes` that came over the link, not by an import: what it cost. */
+  fetched_bytes: number,
+  /** The digests its tag had, newest first, at most 20; empty without a tag. */
+  history: Array<TagDigest>,
+  /** It was imported, and its registry has not confirmed it yet. */
+  unconfirmed: boolean, };
 
 /** What clearing removes, or removed. */
 export type ClearReport = {
@@ -77,7 +131,15 @@ export type ClearReport = {
   /** Blobs and manifests that go with them (those other images use stay). */
   blobs: number,
   /** Bytes really freed. */
-  freed_bytes: number, };
+  freed_bytes: number,
+  /** Bytes that would cross the link again if all of it were pulled again. */
+  refetch_bytes: number,
+  /** How long that would take by the speed of the last pulls; `None`: none was long enough to tell. */
+  refetch_seconds: number | null,
+  /** What [`Command::ClearUndo`](super::Command::ClearUndo) takes; `None`: there is no way back. */
+  undo: number | null,
+  /** Until when it can be brought back. */
+  undo_until: number | null, };
 
 /** What to clear. */
 export type ClearSelection = { "kind": "all" } | { "kind": "images",
@@ -89,11 +151,17 @@ export type ClearSelection = { "kind": "all" } | { "kind": "images",
 /** Which way to change Docker's configuration. */
 export type DockerAction = "enable" | "disable";
 
+/** How much of the disk the cache may take. */
+export type Quota = "auto" | "off" | { "bytes": number };
+
 /** A new speed limit. */
 export type SpeedLimit = "off" | { "bytes_per_second": number };
 
 /** The look of the window. */
 export type Theme = "system" | "light" | "dark";
+
+/** How often what is on disk is compared with its digest before it is served. */
+export type Verify = "daily" | "always";
 
 /** New values for [`Settings`]; `None` leaves one as it is. */
 export type SettingsChange = {
@@ -102,7 +170,13 @@ export type SettingsChange = {
   /** The look. */
   theme: Theme | null,
   /** The speed limit, or that there shall be none. */
-  speed_limit: SpeedLimit | null, };
+  speed_limit: SpeedLimit | null,
+  /** How much of the disk the cache may take. */
+  quota: Quota | null,
+  /** The age limit, or that there shall be none. */
+  max_age_days: AgeLimit | null,
+  /** How often what is on disk is checked. */
+  verify: Verify | null, };
 
 /** One question to a running Sampan. Read-only unless its description says what it changes. */
 export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "savings",
@@ -113,7 +187,28 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
   /** What to clear. */
   selection: ClearSelection, } | { "call": "clear",
   /** What to clear. */
-  selection: ClearSelection, } | { "call": "pause",
+  selection: ClearSelection,
+  /** Removes one image at once too, with no way back. */
+  immediate: boolean, } | { "call": "clear_undo",
+  /** [`ClearReport::undo`]; `None`: the one cleared last. */
+  id: number | null, } | { "call": "pin",
+  /** As in [`ClearSelection::Images`]; without a tag or digest: every tag held of it. */
+  name: string,
+  /** Whether it shall be kept. */
+  pinned: boolean, } | { "call": "image_details",
+  /** As in [`ClearSelection::Images`]; without a tag or digest: every tag held of it. */
+  name: string, } | { "call": "scrub",
+  /** Begin, or stop. Beginning what runs already, and stopping what does not, does nothing. */
+  start: boolean, } | { "call": "health" } | { "call": "export",
+  /** The images, as in [`ClearSelection::Images`]. */
+  names: Array<string>,
+  /** An absolute path: ending in `.tar` it becomes one file, else a folder. */
+  path: string, } | { "call": "import",
+  /** An absolute path. */
+  path: string,
+  /** Whether the names in it are taken as proof that these registries show these images. Else an upstream must
+   * confirm each image before it is served. */
+  trust_names: boolean, } | { "call": "stop_task" } | { "call": "pause",
   /** Resume by itself after this many seconds; `None`: when told. */
   seconds: number | null, } | { "call": "resume" } | { "call": "docker" } | { "call": "docker_plan",
   /** Which way. */
@@ -124,6 +219,17 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
   restart: boolean, } | { "call": "docker_prove" } | { "call": "doctor" } | { "call": "configure",
   /** The new values; absent ones stay. */
   change: SettingsChange, } | { "call": "open_window" };
+
+/** A blob that was found damaged and set aside. */
+export type Damage = {
+  /** The blob. */
+  digest: string,
+  /** When it was found. */
+  found: number,
+  /** The size it should have. */
+  size_bytes: number,
+  /** When right bytes were there again; `None`: the next pull fetches them. */
+  healed: number | null, };
 
 /** Sums over some requests. `saved = served − fetched` and may be negative. */
 export type Totals = {
@@ -236,12 +342,93 @@ export type DockerPlan = {
   /** What else happens, and what does not: English sentences. */
   notes: Array<string>, };
 
+/** Something an export or import left out. */
+export type Skipped = {
+  /** The image or blob. */
+  name: string,
+  /** Why, in English: "the cache does not hold it". */
+  why: string, };
+
+/** What an export wrote. */
+export type Exported = {
+  /** The file or folder. */
+  path: string,
+  /** The images in it: `docker.io/library/nginx:1.27`. */
+  images: Array<string>,
+  /** Blobs and manifests in it. */
+  blobs: number,
+  /** Their bytes. */
+  bytes: number,
+  /** What was left out. */
+  skipped: Array<Skipped>, };
+
+/** A scrub that ended. */
+export type ScrubRun = {
+  /** When. */
+  ended: number,
+  /** Blobs compared. */
+  blobs: number,
+  /** Bytes read. */
+  bytes: number,
+  /** Blobs found damaged: they are set aside, and the next pull fetches them again. */
+  damaged: number,
+  /** Files that the disk did not give back: nothing is known of them, and they stay. */
+  unreadable: number,
+  /** Whether it came to its end; else it was stopped, or the disk failed. */
+  complete: boolean, };
+
+/** [`Health`], with the newest damages. */
+export type HealthReport = {
+  /** The counts. */
+  health: Health,
+  /** The newest damages, newest first, at most 100. */
+  damages: Array<Damage>,
+  /** The scrub that ended last since Sampan started. */
+  last_run: ScrubRun | null, };
+
+/** A part of an image: a manifest, a configuration or a layer. */
+export type ImageBlob = {
+  /** Its digest. */
+  digest: string,
+  /** Its size. */
+  size_bytes: number,
+  /** Whether it is in the cache. */
+  held: boolean,
+  /** What it is, where a held manifest says so: `application/vnd.oci.image.layer.v1.tar+gzip`. */
+  media_type: string | null,
+  /** How many images of the cache are made of it, this one included. */
+  shared: number,
+  /** When its bytes were last compared with its digest. */
+  checked: number | null, };
+
+/** One image, blob by blob. */
+export type ImageDetails = {
+  /** The image. */
+  image: Image,
+  /** Its parts, its own manifest included, those not held too. */
+  blobs: Array<ImageBlob>, };
+
 /** The numbers of one image. */
 export type ImageTotals = {
   /** `docker.io/library/nginx`. */
   image: string,
   /** The numbers. */
   totals: Totals, };
+
+/** What an import took in. */
+export type Imported = {
+  /** The images. */
+  images: Array<string>,
+  /** Blobs and manifests that were not in the cache before. */
+  blobs: number,
+  /** Their bytes. */
+  bytes: number,
+  /** Blobs and manifests that were in the cache already. */
+  held_blobs: number,
+  /** What was left out. */
+  skipped: Array<Skipped>,
+  /** What else is worth knowing of the archive: English sentences. */
+  notes: Array<string>, };
 
 /** Where a layer's bytes come from. */
 export type LayerSource = "waiting" | "disk" | "joined" | "upstream";
@@ -345,7 +532,28 @@ export type Settings = {
   /** The look. */
   theme: Theme,
   /** Bytes per second that all downloads share, at least [`SPEED_LIMIT_MIN`]; `None`: as fast as they come. */
-  speed_limit: number | null, };
+  speed_limit: number | null,
+  /** How much of the disk the cache may take. */
+  quota: Quota,
+  /** Images not asked for in this many days are removed, pinned ones never: 1 to [`AGE_LIMIT_DAYS_MAX`]. `None`: age is
+   * no reason. */
+  max_age_days: number | null,
+  /** How often what is on disk is compared with its digest before it is served. */
+  verify: Verify, };
+
+/** Which piece of work. */
+export type TaskKind = "export" | "import";
+
+/** A piece of work that takes a while. */
+export type Task = {
+  /** Which. */
+  kind: TaskKind,
+  /** Bytes done. */
+  done_bytes: number,
+  /** Bytes to do, as far as is known yet. */
+  total_bytes: number,
+  /** The image it is at; at first the file or folder. */
+  name: string, };
 
 /** Everything the first screen shows, at one moment. */
 export type Snapshot = {
@@ -364,10 +572,12 @@ export type Snapshot = {
   /** When a container engine last asked for a manifest; `None`: never, as far as is recorded. */
   last_used: number | null,
   /** The settings that can be changed. */
-  settings: Settings, };
+  settings: Settings,
+  /** The export or import that goes on. */
+  task: Task | null, };
 
 /** An answer to a [`Command`]. */
-export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "docker", "value": Docker } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "doctor", "value": Array<Check> } | { "reply": "done" } | { "reply": "error", "value": ApiError };
+export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "docker", "value": Docker } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "doctor", "value": Array<Check> } | { "reply": "done" } | { "reply": "error", "value": ApiError };
 
 /** What the window is told while it watches: the newest state, or that the connection to Sampan is lost for now. */
 export type WatchMessage = { "kind": "snapshot", "value": Snapshot } | { "kind": "lost" };

@@ -48,7 +48,8 @@ export class Session {
 
   /** Changes a setting; the next snapshot shows it. */
   async configure(change: Partial<SettingsChange>): Promise<void> {
-    await this.ask({ call: "configure", change: { language: null, theme: null, speed_limit: null, ...change } }, "done");
+    const same: SettingsChange = { language: null, theme: null, speed_limit: null, quota: null, max_age_days: null, verify: null };
+    await this.ask({ call: "configure", change: { ...same, ...change } }, "done");
   }
 }
 

@@ -3,14 +3,23 @@
 //! All sizes are bytes, all times milliseconds since 1970-01-01 UTC, all rates bytes per second, unless a name says
 //! otherwise. Numbers are `f64`-safe integers: no cache holds 2^53 bytes.
 
+mod cache;
+mod carry;
 mod docker;
+mod health;
 
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+pub use cache::{
+    AGE_LIMIT_DAYS_MAX, AgeLimit, Cache, ClearReport, ClearSelection, Image, ImageBlob, ImageDetails,
+    NotKeeping, QUOTA_MAX, QUOTA_MIN, Quota, TagDigest, Verify,
+};
+pub use carry::{Exported, Imported, Skipped, Task, TaskKind};
 pub use docker::{
     ApplyMethod, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerPlan, DockerProof, FileChange,
 };
+pub use health::{Damage, Health, HealthReport, ScrubRun, ScrubState};
 
 /// One question to a running Sampan. Read-only unless its description says what it changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
@@ -37,11 +46,60 @@ pub enum Command {
         /// What to clear.
         selection: ClearSelection,
     },
-    /// Removes it: [`Reply::Cleared`].
+    /// Removes it: [`Reply::Cleared`]. Exactly one image is only hidden at first, and can be brought back for 10 s.
     Clear {
         /// What to clear.
         selection: ClearSelection,
+        /// Removes one image at once too, with no way back.
+        #[serde(default)]
+        immediate: bool,
     },
+    /// Brings a cleared image back: [`Reply::Done`], or [`Code::NotHeld`] if it is too late.
+    ClearUndo {
+        /// [`ClearReport::undo`]; `None`: the one cleared last.
+        #[serde(default)]
+        #[ts(type = "number | null")]
+        id: Option<u64>,
+    },
+    /// Keeps an image whatever the quota and the age limit say, or no longer: [`Reply::Done`], or [`Code::NotHeld`].
+    Pin {
+        /// As in [`ClearSelection::Images`]; without a tag or digest: every tag held of it.
+        name: String,
+        /// Whether it shall be kept.
+        pinned: bool,
+    },
+    /// What the images of this name are made of: [`Reply::ImageDetails`], or [`Code::NotHeld`].
+    ImageDetails {
+        /// As in [`ClearSelection::Images`]; without a tag or digest: every tag held of it.
+        name: String,
+    },
+    /// Begins to read the whole cache again and to compare it with its digests, or stops that: [`Reply::Done`] at once.
+    /// How it goes is in [`Cache::scrub`], what it found in [`HealthReport::last_run`].
+    Scrub {
+        /// Begin, or stop. Beginning what runs already, and stopping what does not, does nothing.
+        start: bool,
+    },
+    /// What damage was found in the cache, and what became of it: [`Reply::Health`].
+    Health,
+    /// Writes images to a file or folder that others can read, an OCI image layout: [`Reply::Exported`] at its end, or
+    /// [`Code::Busy`]. How it goes is in [`Snapshot::task`].
+    Export {
+        /// The images, as in [`ClearSelection::Images`].
+        names: Vec<String>,
+        /// An absolute path: ending in `.tar` it becomes one file, else a folder.
+        path: String,
+    },
+    /// Takes images in from such a file or folder: [`Reply::Imported`] at its end, or [`Code::Busy`]. Every byte is
+    /// compared with its digest.
+    Import {
+        /// An absolute path.
+        path: String,
+        /// Whether the names in it are taken as proof that these registries show these images. Else an upstream must
+        /// confirm each image before it is served.
+        trust_names: bool,
+    },
+    /// Stops the export or import that runs, if one does: [`Reply::Done`].
+    StopTask,
     /// Passes misses through without keeping them, until told otherwise: [`Reply::Done`].
     Pause {
         /// Resume by itself after this many seconds; `None`: when told.
@@ -92,6 +150,14 @@ pub enum Reply {
     ClearPreview(ClearReport),
     /// To [`Command::Clear`].
     Cleared(ClearReport),
+    /// To [`Command::ImageDetails`].
+    ImageDetails(Vec<ImageDetails>),
+    /// To [`Command::Health`].
+    Health(HealthReport),
+    /// To [`Command::Export`].
+    Exported(Exported),
+    /// To [`Command::Import`].
+    Imported(Imported),
     /// To [`Command::Docker`].
     Docker(Docker),
     /// To [`Command::DockerPlan`].
@@ -139,6 +205,12 @@ pub enum Code {
     RolledBack,
     /// The cache could not be read or written.
     Store,
+    /// What was named is not in the cache.
+    NotHeld,
+    /// One such piece of work goes on already.
+    Busy,
+    /// It was stopped before its end.
+    Stopped,
     /// There is no desktop to open a window on.
     NoDesktop,
     /// A defect of Sampan.
@@ -167,6 +239,9 @@ pub struct Snapshot {
     pub last_used: Option<i64>,
     /// The settings that can be changed.
     pub settings: Settings,
+    /// The export or import that goes on.
+    #[serde(default)]
+    pub task: Option<Task>,
 }
 
 /// The mirror's own state.
@@ -240,39 +315,6 @@ pub struct Totals {
     /// `served_bytes − fetched_bytes`.
     #[ts(type = "number")]
     pub saved_bytes: i64,
-}
-
-/// What is on disk.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-pub struct Cache {
-    /// The cache folder.
-    pub dir: String,
-    /// Bytes of all published blobs and manifests.
-    #[ts(type = "number")]
-    pub size_bytes: u64,
-    /// Bytes of downloads not finished yet.
-    #[ts(type = "number")]
-    pub partial_bytes: u64,
-    /// Published blobs and manifests.
-    #[ts(type = "number")]
-    pub blobs: u64,
-    /// Free bytes on that disk.
-    #[ts(type = "number | null")]
-    pub free_bytes: Option<u64>,
-    /// Why new blobs are not kept at present, if so.
-    pub not_keeping: Option<NotKeeping>,
-}
-
-/// Why new blobs are not kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "snake_case")]
-pub enum NotKeeping {
-    /// The disk is full, or below the free space Sampan leaves.
-    DiskFull,
-    /// The folder cannot be written to.
-    ReadOnly,
-    /// A person paused Sampan.
-    Paused,
 }
 
 /// One pull of one image: several requests, possibly by several clients, that belong together.
@@ -399,62 +441,6 @@ pub struct ImageTotals {
     pub totals: Totals,
 }
 
-/// An image in the cache: one tag, or a manifest held without a tag.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-pub struct Image {
-    /// `docker.io/library/nginx`.
-    pub image: String,
-    /// The tag; `None`: only pulled by digest.
-    pub tag: Option<String>,
-    /// What the tag points at.
-    pub digest: String,
-    /// Platforms whose image manifest is held: `linux/amd64`.
-    pub platforms: Vec<String>,
-    /// Bytes of everything of it that is held, each blob once.
-    #[ts(type = "number")]
-    pub size_bytes: u64,
-    /// Bytes of those that nothing else in the cache uses: what deleting it frees.
-    #[ts(type = "number")]
-    pub own_bytes: u64,
-    /// When it was first held.
-    #[ts(type = "number")]
-    pub created: i64,
-    /// When it was last asked for.
-    #[ts(type = "number")]
-    pub last_used: i64,
-}
-
-/// What to clear.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum ClearSelection {
-    /// Everything; downloads under way go on.
-    All,
-    /// These images, as [`Image::image`] with `:tag` or `@digest`, or without either for every tag of it.
-    Images {
-        /// The images.
-        names: Vec<String>,
-    },
-    /// Images not asked for in the last `days` days.
-    UnusedFor {
-        /// At least 1.
-        days: u32,
-    },
-}
-
-/// What clearing removes, or removed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
-pub struct ClearReport {
-    /// The images.
-    pub images: Vec<Image>,
-    /// Blobs and manifests that go with them (those other images use stay).
-    #[ts(type = "number")]
-    pub blobs: u64,
-    /// Bytes really freed.
-    #[ts(type = "number")]
-    pub freed_bytes: u64,
-}
-
 /// One thing `doctor` looked at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
 pub struct Check {
@@ -491,6 +477,16 @@ pub struct Settings {
     #[serde(default)]
     #[ts(type = "number | null")]
     pub speed_limit: Option<u64>,
+    /// How much of the disk the cache may take.
+    #[serde(default)]
+    pub quota: Quota,
+    /// Images not asked for in this many days are removed, pinned ones never: 1 to [`AGE_LIMIT_DAYS_MAX`]. `None`: age is
+    /// no reason.
+    #[serde(default)]
+    pub max_age_days: Option<u32>,
+    /// How often what is on disk is compared with its digest before it is served.
+    #[serde(default)]
+    pub verify: Verify,
 }
 
 /// The lowest limit, 10 kB/s: below it upstreams give the connection up.
@@ -534,4 +530,13 @@ pub struct SettingsChange {
     /// The speed limit, or that there shall be none.
     #[serde(default)]
     pub speed_limit: Option<SpeedLimit>,
+    /// How much of the disk the cache may take.
+    #[serde(default)]
+    pub quota: Option<Quota>,
+    /// The age limit, or that there shall be none.
+    #[serde(default)]
+    pub max_age_days: Option<AgeLimit>,
+    /// How often what is on disk is checked.
+    #[serde(default)]
+    pub verify: Option<Verify>,
 }

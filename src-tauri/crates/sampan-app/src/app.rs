@@ -1,6 +1,6 @@
 //! The running Sampan.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,12 +14,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiError, Cache, Code, Command, Reply, Settings, SettingsChange, Snapshot};
+use crate::cache::{Keeper, Undos};
 use crate::change::changed;
+use crate::housekeeping::{self, Wakes};
 use crate::pause::Pause;
+use crate::scrub::{self, Scrubs};
 use crate::socket::{ControlSocket, Handler};
 use crate::start::{StartError, listen, make_private};
-use crate::state::{Keeping, engine_asked, mirror_state, same};
-use crate::{Config, Surroundings, SystemClock, convert, docker, doctor};
+use crate::state::{Bounds, Keeping, engine_asked, mirror_state, same};
+use crate::task::TaskSlot;
+use crate::{Config, Surroundings, SystemClock, cache, convert, docker, doctor};
 
 /// How often the state is looked at for something new to show.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -48,17 +52,30 @@ pub(crate) struct Inner {
     /// One change of Docker's configuration at a time.
     pub(crate) changing_docker: tokio::sync::Mutex<()>,
     pub(crate) last_used: AtomicI64,
+    /// When bytes last flowed.
+    pub(crate) flowed: AtomicI64,
+    /// Something changed that the events do not tell of.
+    pub(crate) shows_something_new: AtomicBool,
+    pub(crate) keeping: Keeping,
+    pub(crate) undos: Undos,
+    pub(crate) wakes: Arc<Wakes>,
+    pub(crate) scrubs: Scrubs,
+    pub(crate) task: TaskSlot,
+    /// The counts of damage, as last read.
+    pub(crate) health: Mutex<api::Health>,
+    floor_bytes: u64,
     tasks: Tasks,
     stop: CancellationToken,
     /// Cancelled once the mirror has let its connections end.
     drained: CancellationToken,
-    keeping: Keeping,
     started: Millis,
     sequence: AtomicU64,
     settings: Mutex<Settings>,
     changing_settings: tokio::sync::Mutex<()>,
     pause: Mutex<Pause>,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    /// One at a time, or an older snapshot could come after a newer one and stay.
+    refreshing: tokio::sync::Mutex<()>,
     open_window: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
 }
 
@@ -76,8 +93,12 @@ impl App {
         // The control socket first: a second start with the same folders should hear "already runs", not "port taken".
         let socket = ControlSocket::open(&config.state_dir)?;
         let listener = listen(config.listen).await?;
+        let disk = sampan_store::disk_space(&config.cache_dir);
+        let floor_bytes = config
+            .free_space_floor_bytes
+            .unwrap_or_else(|| cache::default_floor(disk.map(|disk| disk.total_bytes)));
         let options = StoreOptions {
-            free_space_floor_bytes: config.free_space_floor_bytes,
+            free_space_floor_bytes: floor_bytes,
             ..StoreOptions::new(config.cache_dir.clone(), clock.clone())
         };
         let store = Store::open(options)
@@ -122,10 +143,19 @@ impl App {
                 last_used: AtomicI64::new(stats.last_used().map_or(i64::MIN, |at| at.0)),
                 settings: Mutex::new(config.settings.clone()),
                 changing_settings: tokio::sync::Mutex::new(()),
+                flowed: AtomicI64::new(i64::MIN),
+                shows_something_new: AtomicBool::new(false),
                 keeping: Keeping::default(),
+                undos: Undos::default(),
+                wakes: Arc::default(),
+                scrubs: Scrubs::default(),
+                task: TaskSlot::default(),
+                health: Mutex::default(),
+                floor_bytes,
                 sequence: AtomicU64::new(1),
                 pause: Mutex::default(),
                 snapshots: watch::Sender::new(snapshot),
+                refreshing: tokio::sync::Mutex::default(),
                 open_window: Mutex::default(),
                 config,
                 clock,
@@ -139,6 +169,8 @@ impl App {
             }
         });
         let app = Self { inner };
+        app.inner.keep_by(&app.inner.settings(), None).await;
+        app.inner.read_health().await;
         app.inner.refresh().await;
         app.run(listener, socket);
         Ok(app)
@@ -156,6 +188,8 @@ impl App {
         self.inner.tasks.spawn("recover", |_| async move { docker::recover(&inner).await });
         let inner = self.inner.clone();
         self.inner.tasks.spawn("state", |token| async move { inner.look(token).await });
+        let (keeper, wakes) = (Keeper(self.inner.clone()), self.inner.wakes.clone());
+        self.inner.tasks.spawn("housekeeping", |token| housekeeping::run(keeper, wakes, token));
     }
 
     /// Carries out a command. [`Command::Watch`] is answered with one snapshot here; see [`snapshots`](Self::snapshots).
@@ -223,10 +257,62 @@ impl Handler for App {
 impl Inner {
     fn take(&self, event: &Event) {
         self.stats.record(event);
-        self.keeping.learn(event);
+        if self.keeping.learn(event) {
+            self.tell_not_keeping();
+        }
+        self.flowed.fetch_max(scrub::flowed(event).0, Ordering::Relaxed);
         if let Some(at) = engine_asked(event) {
             self.last_used.fetch_max(at.0, Ordering::Relaxed);
         }
+    }
+
+    /// Says in the log that nothing new is kept, and why.
+    fn tell_not_keeping(&self) {
+        let bounds = self.bounds(&self.snapshots.borrow().cache);
+        let dir = self.config.cache_dir.display();
+        match self.keeping.not_keeping(false, bounds) {
+            Some(api::NotKeeping::DiskFull) => {
+                tracing::warn!(%dir, "the disk is full: pulls go on, nothing new is kept");
+            }
+            Some(api::NotKeeping::QuotaFull) => {
+                tracing::warn!(%dir, quota = bounds.quota, "nothing can make way under the quota: pulls go on, nothing new is kept");
+            }
+            Some(api::NotKeeping::ReadOnly) => {
+                tracing::warn!(%dir, "the cache cannot be written to: pulls go on, nothing new is kept");
+            }
+            Some(api::NotKeeping::Paused) | None => {}
+        }
+    }
+
+    fn bounds(&self, cache: &Cache) -> Bounds {
+        Bounds {
+            used: cache.size_bytes + cache.partial_bytes + cache.quarantine_bytes,
+            quota: cache.quota_bytes,
+            free: cache.free_bytes,
+            floor: self.floor_bytes,
+        }
+    }
+
+    /// A token that is cancelled at the end.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.stop.child_token()
+    }
+
+    pub(crate) fn spawn<F>(&self, name: &'static str, start: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(name, start);
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Settings {
+        locked(&self.settings).clone()
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn newest(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
     }
 
     pub(crate) fn last_used(&self) -> Option<i64> {
@@ -250,7 +336,8 @@ impl Inner {
                 silent = 0;
                 self.ask_silent_upstreams();
             }
-            if self.stats.tick() || pause_ended || idle >= LOOK_ANYWAY_EVERY {
+            let told = self.shows_something_new.swap(false, Ordering::Relaxed);
+            if self.stats.tick() || pause_ended || told || idle >= LOOK_ANYWAY_EVERY {
                 idle = 0;
                 self.refresh().await;
             }
@@ -293,6 +380,7 @@ impl Inner {
 
     /// Takes a snapshot and tells it if it shows something new.
     pub(crate) async fn refresh(&self) {
+        let _one_at_a_time = self.refreshing.lock().await;
         let snapshot = self.snapshot().await;
         self.snapshots.send_if_modified(|current| {
             let new = current.sequence == 0 || !same(current, &snapshot);
@@ -307,7 +395,6 @@ impl Inner {
         let now = self.clock.now();
         let pause = locked(&self.pause).at(now);
         let paused = pause != Pause::Off;
-        let not_keeping = self.keeping.not_keeping(paused);
         let usage = self.store.usage().await.unwrap_or_else(|error| {
             tracing::error!(%error, "the cache cannot be measured");
             sampan_store::Usage::default()
@@ -315,8 +402,22 @@ impl Inner {
         let pulls: Vec<api::Pull> = self.stats.live().into_iter().map(convert::pull).collect();
         let upstreams: Vec<_> =
             self.mirror.upstreams().map(|upstream| convert::upstream(upstream, now)).collect();
-        let full = matches!(not_keeping, Some(api::NotKeeping::DiskFull | api::NotKeeping::ReadOnly));
-        let troubled = full || upstreams.iter().any(|upstream| upstream.reachable == Some(false));
+        let mut cache = Cache {
+            dir: self.config.cache_dir.display().to_string(),
+            size_bytes: usage.size_bytes,
+            partial_bytes: usage.partial_bytes,
+            blobs: usage.blobs,
+            free_bytes: usage.free_bytes,
+            not_keeping: None,
+            quota_bytes: usage.quota_bytes,
+            pinned_bytes: usage.pinned_bytes,
+            quarantine_bytes: usage.quarantine_bytes,
+            health: *locked(&self.health),
+            scrub: self.scrubs.state(),
+        };
+        cache.not_keeping = self.keeping.not_keeping(paused, self.bounds(&cache));
+        let keeps = matches!(cache.not_keeping, None | Some(api::NotKeeping::Paused));
+        let troubled = !keeps || upstreams.iter().any(|upstream| upstream.reachable == Some(false));
         Snapshot {
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
             at: now.0,
@@ -329,17 +430,11 @@ impl Inner {
                 upstreams,
             },
             today: convert::totals(&self.stats.today()),
-            cache: Cache {
-                dir: self.config.cache_dir.display().to_string(),
-                size_bytes: usage.size_bytes,
-                partial_bytes: usage.partial_bytes,
-                blobs: usage.blobs,
-                free_bytes: usage.free_bytes,
-                not_keeping,
-            },
+            cache,
             pulls,
             last_used: self.last_used(),
-            settings: locked(&self.settings).clone(),
+            settings: self.settings(),
+            task: self.task.shown(),
         }
     }
 
@@ -361,17 +456,31 @@ impl Inner {
                 Ok(Reply::Images(images.into_iter().map(convert::image).collect()))
             }
             Command::ClearPreview { selection } => {
-                let selection = convert::selection(&selection, self.clock.now())?;
-                let cleared =
-                    self.store.plan_clear(&selection).await.map_err(|error| convert::store_failed(&error))?;
-                Ok(Reply::ClearPreview(convert::cleared(cleared)))
+                self.clear_preview(&selection).await.map(Reply::ClearPreview)
             }
-            Command::Clear { selection } => {
-                let selection = convert::selection(&selection, self.clock.now())?;
-                let cleared =
-                    self.store.clear(&selection).await.map_err(|error| convert::store_failed(&error))?;
+            Command::Clear { selection, immediate } => {
+                self.clear(&selection, immediate).await.map(Reply::Cleared)
+            }
+            Command::ClearUndo { id } => self.clear_undo(id).await.map(|()| Reply::Done),
+            Command::Pin { name, pinned } => self.pin(&name, pinned).await.map(|()| Reply::Done),
+            Command::ImageDetails { name } => self.image_details(&name).await.map(Reply::ImageDetails),
+            Command::Scrub { start: true } => {
+                self.begin_scrub(false);
                 self.refresh().await;
-                Ok(Reply::Cleared(convert::cleared(cleared)))
+                Ok(Reply::Done)
+            }
+            Command::Scrub { start: false } => {
+                self.scrubs.stop();
+                Ok(Reply::Done)
+            }
+            Command::Health => self.health_report().await.map(Reply::Health),
+            Command::Export { names, path } => self.export(&names, &path).await.map(Reply::Exported),
+            Command::Import { path, trust_names } => {
+                self.import(&path, trust_names).await.map(Reply::Imported)
+            }
+            Command::StopTask => {
+                self.task.stop();
+                Ok(Reply::Done)
             }
             Command::Pause { seconds } => {
                 self.set_pause(Pause::begin(self.clock.now(), seconds));
@@ -405,7 +514,7 @@ impl Inner {
     }
 
     /// Reads from the statistics' file, off the threads that serve.
-    async fn read_stats<T: Send + 'static>(
+    pub(crate) async fn read_stats<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Stats) -> Result<T, sampan_stats::StatsError> + Send + 'static,
     ) -> Result<T, ApiError> {
@@ -428,7 +537,8 @@ impl Inner {
         }
         // Once it is saved: what is in force is what the next start has.
         self.mirror.set_speed_limit(settings.speed_limit);
-        *locked(&self.settings) = settings;
+        *locked(&self.settings) = settings.clone();
+        self.keep_by(&settings, Some(change)).await;
         self.refresh().await;
         Ok(())
     }

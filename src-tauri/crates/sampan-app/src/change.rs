@@ -1,6 +1,9 @@
 //! What a change makes of the settings. Pure.
 
-use crate::api::{ApiError, SPEED_LIMIT_MAX, SPEED_LIMIT_MIN, Settings, SettingsChange, SpeedLimit};
+use crate::api::{
+    AGE_LIMIT_DAYS_MAX, AgeLimit, ApiError, QUOTA_MAX, QUOTA_MIN, Quota, SPEED_LIMIT_MAX, SPEED_LIMIT_MIN,
+    Settings, SettingsChange, SpeedLimit,
+};
 use crate::app::invalid;
 
 /// The settings after `change`: all of it, or an error and nothing.
@@ -21,16 +24,43 @@ pub(crate) fn changed(settings: &Settings, change: &SettingsChange) -> Result<Se
             return Err(invalid("the speed limit is 10 kB/s to 1 TB/s, or off"));
         }
     };
-    Ok(Settings { language, theme: change.theme.unwrap_or(settings.theme), speed_limit })
+    let quota = match change.quota {
+        None => settings.quota,
+        Some(Quota::Bytes(bytes)) if !(QUOTA_MIN..=QUOTA_MAX).contains(&bytes) => {
+            return Err(invalid("the quota is 100 MB to 1 PB, `auto` or `off`"));
+        }
+        Some(quota) => quota,
+    };
+    let max_age_days = match change.max_age_days {
+        None => settings.max_age_days,
+        Some(AgeLimit::Off) => None,
+        Some(AgeLimit::Days(days @ 1..=AGE_LIMIT_DAYS_MAX)) => Some(days),
+        Some(AgeLimit::Days(_)) => return Err(invalid("the age limit is 1 to 3650 days, or off")),
+    };
+    Ok(Settings {
+        language,
+        theme: change.theme.unwrap_or(settings.theme),
+        speed_limit,
+        quota,
+        max_age_days,
+        verify: change.verify.unwrap_or(settings.verify),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Code, Theme};
+    use crate::api::{Code, Theme, Verify};
 
     fn settings() -> Settings {
-        Settings { language: Some("vi".into()), theme: Theme::Dark, speed_limit: Some(250_000) }
+        Settings {
+            language: Some("vi".into()),
+            theme: Theme::Dark,
+            speed_limit: Some(250_000),
+            quota: Quota::Bytes(QUOTA_MIN),
+            max_age_days: Some(90),
+            verify: Verify::Always,
+        }
     }
 
     fn with_limit(limit: SpeedLimit) -> SettingsChange {
@@ -56,6 +86,26 @@ mod tests {
             let refused = changed(&settings(), &with_limit(SpeedLimit::BytesPerSecond(limit))).unwrap_err();
             assert_eq!(refused.code, Code::InvalidRequest, "{limit}");
         }
+    }
+
+    #[test]
+    fn the_quota_and_the_age_limit_are_taken_within_their_bounds_and_no_others() {
+        let with_quota = |quota| SettingsChange { quota: Some(quota), ..SettingsChange::default() };
+        for quota in [Quota::Auto, Quota::Off, Quota::Bytes(QUOTA_MIN), Quota::Bytes(QUOTA_MAX)] {
+            assert_eq!(changed(&settings(), &with_quota(quota)).unwrap().quota, quota);
+        }
+        for bytes in [0, QUOTA_MIN - 1, QUOTA_MAX + 1] {
+            let refused = changed(&settings(), &with_quota(Quota::Bytes(bytes))).unwrap_err();
+            assert_eq!(refused.code, Code::InvalidRequest, "{bytes}");
+        }
+        let with_age = |limit| SettingsChange { max_age_days: Some(limit), ..SettingsChange::default() };
+        assert_eq!(changed(&settings(), &with_age(AgeLimit::Off)).unwrap().max_age_days, None);
+        assert_eq!(changed(&settings(), &with_age(AgeLimit::Days(3650))).unwrap().max_age_days, Some(3650));
+        for days in [0, 3651] {
+            assert!(changed(&settings(), &with_age(AgeLimit::Days(days))).is_err(), "{days}");
+        }
+        let daily = SettingsChange { verify: Some(Verify::Daily), ..SettingsChange::default() };
+        assert_eq!(changed(&settings(), &daily).unwrap().verify, Verify::Daily);
     }
 
     #[test]

@@ -30,8 +30,6 @@ const OUTAGE_WAIT: Duration = Duration::from_mins(10);
 const CONNECTIONS_MAX: usize = 64;
 /// A client that listens for longer has been forgotten.
 const OUTAGE_WAIT_MAX: Duration = Duration::from_hours(24);
-/// The free disk space Sampan leaves alone: 1 GiB.
-const FREE_SPACE_FLOOR_BYTES: u64 = 1 << 30;
 
 /// Everything Sampan was told, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,10 +50,13 @@ pub struct Config {
     pub connections: usize,
     /// How long a download waits out an outage while a client listens: at most 24 h.
     pub outage_wait: Duration,
-    /// New blobs are not kept when the disk would have less free bytes than this.
-    pub free_space_floor_bytes: u64,
-    /// What a person changed while Sampan ran, as saved by [`Config::save_settings`].
+    /// New blobs are not kept when the disk would have less free bytes than this; `None`: 1 GiB, or 5 % of a larger disk.
+    pub free_space_floor_bytes: Option<u64>,
+    /// What is in force at the start: `unchanged`, and over it what a person changed while Sampan ran, as saved by
+    /// [`Config::save_settings`].
     pub settings: Settings,
+    /// What holds where a person changed nothing: the defaults, and what the configuration file says.
+    pub unchanged: Settings,
 }
 
 /// Why Sampan cannot start with what it was told. Always the person's to mend; the text says how.
@@ -158,17 +159,24 @@ impl Config {
             }
         }
         let state_dir = folder(flags.state_dir.or(from_file.state_dir).or(folders.state))?;
+        let unchanged = Settings {
+            quota: from_file.quota.unwrap_or_default(),
+            max_age_days: from_file.max_age_days,
+            verify: from_file.verify.unwrap_or_default(),
+            ..Settings::default()
+        };
         let config = Self {
             listen: flags.listen.or(from_file.listen).unwrap_or_else(default_listen),
             cache_dir: folder(flags.cache_dir.or(from_file.cache_dir).or(folders.cache))?,
-            settings: settings::load(&state_dir)?,
+            settings: settings::load(&state_dir, &unchanged)?,
+            unchanged,
             state_dir,
             config_file,
             upstreams,
             revalidate_timeout: from_file.revalidate_timeout.unwrap_or(REVALIDATE_TIMEOUT),
             connections: flags.connections.or(from_file.connections).unwrap_or(CONNECTIONS),
             outage_wait: flags.outage_wait.or(from_file.outage_wait).unwrap_or(OUTAGE_WAIT),
-            free_space_floor_bytes: from_file.free_space_floor_bytes.unwrap_or(FREE_SPACE_FLOOR_BYTES),
+            free_space_floor_bytes: from_file.free_space_floor_bytes,
         };
         if let Some((registry, url)) = config.upstreams.iter().find(|(_, url)| is_self(url, config.listen)) {
             return Err(ConfigError::UpstreamIsSelf { registry: registry.clone(), url: url.clone() });
@@ -195,12 +203,12 @@ impl Config {
         warnings
     }
 
-    /// Saves what a person changed, at once and whole, in `settings.toml` of the state folder: only what differs from the
-    /// defaults. Keys this version does not know stay. Blocks on the disk.
+    /// Saves what a person changed, at once and whole, in `settings.toml` of the state folder: only what differs from
+    /// [`unchanged`](Self::unchanged). Keys this version does not know stay. Blocks on the disk.
     /// # Errors
     /// [`ConfigError::Settings`]; the file is as it was.
     pub fn save_settings(&self, settings: &Settings) -> Result<(), ConfigError> {
-        settings::save(&self.state_dir, settings)
+        settings::save(&self.state_dir, settings, &self.unchanged)
     }
 }
 

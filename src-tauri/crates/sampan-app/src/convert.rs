@@ -1,17 +1,22 @@
 //! Between what the crates below say and what the contract says. No decisions here.
 
-use sampan_oci::{ImageName, Millis, Reference, Source};
+mod cache;
+mod carry;
+
+use sampan_oci::{Millis, Source};
 use sampan_stats::{PullRecord, StatsError};
-use sampan_store::{Cleared, ImageEntry, Selected, Selection, StoreError};
+use sampan_store::StoreError;
 
 use crate::Config;
 use crate::api::{
-    ApiError, Cache, ClearReport, ClearSelection, Code, DayTotals, Image, ImageTotals, Layer, LayerSource,
-    Mirror, MirrorState, Pull, PullState, Savings, Snapshot, Totals, Upstream,
+    ApiError, Cache, Code, DayTotals, ImageTotals, Layer, LayerSource, Mirror, MirrorState, Pull, PullState,
+    Savings, Snapshot, Totals, Upstream,
 };
-use crate::app::invalid;
 
-const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
+pub(crate) use cache::{
+    DAY_MILLIS, blobs, cleared, health, image, not_held, reference, scrub_run, selected, selection, verify,
+};
+pub(crate) use carry::{archive_failed, exported, imported};
 
 /// What is shown before anything was looked at. Its sequence is 0, which no real snapshot has.
 pub(crate) fn empty_snapshot(config: &Config, started: Millis) -> Snapshot {
@@ -27,17 +32,11 @@ pub(crate) fn empty_snapshot(config: &Config, started: Millis) -> Snapshot {
             upstreams: Vec::new(),
         },
         today: Totals::default(),
-        cache: Cache {
-            dir: config.cache_dir.display().to_string(),
-            size_bytes: 0,
-            partial_bytes: 0,
-            blobs: 0,
-            free_bytes: None,
-            not_keeping: None,
-        },
+        cache: Cache { dir: config.cache_dir.display().to_string(), ..Cache::default() },
         pulls: Vec::new(),
         last_used: None,
         settings: config.settings.clone(),
+        task: None,
     }
 }
 
@@ -122,71 +121,6 @@ pub(crate) fn upstream(upstream: &sampan_upstream::Upstream, now: Millis) -> Ups
     }
 }
 
-pub(crate) fn image(entry: ImageEntry) -> Image {
-    Image {
-        image: entry.image.to_string(),
-        tag: entry.tag.map(|tag| tag.to_string()),
-        digest: entry.digest.to_string(),
-        platforms: entry.platforms.iter().map(ToString::to_string).collect(),
-        size_bytes: entry.size_bytes,
-        own_bytes: entry.own_bytes,
-        created: entry.created.0,
-        last_used: entry.last_used.0,
-    }
-}
-
-pub(crate) fn cleared(cleared: Cleared) -> ClearReport {
-    ClearReport {
-        images: cleared.images.into_iter().map(image).collect(),
-        blobs: cleared.blobs,
-        freed_bytes: cleared.freed_bytes,
-    }
-}
-
-/// Reads a selection. Names are taken as [`Image`] shows them, and as people type them: `nginx` is
-/// `docker.io/library/nginx`.
-pub(crate) fn selection(selection: &ClearSelection, now: Millis) -> Result<Selection, ApiError> {
-    match selection {
-        ClearSelection::All => Ok(Selection::All),
-        ClearSelection::UnusedFor { days: 0 } => Err(invalid("`days` is at least 1")),
-        ClearSelection::UnusedFor { days } => {
-            Ok(Selection::UnusedSince(now.plus(-i64::from(*days) * DAY_MILLIS)))
-        }
-        ClearSelection::Images { names } => {
-            names.iter().map(|name| selected(name)).collect::<Result<_, _>>().map(Selection::Images)
-        }
-    }
-}
-
-fn selected(name: &str) -> Result<Selected, ApiError> {
-    let bad = |why: String| invalid(format!("`{name}` is no image name: {why}"));
-    let (image, reference) = match name.split_once('@') {
-        Some((image, digest)) => {
-            // `name:tag@digest`, as `docker images --digests` users write it: the digest decides.
-            let image = image
-                .rsplit_once(':')
-                .filter(|(_, tag)| !tag.contains('/'))
-                .map_or(image, |(image, _)| image);
-            (image, Some(Reference::Digest(digest.parse().map_err(|e| bad(format!("{e}")))?)))
-        }
-        None => match name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
-            Some((image, tag)) => {
-                (image, Some(Reference::Tag(tag.parse().map_err(|e| bad(format!("{e}")))?)))
-            }
-            None => (name, None),
-        },
-    };
-    // Docker's rule for a first part that is a registry (distribution reference, "normalizedDockerName").
-    let has_registry =
-        image.split_once('/').is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost");
-    let full = match (has_registry, image.contains('/')) {
-        (true, _) => image.to_owned(),
-        (false, true) => format!("docker.io/{image}"),
-        (false, false) => format!("docker.io/library/{image}"),
-    };
-    Ok(Selected { image: full.parse::<ImageName>().map_err(|e| bad(e.to_string()))?, reference })
-}
-
 pub(crate) fn store_failed(error: &StoreError) -> ApiError {
     ApiError {
         code: Code::Store,
@@ -204,32 +138,5 @@ pub(crate) fn stats_failed(error: &StatsError) -> ApiError {
         next_step: Some(
             "Run `sampan doctor`; check the rights and the free space of the state folder.".into(),
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_are_selected_by_the_names_people_type() {
-        for (typed, full) in [
-            ("nginx", "docker.io/library/nginx"),
-            ("nginx:1.27", "docker.io/library/nginx:1.27"),
-            ("bitnami/redis", "docker.io/bitnami/redis"),
-            ("docker.io/library/nginx:1.27", "docker.io/library/nginx:1.27"),
-            ("ghcr.io/a/b:c", "ghcr.io/a/b:c"),
-            ("localhost:5000/a", "localhost:5000/a"),
-        ] {
-            let selected = selected(typed).unwrap();
-            let shown = selected.reference.map_or(selected.image.to_string(), |r| selected.image.with(&r));
-            assert_eq!(shown, full, "{typed}");
-        }
-        let digest = sampan_oci::Digest::of(b"x");
-        let by_digest = selected(&format!("nginx:1.27@{digest}")).unwrap();
-        assert_eq!(by_digest.reference, Some(Reference::Digest(digest)));
-        for bad in ["", "NGINX", "nginx:", "nginx:a b", "nginx@sha256:x", "../x", "a//b"] {
-            assert!(selected(bad).is_err(), "{bad:?}");
-        }
     }
 }

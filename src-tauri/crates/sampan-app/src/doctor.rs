@@ -1,14 +1,19 @@
 //! Looks at everything that can be wrong, and says what to do about it.
 
+mod store;
+
 use crate::api::{Check, CheckStatus, DockerAction};
 use crate::app::Inner;
-use crate::{Config, Surroundings, docker, port};
+use crate::{Config, Surroundings, convert, docker, port};
 
 /// Looks from inside a running Sampan.
 pub(crate) async fn of_running(app: &Inner) -> Vec<Check> {
     let mut checks = vec![good("mirror", format!("answers at {}", app.config.listen))];
     checks.extend(warnings(&app.config));
     checks.push(cache(&app.config));
+    let health = app.store.health().await.map(|health| convert::health(&health).health);
+    checks.extend(store::checks(&app.newest().cache, health.ok(), app.clock.now()));
+    checks.extend(store::set_aside(&app.config.cache_dir));
     for upstream in app.mirror.upstreams() {
         let name = format!("upstream {}", upstream.registry());
         checks.push(match upstream.ping().await {
@@ -40,6 +45,7 @@ pub async fn examine(config: &Config, surroundings: &Surroundings) -> Vec<Check>
         }
     });
     checks.push(cache(config));
+    checks.extend(store::set_aside(&config.cache_dir));
     let engine = sampan_docker::detect(&surroundings.docker(config)).await;
     let detail = if engine.found {
         good(
@@ -107,6 +113,10 @@ fn cache(config: &Config) -> Check {
 
 fn good(name: impl Into<String>, detail: String) -> Check {
     Check { name: name.into(), status: CheckStatus::Good, detail, next_step: None }
+}
+
+fn warning(name: impl Into<String>, detail: String, next_step: &str) -> Check {
+    Check { name: name.into(), status: CheckStatus::Warning, detail, next_step: Some(next_step.into()) }
 }
 
 fn bad(name: impl Into<String>, detail: String, next_step: &str) -> Check {

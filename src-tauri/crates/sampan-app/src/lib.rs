@@ -7,22 +7,27 @@
 
 pub mod api;
 mod app;
+mod cache;
 mod change;
 mod client;
 mod clock;
 mod config;
 mod contract;
 mod convert;
+mod cost;
 mod docker;
 mod doctor;
 mod flags;
+mod housekeeping;
 pub mod i18n;
 mod pause;
 mod port;
+mod scrub;
 mod socket;
 mod start;
 mod state;
 mod surroundings;
+mod task;
 
 pub use app::App;
 pub use client::{Client, ClientError, SnapshotStream};

@@ -1,22 +1,59 @@
 //! The snapshot: everything the first screen shows, put together from those who know it.
 
 use sampan_oci::{Bypass, Event, Failure, Millis, Outcome};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 use crate::api::{MirrorState, NotKeeping, PullState, Snapshot};
 
 /// Whether the cache takes what is fetched, learnt from what happened last.
-#[derive(Debug, Default)]
-pub(crate) struct Keeping(AtomicU8);
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    now: AtomicU8,
+    /// When the log was told last.
+    told: AtomicI64,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self { now: AtomicU8::new(GOOD), told: AtomicI64::new(NEVER) }
+    }
+}
 
 const GOOD: u8 = 0;
 const FULL: u8 = 1;
 const READ_ONLY: u8 = 2;
+const NEVER: i64 = i64::MIN;
+/// How often the log is told at most while it lasts (SECURITY.md R70).
+const TOLD_EVERY_MILLIS: u64 = 60_000;
+
+/// What the cache takes of the disk, and what it may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Published, unfinished and quarantined bytes.
+    pub(crate) used: u64,
+    /// The most of them; `None`: as many as the disk has.
+    pub(crate) quota: Option<u64>,
+    /// Free bytes on the disk.
+    pub(crate) free: Option<u64>,
+    /// Bytes that shall stay free.
+    pub(crate) floor: u64,
+}
+
+impl Bounds {
+    /// Which bound it is that refuses: the closer one.
+    fn full(self) -> NotKeeping {
+        let disk = self.free.map(|free| self.used.saturating_add(free).saturating_sub(self.floor));
+        match (self.quota, disk) {
+            (Some(quota), disk) if disk.is_none_or(|disk| quota < disk) => NotKeeping::QuotaFull,
+            (Some(_) | None, _) => NotKeeping::DiskFull,
+        }
+    }
+}
 
 impl Keeping {
-    /// Takes in an event.
-    pub(crate) fn learn(&self, event: &Event) {
-        let Event::Answered(answered) = event else { return };
+    /// Takes in an event; says whether the log should be told that nothing new is kept.
+    pub(crate) fn learn(&self, event: &Event) -> bool {
+        let Event::Answered(answered) = event else { return false };
         let now = match answered.outcome {
             Outcome::Bypass(Bypass::Full) => FULL,
             Outcome::Bypass(Bypass::ReadOnly) => READ_ONLY,
@@ -26,16 +63,30 @@ impl Keeping {
             | Outcome::Joined
             | Outcome::Stale
             | Outcome::Bypass(Bypass::Paused | Bypass::Uncacheable)
-            | Outcome::Failed(_) => return,
+            | Outcome::Failed(_) => return false,
         };
-        self.0.store(now, Ordering::Relaxed);
+        let before = self.now.swap(now, Ordering::Relaxed);
+        if now == GOOD {
+            return false;
+        }
+        let told = self.told.load(Ordering::Relaxed);
+        let due = told == NEVER || before != now || answered.at.since(Millis(told)) >= TOLD_EVERY_MILLIS;
+        if due {
+            self.told.store(answered.at.0, Ordering::Relaxed);
+        }
+        due
+    }
+
+    /// Whatever refused before may take things now: a setting has changed.
+    pub(crate) fn forget(&self) {
+        self.now.store(GOOD, Ordering::Relaxed);
     }
 
     /// Why nothing new is kept, if so.
-    pub(crate) fn not_keeping(&self, paused: bool) -> Option<NotKeeping> {
-        match (self.0.load(Ordering::Relaxed), paused) {
+    pub(crate) fn not_keeping(&self, paused: bool, bounds: Bounds) -> Option<NotKeeping> {
+        match (self.now.load(Ordering::Relaxed), paused) {
             (_, true) => Some(NotKeeping::Paused),
-            (FULL, _) => Some(NotKeeping::DiskFull),
+            (FULL, _) => Some(bounds.full()),
             (READ_ONLY, _) => Some(NotKeeping::ReadOnly),
             _ => None,
         }
@@ -72,4 +123,66 @@ pub(crate) fn mirror_state(paused: bool, troubled: bool, pulls: &[crate::api::Pu
 pub(crate) fn same(one: &Snapshot, other: &Snapshot) -> bool {
     let other = Snapshot { sequence: one.sequence, at: one.at, ..other.clone() };
     *one == other
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sampan_oci::{Answered, RequestKind, TransferId};
+
+    fn answered(at: i64, outcome: Outcome) -> Event {
+        Event::Answered(Answered {
+            id: TransferId(1),
+            at: Millis(at),
+            took_millis: 0,
+            kind: RequestKind::Blob,
+            head: false,
+            image: None,
+            reference: None,
+            outcome,
+            status: 200,
+            served_bytes: 0,
+            user_agent: String::new(),
+        })
+    }
+
+    fn bounds(used: u64, quota: Option<u64>, free: Option<u64>) -> Bounds {
+        Bounds { used, quota, free, floor: 10 }
+    }
+
+    #[test]
+    fn the_closer_bound_is_the_one_that_is_full() {
+        let table = [
+            (bounds(90, Some(100), Some(1000)), NotKeeping::QuotaFull),
+            (bounds(90, Some(100), Some(15)), NotKeeping::DiskFull),
+            (bounds(0, Some(100), Some(5)), NotKeeping::DiskFull),
+            (bounds(90, None, Some(1000)), NotKeeping::DiskFull),
+            (bounds(90, Some(100), None), NotKeeping::QuotaFull),
+            (bounds(90, None, None), NotKeeping::DiskFull),
+        ];
+        for (bounds, why) in table {
+            assert_eq!(bounds.full(), why, "{bounds:?}");
+        }
+    }
+
+    #[test]
+    fn that_nothing_is_kept_is_told_once_a_minute_and_not_per_request() {
+        let keeping = Keeping::default();
+        let full = Outcome::Bypass(Bypass::Full);
+        assert!(keeping.learn(&answered(0, full)), "at once");
+        let told = (1..600).filter(|n| keeping.learn(&answered(n * 100, full))).count();
+        assert_eq!(told, 0, "not again within the minute");
+        assert!(keeping.learn(&answered(60_000, full)));
+        assert!(
+            keeping.learn(&answered(60_001, Outcome::Bypass(Bypass::ReadOnly))),
+            "that is something else"
+        );
+        let any = bounds(0, None, None);
+        assert_eq!(keeping.not_keeping(false, any), Some(NotKeeping::ReadOnly));
+        assert_eq!(keeping.not_keeping(true, any), Some(NotKeeping::Paused), "a person asked for it");
+        assert!(!keeping.learn(&answered(60_002, Outcome::Hit)));
+        assert_eq!(keeping.not_keeping(false, any), Some(NotKeeping::ReadOnly), "a hit says nothing of it");
+        assert!(!keeping.learn(&answered(60_003, Outcome::Miss)));
+        assert_eq!(keeping.not_keeping(false, any), None, "what was fetched was kept");
+    }
 }

@@ -1,8 +1,10 @@
 //! What a person may write after `sampan`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 use sampan_app::Flags;
-use sampan_app::api::{ClearSelection, SpeedLimit};
+use sampan_app::api::{AgeLimit, ClearSelection, Quota, SpeedLimit, Verify};
 
 use crate::pause::parse_time;
 use crate::speed::parse_limit;
@@ -34,13 +36,41 @@ pub(crate) enum Command {
     Serve,
     /// Show what Sampan does and has saved today
     Status(Format),
-    /// List the images in the cache
-    Images(Format),
+    /// List the images in the cache, or show all there is to know of one
+    ///
+    /// FREES is what deleting an image frees: layers that others use too are not in it. FETCHED is what came over the link
+    /// for it. HITS is how often it was answered from the cache.
+    Images(Images),
+    /// Keep images whatever the quota and the age limit say
+    Pin(Names),
+    /// Let pinned images make way again
+    Unpin(Names),
     /// Remove images from the cache; shows what will go and asks first
     ///
     /// Removes whole images. Layers that images left in the cache also use stay. What is removed is fetched again by the
     /// next pull.
     Clear(Clear),
+    /// Bring back the image that was cleared last, within 10 s
+    Undo(Format),
+    /// Show how much of the disk the cache takes and in what state it is; change what it may take
+    ///
+    /// The quota is a hard cap: what was not asked for the longest makes way, whole images at a time, pinned ones never.
+    /// Each change holds at once and is kept.
+    Cache(Cache),
+    /// Read the whole cache again and compare it with its digests
+    ///
+    /// Damaged blobs are set aside, and the next pull that needs them fetches them again. Shows how far it is; Ctrl-C stops
+    /// it. Ends with 1 if damage was found. Sampan does the same slowly by itself, once a week.
+    Scrub(Scrub),
+    /// Write images to a file or folder, for a machine elsewhere
+    ///
+    /// The result is an OCI image layout: `sampan import`, skopeo and podman read it.
+    Export(Export),
+    /// Take images in from a file or folder that `sampan export` or skopeo wrote
+    ///
+    /// Every byte is compared with its digest. What the file says of names is not proof that the registry shows that image
+    /// to everybody: unless told otherwise, an image is served once its registry has confirmed it.
+    Import(Import),
     /// Show the speed limit, set it, or lift it with `off`
     ///
     /// The limit is for all downloads together, holds at once for those under way, and stays until it is lifted. What is
@@ -69,6 +99,7 @@ pub(crate) struct Format {
 
 /// What to clear, and how.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Clear {
     /// Images to remove: nginx (every tag), nginx:1.27, ghcr.io/owner/name@sha256:…
     #[arg(value_name = "IMAGE", required_unless_present_any = ["all", "unused_for"])]
@@ -82,9 +113,83 @@ pub(crate) struct Clear {
     /// Only show what would go
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Remove a single image at once too: `sampan undo` cannot bring it back
+    #[arg(long)]
+    pub(crate) now: bool,
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// Which images to show.
+#[derive(Args, Debug)]
+pub(crate) struct Images {
+    /// nginx (every tag), nginx:1.27, ghcr.io/owner/name@sha256:…; without it: a list of all
+    #[arg(value_name = "IMAGE")]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// Some images.
+#[derive(Args, Debug)]
+pub(crate) struct Names {
+    /// nginx (every tag), nginx:1.27, ghcr.io/owner/name@sha256:…
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// What the cache may take, if that shall change.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Cache {
+    /// The most it may take: 50GB, 20 GiB, 100 MB or more; auto: by the free disk space; off: as much as there is
+    #[arg(long, value_name = "SIZE|auto|off")]
+    pub(crate) quota: Option<Quota>,
+    /// Remove images not asked for in this many days, 1 to 3650, or off
+    #[arg(long, value_name = "DAYS|off")]
+    pub(crate) max_age: Option<AgeLimit>,
+    /// Compare with the digest before serving: at the first read since the start and then daily, or always
+    #[arg(long, value_name = "daily|always")]
+    pub(crate) verify: Option<Verify>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// How to scrub.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Scrub {
+    /// Only begin: it goes on in Sampan, and `sampan cache` shows how far it is
+    #[arg(long)]
+    pub(crate) background: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// What to export, and where to.
+#[derive(Args, Debug)]
+pub(crate) struct Export {
+    /// Images to write: nginx (every tag), nginx:1.27, ghcr.io/owner/name@sha256:…
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) names: Vec<String>,
+    /// A new file ending in .tar, or a new or empty folder
+    #[arg(long, value_name = "FILE.tar|FOLDER")]
+    pub(crate) to: PathBuf,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// What to import.
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    /// A file or folder
+    pub(crate) path: PathBuf,
+    /// Serve its images without asking their registries first: only for a file from somebody you trust
+    #[arg(long)]
+    pub(crate) trust_names: bool,
     #[command(flatten)]
     pub(crate) format: Format,
 }
@@ -153,6 +258,70 @@ mod tests {
             [&[][..], &["--all", "a"], &["--all", "--unused-for", "1"], &["--unused-for", "0"], &["--yes"]]
         {
             assert!(clear(wrong).is_err(), "{wrong:?} says nothing clear");
+        }
+    }
+
+    #[test]
+    fn the_cache_is_told_what_it_may_take() {
+        let cache = |arguments: &[&str]| {
+            let parsed = Arguments::try_parse_from(["sampan", "cache"].iter().chain(arguments))?;
+            let Command::Cache(cache) = parsed.command else { panic!("`cache` was written") };
+            Ok::<_, clap::Error>((cache.quota, cache.max_age, cache.verify))
+        };
+        let table: [(&[&str], _); 6] = [
+            (&[], (None, None, None)),
+            (&["--quota", "50GB"], (Some(Quota::Bytes(50_000_000_000)), None, None)),
+            (&["--quota", "auto"], (Some(Quota::Auto), None, None)),
+            (&["--quota", "off", "--max-age", "off"], (Some(Quota::Off), Some(AgeLimit::Off), None)),
+            (&["--max-age", "90"], (None, Some(AgeLimit::Days(90)), None)),
+            (&["--verify", "always", "--json"], (None, None, Some(Verify::Always))),
+        ];
+        for (arguments, expected) in table {
+            assert_eq!(cache(arguments).unwrap(), expected, "{arguments:?}");
+        }
+        for (arguments, advice) in [
+            (["--quota", "5MB"], "100 MB or more"),
+            (["--quota", "much"], "or auto"),
+            (["--max-age", "0"], "1 to 3650"),
+            (["--verify", "never"], "daily"),
+        ] {
+            let refused = cache(&arguments).unwrap_err().to_string();
+            assert!(refused.contains(advice), "{arguments:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_goes_where_must_be_said() {
+        let parse = |arguments: &[&str]| {
+            Arguments::try_parse_from(std::iter::once(&"sampan").chain(arguments))
+                .map(|parsed| parsed.command)
+        };
+        let good: [&[&str]; 11] = [
+            &["images"],
+            &["images", "nginx:1.27", "--json"],
+            &["pin", "nginx", "alpine:3"],
+            &["unpin", "nginx"],
+            &["undo", "--json"],
+            &["scrub", "--background"],
+            &["scrub"],
+            &["export", "nginx", "alpine", "--to", "/usb/images.tar"],
+            &["import", "images.tar"],
+            &["import", "folder", "--trust-names", "--json"],
+            &["clear", "nginx", "--now", "--yes"],
+        ];
+        for arguments in good {
+            assert!(parse(arguments).is_ok(), "{arguments:?}: {:?}", parse(arguments));
+        }
+        let wrong: [&[&str]; 6] = [
+            &["pin"],
+            &["unpin"],
+            &["export", "nginx"],
+            &["export", "--to", "x.tar"],
+            &["import"],
+            &["images", "nginx", "alpine"],
+        ];
+        for arguments in wrong {
+            assert!(parse(arguments).is_err(), "{arguments:?} says too little or too much");
         }
     }
 

@@ -1,17 +1,14 @@
 //! The commands that ask a running Sampan.
 
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
 use jiff::tz::TimeZone;
-use sampan_app::api::{
-    ApiError, Check, CheckStatus, ClearReport, ClearSelection, Command, Reply, SettingsChange,
-};
+use sampan_app::api::{ApiError, Check, CheckStatus, Command, Reply, SettingsChange};
 use sampan_app::{Client, ClientError, Config, ConfigError, Surroundings};
 use serde::Serialize;
 
-use crate::arguments::{Clear, Format, Limit, NotAsked, Pause};
+use crate::arguments::{Format, Limit, Pause};
 use crate::{output, show};
 
 /// `sampan status`.
@@ -20,47 +17,6 @@ pub(crate) async fn status(config: &Config, format: Format) -> anyhow::Result<Ex
         bail!(unexpected());
     };
     answer(&snapshot, format, || show::status(&snapshot, &TimeZone::system()))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// `sampan images`.
-pub(crate) async fn images(config: &Config, format: Format) -> anyhow::Result<ExitCode> {
-    let Reply::Images(images) = ask(&mut connect(config).await?, Command::Images).await? else {
-        bail!(unexpected());
-    };
-    answer(&images, format, || show::images(&images, &TimeZone::system()))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// `sampan clear`: shows what would go, asks unless told not to, removes it.
-pub(crate) async fn clear(config: &Config, clear: &Clear) -> anyhow::Result<ExitCode> {
-    let asks = !clear.yes && !clear.dry_run;
-    if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        bail!(NotAsked);
-    }
-    let zone = TimeZone::system();
-    let mut client = connect(config).await?;
-    let selection = clear.selection();
-    let Reply::ClearPreview(preview) =
-        ask(&mut client, Command::ClearPreview { selection: selection.clone() }).await?
-    else {
-        bail!(unexpected());
-    };
-    if let (ClearSelection::Images { names }, true) = (&selection, preview.images.is_empty()) {
-        bail!("no image in the cache is named {}. See `sampan images`.", show::plain(&names.join(" or ")));
-    }
-    if clear.dry_run {
-        answer(&preview, clear.format, || show::clear(&preview, true, &zone))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if asks && !consents(&preview, &zone)? {
-        output::complain("nothing was cleared.");
-        return Ok(ExitCode::FAILURE);
-    }
-    let Reply::Cleared(report) = ask(&mut client, Command::Clear { selection }).await? else {
-        bail!(unexpected())
-    };
-    answer(&report, clear.format, || show::clear(&report, false, &zone))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -142,12 +98,12 @@ async fn diagnose(config: &Config, surroundings: &Surroundings) -> anyhow::Resul
     }
 }
 
-async fn connect(config: &Config) -> Result<Client, ClientError> {
+pub(crate) async fn connect(config: &Config) -> Result<Client, ClientError> {
     Client::connect(&config.state_dir).await
 }
 
 /// Asks; an answer that the command failed becomes an error with its next step.
-async fn ask(client: &mut Client, command: Command) -> anyhow::Result<Reply> {
+pub(crate) async fn ask(client: &mut Client, command: Command) -> anyhow::Result<Reply> {
     let reply = client.call(command).await?;
     if let Reply::Error(ApiError { message, next_step, .. }) = reply {
         let message = message.trim_end_matches('.');
@@ -159,20 +115,16 @@ async fn ask(client: &mut Client, command: Command) -> anyhow::Result<Reply> {
     Ok(reply)
 }
 
-fn unexpected() -> anyhow::Error {
+pub(crate) fn unexpected() -> anyhow::Error {
     ClientError::Protocol("the answer is to another question".into()).into()
 }
 
 /// Prints the answer's value: as one JSON document, or as text.
-fn answer(value: &impl Serialize, format: Format, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+pub(crate) fn answer(
+    value: &impl Serialize,
+    format: Format,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
     let text = if format.json { serde_json::to_string_pretty(value)? + "\n" } else { text() };
     Ok(output::print(&text)?)
-}
-
-/// Shows what would go, and asks. Only a clear yes is one.
-fn consents(preview: &ClearReport, zone: &TimeZone) -> io::Result<bool> {
-    output::ask(&format!("{}Clear? [y/N] ", show::clear(preview, true, zone)));
-    let mut line = String::new();
-    io::stdin().read_line(&mut line)?;
-    Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
 }

@@ -5,6 +5,8 @@
 
 mod arguments;
 mod ask;
+mod cache;
+mod carry;
 mod output;
 mod pause;
 mod serve;
@@ -42,7 +44,14 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         Command::Serve => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
         Command::Status(_)
         | Command::Images(_)
+        | Command::Pin(_)
+        | Command::Unpin(_)
         | Command::Clear(_)
+        | Command::Undo(_)
+        | Command::Cache(_)
+        | Command::Scrub(_)
+        | Command::Export(_)
+        | Command::Import(_)
         | Command::Limit(_)
         | Command::Pause(_)
         | Command::Resume(_)
@@ -54,8 +63,15 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         match arguments.command {
             Command::Serve => serve::serve(config?, surroundings).await,
             Command::Status(format) => ask::status(&config?, format).await,
-            Command::Images(format) => ask::images(&config?, format).await,
-            Command::Clear(clear) => ask::clear(&config?, &clear).await,
+            Command::Images(images) => cache::images(&config?, &images).await,
+            Command::Pin(names) => cache::pin(&config?, &names, true).await,
+            Command::Unpin(names) => cache::pin(&config?, &names, false).await,
+            Command::Clear(clear) => cache::clear(&config?, &clear).await,
+            Command::Undo(format) => cache::undo(&config?, format).await,
+            Command::Cache(change) => cache::cache(&config?, change).await,
+            Command::Scrub(scrub) => cache::scrub(&config?, scrub).await,
+            Command::Export(export) => carry::export(&config?, &export).await,
+            Command::Import(import) => carry::import(&config?, &import).await,
             Command::Limit(limit) => ask::limit(&config?, limit).await,
             Command::Pause(pause) => ask::pause(&config?, pause).await,
             Command::Resume(format) => ask::resume(&config?, format).await,

@@ -1,6 +1,6 @@
 //! Standard output and the log: no panic when nobody reads, nothing in them that steers a terminal.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Writes an answer to standard output. A reader that left (`| head`) has seen enough: no error.
 pub(crate) fn print(text: &str) -> io::Result<()> {
@@ -39,4 +39,34 @@ pub(crate) fn complain(text: &str) {
 pub(crate) fn ask(text: &str) {
     // Nobody there to read is nobody to tell.
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// One line on standard error that is written over and over, where a person watches; nothing elsewhere.
+pub(crate) struct Progress {
+    watched: bool,
+    /// The width of what stands there.
+    width: usize,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self { watched: io::stderr().is_terminal(), width: 0 }
+    }
+
+    /// Shows `text` in place of what stood there.
+    pub(crate) fn show(&mut self, text: &str) {
+        if self.watched {
+            let text = crate::show::plain(text);
+            ask(&format!("\r{text:<width$}", width = self.width));
+            self.width = text.chars().count();
+        }
+    }
+
+    /// Leaves the line empty for what comes next.
+    pub(crate) fn end(&mut self) {
+        if self.width > 0 {
+            ask(&format!("\r{:width$}\r", "", width = self.width));
+            self.width = 0;
+        }
+    }
 }

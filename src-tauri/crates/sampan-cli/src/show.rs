@@ -1,14 +1,19 @@
 //! Answers as text for people: aligned, sizes in SI units, times of the person's own clock. Pure.
 
+mod cache;
+
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use sampan_app::api::{
-    Check, CheckStatus, ClearReport, Image, MirrorState, NotKeeping, Pull, PullState, Snapshot, Totals,
-    Upstream,
+    Check, CheckStatus, Image, MirrorState, NotKeeping, Pull, PullState, Snapshot, Totals, Upstream,
 };
 
 use crate::speed::speed;
+
+pub(crate) use cache::{
+    cache, clear, details, exported, images, imported, pinned, scrub_progress, scrubbed, task_progress,
+};
 
 /// What `status` says.
 pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
@@ -39,10 +44,16 @@ pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
     if let Some(why) = cache.not_keeping {
         let why = match why {
             NotKeeping::DiskFull => "the disk is full: pulls go on, nothing new is kept",
+            NotKeeping::QuotaFull => {
+                "the quota is used up: pulls go on, nothing new is kept (see `sampan cache`)"
+            }
             NotKeeping::ReadOnly => "the folder cannot be written to: pulls go on, nothing new is kept",
             NotKeeping::Paused => "nothing new is kept while paused",
         };
         rows.push([String::new(), why.into()]);
+    }
+    if let Some(quota) = cache.quota_bytes {
+        rows.push([String::new(), format!("at most {}", size(quota))]);
     }
     if let Some(limit) = snapshot.settings.speed_limit {
         rows.push(["Speed limit".into(), format!("{} for all downloads together", speed(limit))]);
@@ -146,38 +157,6 @@ pub(crate) fn limit(limit: Option<u64>) -> String {
 pub(crate) fn paused(until: Option<i64>, zone: &TimeZone) -> String {
     let end = until.map_or("`sampan resume`".into(), |until| time(until, zone));
     format!("Sampan is paused until {end}: pulls pass through and are not kept.\n")
-}
-
-/// What `images` says.
-pub(crate) fn images(images: &[Image], zone: &TimeZone) -> String {
-    if images.is_empty() {
-        return "No images are in the cache yet.\n".into();
-    }
-    let mut rows = vec![["IMAGE", "PLATFORMS", "SIZE", "FREES", "LAST ASKED"].map(str::to_owned)];
-    rows.extend(images.iter().map(|image| {
-        [
-            image_name(image),
-            image.platforms.join(" "),
-            size(image.size_bytes),
-            size(image.own_bytes),
-            time(image.last_used, zone),
-        ]
-    }));
-    columns(&rows)
-}
-
-/// What `clear` says: what `would` go, or has gone.
-pub(crate) fn clear(report: &ClearReport, would: bool, zone: &TimeZone) -> String {
-    let list =
-        if report.images.is_empty() { String::new() } else { format!("{}\n", images(&report.images, zone)) };
-    let verb = if would { "would free" } else { "freed" };
-    let image = if report.images.len() == 1 { "image" } else { "images" };
-    format!(
-        "{list}Clearing {} {image} ({} blobs) {verb} {}.\n",
-        report.images.len(),
-        report.blobs,
-        size(report.freed_bytes)
-    )
 }
 
 /// What `doctor` says.

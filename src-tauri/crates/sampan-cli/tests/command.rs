@@ -96,7 +96,14 @@ fn the_help_names_every_command_flag_and_exit_code() {
         "serve",
         "status",
         "images",
+        "pin",
+        "unpin",
         "clear",
+        "undo",
+        "cache",
+        "scrub",
+        "export",
+        "import",
         "limit",
         "pause",
         "resume",
@@ -124,6 +131,15 @@ fn asking_when_nothing_runs_ends_with_3_and_advice() {
         &["images"],
         &["images", "--json"],
         &["clear", "--all", "--yes"],
+        &["pin", "nginx"],
+        &["unpin", "nginx"],
+        &["undo"],
+        &["cache"],
+        &["cache", "--quota", "20GB"],
+        &["scrub"],
+        &["scrub", "--background"],
+        &["export", "nginx", "--to", "x.tar"],
+        &["import", "x.tar"],
         &["limit"],
         &["limit", "off"],
         &["pause"],
@@ -142,7 +158,7 @@ fn wrong_use_ends_with_2() {
     let place = Place::new();
     let config = place.path("config.toml");
     std::fs::write(&config, "lisen = \"127.0.0.1:1\"\n").unwrap();
-    let table: [(&[&str], &str); 10] = [
+    let table: [(&[&str], &str); 14] = [
         (&["dance"], "unrecognized"),
         (&["clear"], "IMAGE"),
         (&["serve", "--listen", "here"], "127.0.0.1:7267"),
@@ -155,6 +171,10 @@ fn wrong_use_ends_with_2() {
         (&["limit", "fast"], "2MB/s"),
         (&["limit", "16 Mb/s"], "bits or bytes"),
         (&["pause", "long"], "15m"),
+        (&["pin"], "IMAGE"),
+        (&["cache", "--quota", "5MB"], "100 MB or more"),
+        (&["cache", "--max-age", "0"], "1 to 3650"),
+        (&["export", "nginx"], "--to"),
         (&["serve", "--connections", "65"], "1 to 64"),
     ];
     for (arguments, advice) in table {
@@ -223,7 +243,11 @@ fn what_runs_can_be_asked() {
 
     let json: serde_json::Value =
         serde_json::from_slice(&place.run(&["clear", "--all", "--dry-run", "--json"]).stdout).unwrap();
-    assert_eq!(json, serde_json::json!({"images": [], "blobs": 0, "freed_bytes": 0}));
+    let nothing = serde_json::json!({
+        "images": [], "blobs": 0, "freed_bytes": 0, "refetch_bytes": 0, "refetch_seconds": null, "undo": null,
+        "undo_until": null,
+    });
+    assert_eq!(json, nothing);
     let cleared = place.run(&["clear", "--all", "--yes"]);
     assert_eq!(cleared.status.code(), Some(0), "{}", text(&cleared.stderr));
     let missing = place.run(&["clear", "nginx", "--yes"]);
@@ -257,6 +281,49 @@ fn a_speed_limit_holds_until_it_is_lifted_and_outlives_a_restart() {
     assert_eq!(json, serde_json::json!({"speed_limit": null}));
     let saved = std::fs::read_to_string(place.path("state/settings.toml")).unwrap();
     assert!(!saved.contains("speed_limit"), "only differences are saved: {saved}");
+}
+
+#[test]
+fn the_cache_is_asked_changed_and_read_again() {
+    let place = Place::new();
+    let _serving = place.serve(&[]);
+    let run = |arguments: &[&str], code: i32| {
+        let asked = place.run(arguments);
+        assert_eq!(asked.status.code(), Some(code), "{arguments:?}: {}", text(&asked.stderr));
+        (text(&asked.stdout), text(&asked.stderr))
+    };
+    let json = |arguments: &[&str]| serde_json::from_str::<serde_json::Value>(&run(arguments, 0).0).unwrap();
+
+    assert!(run(&["cache"], 0).0.contains("chosen by the free disk space"));
+    let changed = json(&["cache", "--quota", "20GB", "--max-age", "90", "--verify", "always", "--json"]);
+    assert_eq!(changed["cache"]["quota_bytes"], 20_000_000_000_u64);
+    assert_eq!(
+        (&changed["settings"]["max_age_days"], &changed["settings"]["verify"]),
+        (&90.into(), &"always".into())
+    );
+    let lifted = run(&["cache", "--quota", "off", "--max-age", "off"], 0).0;
+    assert!(lifted.contains("none: as much as the disk has"), "{lifted}");
+
+    assert!(run(&["scrub"], 0).0.contains("all as they should be"), "an empty cache is sound");
+    assert_eq!(json(&["scrub", "--json"])["complete"], true);
+    assert_eq!(json(&["scrub", "--background", "--json"]), serde_json::json!({"begun": true}));
+
+    for arguments in [
+        &["pin", "nginx"][..],
+        &["unpin", "nginx"],
+        &["images", "nginx"],
+        &["undo"],
+        &["export", "nginx", "--to", "x.tar"],
+    ] {
+        let (out, told) = run(arguments, 1);
+        assert!(
+            out.is_empty() && told.to_lowercase().contains("pull"),
+            "{arguments:?} says what to do: {told}"
+        );
+    }
+    let (_, told) = run(&["import", "nowhere.tar"], 1);
+    let there = std::env::current_dir().unwrap().join("nowhere.tar");
+    assert!(told.contains(&*there.to_string_lossy()), "relative to where it was asked: {told}");
 }
 
 #[test]

@@ -150,7 +150,9 @@ impl Inner {
             .map_err(|error| PullError::blob(&wanted.image, &wanted.digest, error))?;
         // Some registries and CDNs answer HEAD with a length of 0: that says nothing.
         let size = size.filter(|size| *size > 0);
-        if let Err(error) = self.store.add_link(&wanted.image, &wanted.digest, known.or(size)).await {
+        if let Err(error) = self.store.add_link(&wanted.image, &wanted.digest, known.or(size)).await
+            && bypass(&error).is_none()
+        {
             tracing::warn!(%error, "a link could not be kept");
         }
         Ok(size)

@@ -33,6 +33,7 @@ pub(crate) use patience::{Facts, Patience, Verdict};
 pub(crate) use throttle::Throttle;
 
 use crate::error::PullError;
+use crate::manifests::bypass;
 use crate::{EventSink, Tasks};
 use link::Link;
 use run::Run;
@@ -134,7 +135,11 @@ impl Downloads {
         self.tasks.spawn("download", |token| async move {
             let ended = ended;
             let result = run.fetch(&upstream, token).await;
-            if let Err(error) = &result {
+            let not_kept = |error: &PullError| matches!(error, PullError::Store(why) if bypass(why).is_some());
+            // A full or read-only disk is told by the app, once a minute and not per request (SECURITY.md R70).
+            if let Err(error) = &result
+                && !not_kept(error)
+            {
                 tracing::warn!(digest = %run.wanted.digest, image = %run.wanted.image, %error, "a download failed");
             }
             ended.settle(result);

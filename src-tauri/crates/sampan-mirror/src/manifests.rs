@@ -161,8 +161,12 @@ impl Inner {
             return Err(Bypass::Paused);
         }
         let why = |error: StoreError| {
-            tracing::warn!(%image, %error, "a manifest could not be kept");
-            bypass(&error).unwrap_or(Bypass::Full)
+            let why = bypass(&error);
+            // A full or read-only disk is told by the app, once a minute and not per request (SECURITY.md R70).
+            if why.is_none() {
+                tracing::warn!(%image, %error, "a manifest could not be kept");
+            }
+            why.unwrap_or(Bypass::Full)
         };
         self.store.put_manifest(image, manifest, bytes).await.map_err(why)?;
         if let Reference::Tag(tag) = reference {

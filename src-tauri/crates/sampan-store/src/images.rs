@@ -61,7 +61,7 @@ impl Inner {
         }
     }
 
-    fn entries(&self) -> Result<(Catalog, Vec<Entry>), StoreError> {
+    pub(crate) fn entries(&self) -> Result<(Catalog, Vec<Entry>), StoreError> {
         let catalog = self.index.report(|connection| index::catalog(connection))?;
         let entries = catalog.entries(|digest| self.platform(digest));
         Ok((catalog, entries))

@@ -10,10 +10,12 @@ use sampan_oci::RegistryName;
 use toml_edit::{Document, Item, Key, TableLike};
 use url::Url;
 
+use crate::api::{AGE_LIMIT_DAYS_MAX, Quota, Verify};
+
 use super::{ConfigError, parse_connections, parse_duration, parse_listen, parse_outage_wait, parse_url};
 
 /// Every key there is, with an example of its value.
-const KEYS: [(&str, &str); 8] = [
+const KEYS: [(&str, &str); 11] = [
     ("listen", "\"127.0.0.1:7267\""),
     ("cache_dir", "\"/var/cache/sampan\""),
     ("state_dir", "\"/srv/sampan/state\""),
@@ -22,6 +24,9 @@ const KEYS: [(&str, &str); 8] = [
     ("connections", "32"),
     ("outage_wait", "\"10m\""),
     ("free_space_floor", "\"1 GiB\""),
+    ("quota", "\"50 GB\""),
+    ("max_age_days", "90"),
+    ("verify", "\"daily\""),
 ];
 /// The largest configuration file; a longer one is some other file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -39,6 +44,9 @@ pub(super) struct FromFile {
     pub(super) connections: Option<usize>,
     pub(super) outage_wait: Option<Duration>,
     pub(super) free_space_floor_bytes: Option<u64>,
+    pub(super) quota: Option<Quota>,
+    pub(super) max_age_days: Option<u32>,
+    pub(super) verify: Option<Verify>,
 }
 
 /// Something the file cannot mean, and where.
@@ -82,9 +90,12 @@ fn parse(text: &str, base: &Path) -> Result<FromFile, Refusal> {
             "state_dir" => found.state_dir = Some(value(name, item, |text| parse_folder(text, base))?),
             "upstreams" => found.upstreams = upstreams(item)?,
             "revalidate_timeout" => found.revalidate_timeout = Some(value(name, item, parse_timeout)?),
-            "connections" => found.connections = Some(connections(name, item)?),
+            "connections" => found.connections = Some(number(name, item, parse_connections)?),
             "outage_wait" => found.outage_wait = Some(value(name, item, parse_outage_wait)?),
             "free_space_floor" => found.free_space_floor_bytes = Some(value(name, item, parse_size)?),
+            "quota" => found.quota = Some(value(name, item, str::parse)?),
+            "max_age_days" => found.max_age_days = Some(number(name, item, parse_days)?),
+            "verify" => found.verify = Some(value(name, item, str::parse)?),
             unknown => return Err(unknown_key(unknown, key)),
         }
     }
@@ -105,13 +116,14 @@ fn value<T>(name: &str, item: &Item, parse: impl Fn(&str) -> Result<T, String>) 
     })
 }
 
-fn connections(name: &str, item: &Item) -> Result<usize, Refusal> {
+/// A whole number, read by `parse` from its digits.
+fn number<T>(name: &str, item: &Item, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Refusal> {
     let number = item.as_integer().ok_or_else(|| Refusal {
         at: item.span(),
         message: format!("`{name}` is {}, not a number", article(item.type_name())),
         advice: example(name),
     })?;
-    parse_connections(&number.to_string()).map_err(|advice| Refusal {
+    parse(&number.to_string()).map_err(|advice| Refusal {
         at: item.span(),
         message: format!("`{name}` cannot be {number}"),
         advice: sentence(&advice),
@@ -198,6 +210,11 @@ fn parse_size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>()
         .map(|size| size.as_u64())
         .map_err(|_| "write a size, such as \"1 GiB\" or \"500 MB\"".into())
+}
+
+fn parse_days(text: &str) -> Result<u32, String> {
+    let days = text.parse().ok().filter(|days| (1..=AGE_LIMIT_DAYS_MAX).contains(days));
+    days.ok_or_else(|| format!("write a number of days from 1 to {AGE_LIMIT_DAYS_MAX}, or leave it out"))
 }
 
 fn example(name: &str) -> String {

@@ -1,7 +1,7 @@
 //! What Sampan does with what it is told.
 
 use super::*;
-use crate::api::Theme;
+use crate::api::{Quota, Theme, Verify};
 
 struct Home {
     dir: tempfile::TempDir,
@@ -52,7 +52,8 @@ fn told_nothing_it_mirrors_docker_hub_on_loopback_only() {
     );
     assert_eq!(config.revalidate_timeout, Duration::from_secs(5));
     assert_eq!((config.connections, config.outage_wait), (32, Duration::from_mins(10)));
-    assert_eq!(config.free_space_floor_bytes, 1_073_741_824);
+    assert_eq!(config.free_space_floor_bytes, None, "it is found out from the disk");
+    assert_eq!(config.settings, Settings::default());
     assert_eq!(config.warnings(), Vec::<String>::new(), "the defaults need no warning");
     assert!(!config.state_dir.exists(), "loading creates nothing");
 }
@@ -69,6 +70,9 @@ fn the_file_wins_over_defaults_and_flags_win_over_the_file() {
         connections = 16
         outage_wait = "0s"
         free_space_floor = "2 GB"
+        quota = "20 GB"
+        max_age_days = 90
+        verify = "always"
         [upstreams]
         "docker.io" = "http://127.0.0.1:5601"
         "ghcr.io" = "https://ghcr.io"
@@ -92,7 +96,9 @@ fn the_file_wins_over_defaults_and_flags_win_over_the_file() {
     assert_eq!(config.revalidate_timeout, Duration::from_millis(1500));
     assert_eq!(config.connections, 64, "the flag wins");
     assert_eq!(config.outage_wait, Duration::ZERO, "an outage need not be waited out");
-    assert_eq!(config.free_space_floor_bytes, 2_000_000_000);
+    assert_eq!(config.free_space_floor_bytes, Some(2_000_000_000));
+    let cache = (config.settings.quota, config.settings.max_age_days, config.settings.verify);
+    assert_eq!(cache, (Quota::Bytes(20_000_000_000), Some(90), Verify::Always));
     assert_eq!(config.config_file, Some(file));
     let expected = [
         upstream("docker.io=http://127.0.0.1:5601"),
@@ -113,7 +119,7 @@ fn the_file_in_the_configuration_folder_is_found_without_a_flag() {
 #[test]
 fn a_wrong_file_is_refused_with_the_place_and_what_to_do() {
     let home = Home::new();
-    let table: [(&str, (usize, usize), &str); 21] = [
+    let table: [(&str, (usize, usize), &str); 27] = [
         ("\n\nlisen = \"127.0.0.1:1\"", (3, 1), "Did you mean `listen`?"),
         ("upstream = {}", (1, 1), "Did you mean `upstreams`?"),
         ("cache-dir = \"/x\"", (1, 1), "Did you mean `cache_dir`?"),
@@ -130,6 +136,12 @@ fn a_wrong_file_is_refused_with_the_place_and_what_to_do() {
         ("outage_wait = \"25h\"", (1, 15), "0s to 24h"),
         ("outage_wait = 600", (1, 15), "Write outage_wait = \"10m\"."),
         ("free_space_floor = \"much\"", (1, 20), "1 GiB"),
+        ("quota = \"99 MB\"", (1, 9), "100 MB or more"),
+        ("quota = 5", (1, 9), "Write quota = \"50 GB\"."),
+        ("max_age_days = 0", (1, 16), "1 to 3650"),
+        ("max_age_days = \"90\"", (1, 16), "Write max_age_days = 90."),
+        ("verify = \"never\"", (1, 10), "daily, or always"),
+        ("max_age = 90", (1, 1), "Did you mean `max_age_days`?"),
         ("[upstreams]\n\"docker.io\" = \"ftp://x\"", (2, 15), "https://"),
         ("[upstreams]\n\"Docker io\" = \"https://x\"", (2, 1), "lowercase"),
         ("[upstreams]\ndocker.io = \"https://x\"", (2, 1), "in quotes"),
@@ -253,7 +265,14 @@ fn settings_come_back_after_a_restart() {
     std::fs::create_dir(home.path("state")).unwrap();
     let config = home.load(Flags::default()).unwrap();
     assert_eq!(config.settings, Settings::default());
-    let changed = Settings { language: Some("vi".into()), theme: Theme::Dark, speed_limit: Some(250_000) };
+    let changed = Settings {
+        language: Some("vi".into()),
+        theme: Theme::Dark,
+        speed_limit: Some(250_000),
+        quota: Quota::Bytes(20_000_000_000),
+        max_age_days: Some(90),
+        verify: Verify::Always,
+    };
     config.save_settings(&changed).unwrap();
     assert_eq!(home.load(Flags::default()).unwrap().settings, changed);
     let left: Vec<_> =
@@ -283,7 +302,43 @@ fn the_first_versions_file_still_loads() {
     let file = home.path("state").join("settings.toml");
     std::fs::write(&file, "version = 1\nlanguage = \"en\"\ntheme = \"light\"\n").unwrap();
     let settings = home.load(Flags::default()).unwrap().settings;
-    assert_eq!(settings, Settings { language: Some("en".into()), theme: Theme::Light, speed_limit: None });
+    let expected = Settings { language: Some("en".into()), theme: Theme::Light, ..Settings::default() };
+    assert_eq!(settings, expected);
+}
+
+#[test]
+fn what_a_person_changed_wins_over_the_file_and_what_they_did_not_follows_it() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("state")).unwrap();
+    let file = "quota = \"20 GB\"\nmax_age_days = 90\nverify = \"always\"\n";
+    let config = home.load_file(file).unwrap();
+    let changed = Settings { quota: Quota::Auto, max_age_days: None, ..config.settings.clone() };
+    config.save_settings(&changed).unwrap();
+    assert_eq!(home.load_file(file).unwrap().settings, changed, "automatic and off are choices too");
+    let another = home.load_file("quota = \"30 GB\"\nverify = \"daily\"\n").unwrap().settings;
+    assert_eq!((another.quota, another.verify), (Quota::Auto, Verify::Daily), "verify was not changed");
+
+    config.save_settings(&config.unchanged).unwrap();
+    let text = std::fs::read_to_string(home.path("state").join("settings.toml")).unwrap();
+    assert_eq!(text, "version = 1\n", "what is as in the file is not written twice");
+}
+
+#[test]
+fn a_quota_or_age_limit_nobody_can_have_chosen_is_as_if_not_written() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("state")).unwrap();
+    let file = home.path("state").join("settings.toml");
+    for written in [
+        "quota = 5",
+        "quota = \"much\"",
+        "quota = -1",
+        "max_age_days = 0",
+        "max_age_days = \"x\"",
+        "verify = 1",
+    ] {
+        std::fs::write(&file, format!("version = 1\n{written}\n")).unwrap();
+        assert_eq!(home.load(Flags::default()).unwrap().settings, Settings::default(), "{written}");
+    }
 }
 
 #[test]

@@ -26,17 +26,11 @@ fn snapshot(sequence: u64) -> Snapshot {
         },
         today: Totals::default(),
         // Large, so that a reader who does not read fills the socket soon.
-        cache: Cache {
-            dir: "x".repeat(50_000),
-            size_bytes: 0,
-            partial_bytes: 0,
-            blobs: 0,
-            free_bytes: None,
-            not_keeping: None,
-        },
+        cache: Cache { dir: "x".repeat(50_000), ..Cache::default() },
         pulls: Vec::new(),
         last_used: None,
         settings: Settings::default(),
+        task: None,
     }
 }
 
@@ -222,7 +216,7 @@ async fn deep_nesting_is_refused_without_harm() {
 async fn a_line_that_is_too_long_is_refused_and_ends_the_connection() {
     let sampan = Running::start();
     let names = vec!["a".repeat(100); 1000];
-    let command = Command::Clear { selection: ClearSelection::Images { names } };
+    let command = Command::Clear { selection: ClearSelection::Images { names }, immediate: true };
     let mut line = serde_json::to_vec(&command).unwrap();
     assert!(line.len() > COMMAND_BYTES_MAX);
     line.push(b'\n');

@@ -1,7 +1,7 @@
 //! What people read.
 
 use super::*;
-use sampan_app::api::{Cache, Layer, LayerSource, Mirror, Settings};
+use sampan_app::api::{Cache, ClearReport, Layer, LayerSource, Mirror, Settings};
 
 const DAY: i64 = 1_795_132_800_000; // 2026-11-20T00:00:00Z
 
@@ -15,6 +15,9 @@ fn image(tag: Option<&str>, size_bytes: u64) -> Image {
         own_bytes: size_bytes / 2,
         created: DAY,
         last_used: DAY,
+        fetched_bytes: size_bytes,
+        hits: 3,
+        ..Image::default()
     }
 }
 
@@ -74,11 +77,12 @@ fn snapshot() -> Snapshot {
             partial_bytes: 0,
             blobs: 120,
             free_bytes: Some(38_200_000_000),
-            not_keeping: None,
+            ..Cache::default()
         },
         pulls: vec![pull()],
         last_used: None,
         settings: Settings::default(),
+        task: None,
     }
 }
 
@@ -162,11 +166,12 @@ fn times_are_those_of_the_persons_own_clock() {
 
 #[test]
 fn images_are_a_table() {
-    let text = images(&[image(Some("1.27"), 187_200_000), image(None, 1_000)], &TimeZone::UTC);
+    let pinned = Image { pinned: true, ..image(Some("1.27"), 187_200_000) };
+    let text = images(&[pinned, image(None, 1_000)], &TimeZone::UTC);
     let expected = "\
-IMAGE                                        PLATFORMS    SIZE      FREES    LAST ASKED
-docker.io/library/nginx:1.27                 linux/amd64  187.2 MB  93.6 MB  2026-11-20 00:00:00
-docker.io/library/nginx@sha256:abababababab  linux/amd64  1.0 kB    500 B    2026-11-20 00:00:00
+IMAGE                                        PLATFORMS    SIZE      FREES    FETCHED   HITS  LAST ASKED           NOTE
+docker.io/library/nginx:1.27                 linux/amd64  187.2 MB  93.6 MB  187.2 MB  3     2026-11-20 00:00:00  pinned
+docker.io/library/nginx@sha256:abababababab  linux/amd64  1.0 kB    500 B    1.0 kB    3     2026-11-20 00:00:00
 ";
     assert_eq!(text, expected);
     assert_eq!(images(&[], &TimeZone::UTC), "No images are in the cache yet.\n");
@@ -174,7 +179,12 @@ docker.io/library/nginx@sha256:abababababab  linux/amd64  1.0 kB    500 B    202
 
 #[test]
 fn a_preview_and_a_report_differ_in_one_word() {
-    let report = ClearReport { images: vec![image(Some("1"), 10)], blobs: 3, freed_bytes: 5_000_000 };
+    let report = ClearReport {
+        images: vec![image(Some("1"), 10)],
+        blobs: 3,
+        freed_bytes: 5_000_000,
+        ..ClearReport::default()
+    };
     assert!(
         clear(&report, true, &TimeZone::UTC).ends_with("Clearing 1 image (3 blobs) would free 5.0 MB.\n")
     );

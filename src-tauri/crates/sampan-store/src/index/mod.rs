@@ -21,7 +21,7 @@ use sampan_oci::{Digest, ImageName, Millis, Tag};
 
 pub(crate) use change::{Change, Word};
 pub(crate) use lookup::{held_tag, link, media_type, pinned_bytes, referrers, tags};
-pub(crate) use report::catalog;
+pub(crate) use report::{catalog, parts};
 
 use crate::error::{OpenError, StoreError};
 use crate::folder::Folder;

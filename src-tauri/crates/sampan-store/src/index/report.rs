@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use rusqlite::{Connection, Row};
-use sampan_oci::{Millis, Platform, RegistryName, RepositoryName, Tag};
+use rusqlite::{Connection, OptionalExtension, Row};
+use sampan_oci::{Digest, Millis, Platform, RegistryName, RepositoryName, Tag};
 
 use crate::catalog::{Catalog, Edge, HISTORY_MAX, Held, LinkRow, TagRow};
 
@@ -96,6 +96,26 @@ fn read(connection: &Connection) -> rusqlite::Result<Catalog> {
         Ok(())
     })?;
     Ok(catalog)
+}
+
+/// The size in bytes, whether it is held, and when it was last found right, of each digest.
+pub(crate) fn parts(
+    connection: &Connection,
+    digests: &[Digest],
+) -> rusqlite::Result<Vec<(u64, bool, Option<Millis>)>> {
+    let mut held = connection.prepare_cached("SELECT size, checked FROM blob WHERE digest = ?1")?;
+    let mut listed = connection.prepare_cached("SELECT size FROM descriptor WHERE digest = ?1 LIMIT 1")?;
+    let size = |size: i64| u64::try_from(size).unwrap_or(0);
+    let part = |digest: &Digest| {
+        let text = digest.to_string();
+        let found = held.query_row([&text], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        if let Some((bytes, checked)) = found {
+            return Ok((size(bytes), true, Some(Millis(checked))));
+        }
+        let bytes = listed.query_row([&text], |row| row.get(0)).optional()?;
+        Ok((size(bytes.unwrap_or(0)), false, None))
+    };
+    digests.iter().map(part).collect()
 }
 
 fn each(

@@ -1,6 +1,6 @@
 //! What is held, as a person sees it.
 
-use sampan_oci::{Digest, Millis};
+use sampan_oci::{Digest, Millis, Reference};
 
 use crate::setting::{Cache, Image, name, noise, tag};
 
@@ -114,4 +114,33 @@ async fn last_use_follows_what_clients_fetch() {
         Millis(1_001_500),
         "flushed uses are on disk"
     );
+}
+
+#[tokio::test]
+async fn an_image_is_told_blob_by_blob_with_what_it_shares() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let (shared, missing) = (noise(1, 700), noise(2, 90));
+    let one = Image::new("amd64", &[shared.clone(), missing.clone()]);
+    store.put_manifest(&name("one"), &one.manifest, one.bytes.clone()).await.unwrap();
+    for blob in [&one.blobs[0], &shared] {
+        store.put(&Digest::of(blob), blob.clone()).await.unwrap();
+    }
+    store.set_tag(&name("one"), &tag("a"), &one.digest()).await.unwrap();
+    Image::new("arm64", std::slice::from_ref(&shared)).put_as(&store, &name("two"), "b").await;
+    let parts = store.image_blobs(&name("one"), &Reference::Tag(tag("a"))).await.unwrap();
+    let told: Vec<_> = parts.iter().map(|part| (part.digest, part.size, part.held, part.shared)).collect();
+    let configuration = &one.blobs[0];
+    assert_eq!(
+        told,
+        [
+            (one.digest(), one.bytes.len() as u64, true, 1),
+            (Digest::of(configuration), configuration.len() as u64, true, 1),
+            (Digest::of(&shared), 700, true, 2),
+            (Digest::of(&missing), 90, false, 1),
+        ],
+        "the manifest, then what it lists, in its order"
+    );
+    assert!(parts[2].checked.is_some() && parts[3].checked.is_none());
+    assert_eq!(store.image_blobs(&name("one"), &Reference::Tag(tag("z"))).await.unwrap(), []);
 }

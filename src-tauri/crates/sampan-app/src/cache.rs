@@ -1,0 +1,332 @@
+//! Commands about what is in the cache: images, clearing and its undoing, pins, the quota.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sampan_oci::{Digest, Manifest, Millis, Reference};
+use sampan_store::{Cleared, ImageEntry, Selected, Store, StoreError, Undo};
+
+use crate::api::{
+    ApiError, ClearReport, ClearSelection, HealthReport, ImageDetails, Quota, Settings, SettingsChange,
+};
+use crate::app::Inner;
+use crate::housekeeping::{House, Work};
+use crate::{convert, cost};
+
+/// How long a cleared image can be brought back.
+pub(crate) const UNDO_MILLIS: i64 = 10_000;
+/// The smallest floor of free space, 1 GiB, and the part of the disk that a larger one is (SECURITY.md 3).
+const FLOOR_BYTES_MIN: u64 = 1 << 30;
+const FLOOR_PART: u64 = 20;
+
+/// The free bytes that Sampan leaves alone on a disk of this size.
+pub(crate) fn default_floor(total_bytes: Option<u64>) -> u64 {
+    total_bytes.map_or(0, |total| total / FLOOR_PART).max(FLOOR_BYTES_MIN)
+}
+
+/// What was cleared and can be brought back.
+#[derive(Debug, Default)]
+pub(crate) struct Undos(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    list: Vec<(u64, Undo, Millis)>,
+}
+
+impl Undos {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, undo: Undo, until: Millis) -> u64 {
+        let mut waiting = self.waiting();
+        waiting.next += 1;
+        let id = waiting.next;
+        waiting.list.push((id, undo, until));
+        id
+    }
+
+    /// Takes out the one with this number, or the newest.
+    fn take(&self, id: Option<u64>) -> Option<Undo> {
+        let mut waiting = self.waiting();
+        let place = match id {
+            Some(id) => waiting.list.iter().position(|(known, _, _)| *known == id)?,
+            None => waiting.list.len().checked_sub(1)?,
+        };
+        Some(waiting.list.remove(place).1)
+    }
+
+    /// Whether the time of one is over.
+    fn due(&self, now: Millis) -> bool {
+        self.waiting().list.iter().any(|(_, _, until)| *until <= now)
+    }
+
+    /// Forgets those whose time is over; whether others wait.
+    fn forget(&self, now: Millis) -> bool {
+        let mut waiting = self.waiting();
+        waiting.list.retain(|(_, _, until)| *until > now);
+        !waiting.list.is_empty()
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
+fn failed(error: StoreError) -> ApiError {
+    convert::store_failed(&error)
+}
+
+impl Inner {
+    /// What `name` names in the cache; at least one entry.
+    pub(crate) async fn entries_of(&self, name: &str) -> Result<Vec<ImageEntry>, ApiError> {
+        let Selected { image, reference } = convert::selected(name)?;
+        let mut entries = self.store.images().await.map_err(failed)?;
+        entries.retain(|entry| {
+            entry.image == image
+                && match &reference {
+                    None => true,
+                    Some(Reference::Tag(tag)) => entry.tag.as_ref() == Some(tag),
+                    Some(Reference::Digest(digest)) => entry.digest == *digest,
+                }
+        });
+        if entries.is_empty() {
+            let message = format!("no image in the cache is named {name}");
+            return Err(convert::not_held(message, "See `sampan images`; what is not there, pull first."));
+        }
+        Ok(entries)
+    }
+
+    /// What clearing would do, with its cost.
+    pub(crate) async fn clear_preview(&self, selection: &ClearSelection) -> Result<ClearReport, ApiError> {
+        let selection = convert::selection(selection, self.clock.now())?;
+        let cleared = self.store.plan_clear(&selection).await.map_err(failed)?;
+        Ok(self.with_cost(cleared).await)
+    }
+
+    /// Clears; a single image with a way back, unless `immediate`.
+    pub(crate) async fn clear(
+        &self,
+        selection: &ClearSelection,
+        immediate: bool,
+    ) -> Result<ClearReport, ApiError> {
+        let selection = convert::selection(selection, self.clock.now())?;
+        let (cleared, undo) = if immediate {
+            (self.store.clear(&selection).await.map_err(failed)?, None)
+        } else {
+            self.store.clear_later(&selection).await.map_err(failed)?
+        };
+        let mut report = self.with_cost(cleared).await;
+        if let Some(undo) = undo {
+            let until = self.clock.now().plus(UNDO_MILLIS);
+            report.undo = Some(self.undos.add(undo, until));
+            report.undo_until = Some(until.0);
+            self.wakes.clears.notify_one();
+        }
+        self.keeping.forget();
+        self.refresh().await;
+        Ok(report)
+    }
+
+    async fn with_cost(&self, cleared: Cleared) -> ClearReport {
+        let mut report = convert::cleared(cleared);
+        if report.refetch_bytes > 0 {
+            // Without the numbers of past pulls no time is claimed.
+            let pulls = self.read_stats(|stats| stats.history(cost::HISTORY)).await.unwrap_or_default();
+            report.refetch_seconds = cost::refetch_seconds(report.refetch_bytes, cost::link_rate(&pulls));
+        }
+        report
+    }
+
+    /// Brings a cleared image back.
+    pub(crate) async fn clear_undo(&self, id: Option<u64>) -> Result<(), ApiError> {
+        let back = self.undos.take(id).is_some_and(|undo| self.store.undo_clear(&undo));
+        self.refresh().await;
+        if back {
+            return Ok(());
+        }
+        let message = "there is nothing to bring back: the 10 s are over, or nothing was cleared";
+        Err(convert::not_held(message, "Pull the image again."))
+    }
+
+    /// Pins or unpins what `name` names.
+    pub(crate) async fn pin(&self, name: &str, pinned: bool) -> Result<(), ApiError> {
+        for entry in self.entries_of(name).await? {
+            let reference = convert::reference(&entry);
+            let known = if pinned {
+                self.store.pin(&entry.image, &reference).await
+            } else {
+                self.store.unpin(&entry.image, &reference).await
+            };
+            // Somebody else may have cleared it meanwhile; one that was not pinned need not be told.
+            if !known.map_err(failed)? && pinned {
+                let message = format!("{} has just left the cache", entry.image.with(&reference));
+                return Err(convert::not_held(message, "Pull it, then pin it."));
+            }
+        }
+        self.refresh().await;
+        Ok(())
+    }
+
+    /// Each image that `name` names, blob by blob.
+    pub(crate) async fn image_details(&self, name: &str) -> Result<Vec<ImageDetails>, ApiError> {
+        let mut details = Vec::new();
+        for entry in self.entries_of(name).await? {
+            let reference = convert::reference(&entry);
+            let blobs = self.store.image_blobs(&entry.image, &reference).await.map_err(failed)?;
+            let kinds = self.media_types(&entry).await;
+            details.push(ImageDetails { image: convert::image(entry), blobs: convert::blobs(blobs, &kinds) });
+        }
+        Ok(details)
+    }
+
+    /// What the held manifests of an image say its parts are. What cannot be read says nothing.
+    async fn media_types(&self, entry: &ImageEntry) -> HashMap<Digest, String> {
+        let mut kinds = HashMap::new();
+        let mut open = vec![entry.digest];
+        while let Some(digest) = open.pop() {
+            let Ok(Some((bytes, media_type))) = self.store.manifest(&entry.image, &digest).await else {
+                continue;
+            };
+            kinds.insert(digest, media_type.to_string());
+            let Ok(manifest) = Manifest::parse(&bytes, Some(media_type.as_str()), Some(&digest)) else {
+                continue;
+            };
+            for part in manifest.descriptors() {
+                if kinds.insert(part.digest, part.media_type.clone()).is_none() && manifest.is_index() {
+                    open.push(part.digest);
+                }
+            }
+        }
+        kinds
+    }
+
+    /// What is known of damage, from the store itself.
+    pub(crate) async fn health_report(&self) -> Result<HealthReport, ApiError> {
+        let health = self.store.health().await.map_err(failed)?;
+        Ok(HealthReport { last_run: self.scrubs.last(), ..convert::health(&health) })
+    }
+
+    /// Reads the counts of damage anew for the snapshots; says whether they are others than before.
+    pub(crate) async fn read_health(&self) -> bool {
+        match self.store.health().await {
+            Ok(health) => {
+                let counts = convert::health(&health).health;
+                let mut known = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::replace(&mut *known, counts) != counts
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the counts of damage cannot be read");
+                false
+            }
+        }
+    }
+
+    /// Puts the settings of the cache in force: all of them at the start, later what `change` names.
+    pub(crate) async fn keep_by(&self, settings: &Settings, change: Option<&SettingsChange>) {
+        // Chosen anew, `auto` is found out anew: the disk is not what it was.
+        if change.is_none_or(|change| change.quota.is_some()) {
+            self.store.set_quota(quota_bytes(settings.quota, &self.store).await);
+            self.keeping.forget();
+        }
+        self.store.set_verify(convert::verify(settings.verify));
+        if change.is_some_and(|change| change.quota.is_some() || change.max_age_days.is_some()) {
+            self.wakes.settings.notify_one();
+        }
+    }
+}
+
+/// The quota in bytes, as the disk is now; `None`: no cap but the disk.
+async fn quota_bytes(quota: Quota, store: &Store) -> Option<u64> {
+    match quota {
+        Quota::Off => None,
+        Quota::Bytes(bytes) => Some(bytes),
+        Quota::Auto => {
+            let usage = store.usage().await.ok()?;
+            let cache_bytes = usage.size_bytes + usage.partial_bytes + usage.quarantine_bytes;
+            Some(sampan_store::default_quota(usage.free_bytes?, cache_bytes))
+        }
+    }
+}
+
+/// The app keeps its own house.
+pub(crate) struct Keeper(pub(crate) Arc<Inner>);
+
+impl House for Keeper {
+    async fn carry_out(&self, work: Work) -> bool {
+        let inner = &self.0;
+        match work {
+            Work::Clears => return inner.end_clears().await,
+            Work::Layout => {
+                if let Err(error) = inner.store.settle_layout().await {
+                    tracing::warn!(%error, "the cache folder could not be settled");
+                }
+                if inner.read_health().await {
+                    inner.refresh().await;
+                }
+            }
+            Work::Room => inner.make_room().await,
+            Work::Scrub => inner.begin_scrub(true),
+        }
+        false
+    }
+}
+
+impl Inner {
+    /// Removes what can no longer be brought back; whether more waits.
+    async fn end_clears(&self) -> bool {
+        // By the clock that the store goes by.
+        let now = self.clock.now();
+        if self.undos.due(now) {
+            if let Err(error) = self.store.settle_clears().await {
+                tracing::warn!(%error, "what was cleared could not be removed; it is tried again");
+                return true;
+            }
+            self.shows_something_new.store(true, Ordering::Relaxed);
+        }
+        self.undos.forget(now)
+    }
+
+    /// Goes below the quota, and removes what is past the age limit.
+    async fn make_room(&self) {
+        match self.store.make_room().await {
+            Ok(evicted) if evicted.freed_bytes == 0 => {}
+            Ok(evicted) => {
+                let (images, bytes) = (evicted.images, evicted.freed_bytes);
+                tracing::info!(images, bytes, "what was not asked for the longest made way for the quota");
+            }
+            Err(error) => tracing::warn!(%error, "no room could be made in the cache"),
+        }
+        if let Some(days) = self.settings().max_age_days {
+            let before = self.clock.now().plus(-i64::from(days) * convert::DAY_MILLIS);
+            match self.store.remove_unused(before).await {
+                Ok(cleared) if cleared.images.is_empty() && cleared.blobs == 0 => {}
+                Ok(cleared) => {
+                    let (images, bytes) = (cleared.images.len(), cleared.freed_bytes);
+                    tracing::info!(days, images, bytes, "what nobody asked for in that time was removed");
+                }
+                Err(error) => tracing::warn!(%error, "what is past the age limit could not be removed"),
+            }
+        }
+        self.refresh().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_is_a_twentieth_of_the_disk_and_never_less_than_a_gibibyte() {
+        let gib = 1 << 30;
+        let table = [
+            (None, gib),
+            (Some(0), gib),
+            (Some(20 * gib), gib),
+            (Some(100 * gib), 5 * gib),
+            (Some(1000 * gib), 50 * gib),
+        ];
+        for (disk, floor) in table {
+            assert_eq!(default_floor(disk), floor, "{disk:?}");
+        }
+    }
+}

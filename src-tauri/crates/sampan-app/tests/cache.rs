@@ -1,0 +1,268 @@
+//! A whole Sampan over its socket: what is in the cache, and what a person does with it.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test: a step that fails is a failed test")]
+
+use sampan_app::api::{
+    AgeLimit, ApiError, ClearReport, ClearSelection, Code, Command, Image, Quota, Reply, SettingsChange,
+    Snapshot, Verify,
+};
+use sampan_app::{App, Client, Config, Flags, Surroundings};
+use sampan_testkit::FakeRegistry;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+struct Sampan {
+    app: App,
+    upstream: FakeRegistry,
+    dir: tempfile::TempDir,
+}
+
+impl Sampan {
+    async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With this configuration file.
+    async fn start_with(config: &str) -> Self {
+        let (upstream, dir) = (FakeRegistry::start().await, tempfile::tempdir().unwrap());
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
+        let app = App::start(load(&dir, &upstream), &Surroundings::default()).await.unwrap();
+        Self { app, upstream, dir }
+    }
+
+    /// Ends it, and starts it again with the same folders.
+    async fn restart(mut self) -> Self {
+        self.app.shutdown().await;
+        let config = load(&self.dir, &self.upstream);
+        drop(self.app);
+        // The store is released once the last task that held it is gone.
+        let mut tries = 0;
+        self.app = loop {
+            match App::start(config.clone(), &Surroundings::default()).await {
+                Ok(app) => break app,
+                Err(error) if tries > 200 => panic!("{error}"),
+                Err(_) => {
+                    tries += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            }
+        };
+        self
+    }
+
+    /// Asks it as another process would.
+    async fn ask(&self, command: Command) -> Reply {
+        let mut client = Client::connect(&self.app.config().state_dir).await.unwrap();
+        client.call(command).await.unwrap()
+    }
+
+    async fn done(&self, command: Command) {
+        assert_eq!(self.ask(command).await, Reply::Done);
+    }
+
+    async fn refused(&self, command: Command) -> ApiError {
+        let Reply::Error(error) = self.ask(command).await else { panic!("this should be refused") };
+        error
+    }
+
+    async fn snapshot(&self) -> Snapshot {
+        let Reply::Snapshot(snapshot) = self.ask(Command::Snapshot).await else { panic!("a snapshot") };
+        *snapshot
+    }
+
+    async fn images(&self) -> Vec<Image> {
+        let Reply::Images(images) = self.ask(Command::Images).await else { panic!("images") };
+        images
+    }
+
+    async fn clear(&self, names: &[&str], immediate: bool) -> ClearReport {
+        let names = names.iter().map(ToString::to_string).collect();
+        let selection = ClearSelection::Images { names };
+        let Reply::Cleared(report) = self.ask(Command::Clear { selection, immediate }).await else {
+            panic!("a report")
+        };
+        report
+    }
+
+    async fn configure(&self, change: SettingsChange) {
+        self.done(Command::Configure { change }).await;
+    }
+
+    /// Pulls an image as Docker does: its manifest, then its parts.
+    async fn pull(&self, name: &str) -> sampan_testkit::Image {
+        let image = self.upstream.publish(name);
+        let (repository, tag) = name.split_once(':').unwrap();
+        self.get(&format!("/v2/{repository}/manifests/{tag}")).await;
+        for blob in image.blobs() {
+            self.get(&format!("/v2/{repository}/blobs/{}", blob.digest)).await;
+        }
+        image
+    }
+
+    async fn get(&self, path: &str) {
+        let address = self.app.listen();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let accept = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json";
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let status = String::from_utf8_lossy(&answer[..15.min(answer.len())]).into_owned();
+        assert!(status.starts_with("HTTP/1.1 200"), "{path}: {status}");
+    }
+}
+
+fn load(dir: &tempfile::TempDir, upstream: &FakeRegistry) -> Config {
+    let flags = Flags {
+        config: Some(dir.path().join("config.toml")),
+        listen: Some("127.0.0.1:0".parse().unwrap()),
+        cache_dir: Some(dir.path().join("cache")),
+        state_dir: Some(dir.path().join("state")),
+        upstream: vec![("docker.io".parse().unwrap(), upstream.url().parse().unwrap())],
+        ..Flags::default()
+    };
+    Config::load(flags).unwrap()
+}
+
+fn names(images: &[Image]) -> Vec<String> {
+    images.iter().map(|image| format!("{}:{}", image.image, image.tag.as_deref().unwrap_or("-"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_image_is_marked_until_it_is_unpinned() {
+    let sampan = Sampan::start().await;
+    sampan.pull("library/alpine:3.20").await;
+    sampan.pull("library/alpine:3.21").await;
+    sampan.done(Command::Pin { name: "alpine:3.20".into(), pinned: true }).await;
+    let pinned = |images: Vec<Image>| images.iter().map(|image| image.pinned).collect::<Vec<_>>();
+    assert_eq!(pinned(sampan.images().await), [true, false]);
+    sampan.done(Command::Pin { name: "alpine".into(), pinned: true }).await;
+    assert_eq!(pinned(sampan.images().await), [true, true], "without a tag: every tag");
+    sampan.done(Command::Pin { name: "alpine:3.20".into(), pinned: false }).await;
+    assert_eq!(pinned(sampan.images().await), [false, true]);
+
+    let missing = sampan.refused(Command::Pin { name: "nginx".into(), pinned: true }).await;
+    assert_eq!(missing.code, Code::NotHeld);
+    assert!(missing.next_step.unwrap().contains("pull"));
+    let wrong = sampan.refused(Command::Pin { name: "UPPER".into(), pinned: true }).await;
+    assert_eq!(wrong.code, Code::InvalidRequest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_cleared_image_comes_back_and_several_do_not() {
+    let sampan = Sampan::start().await;
+    for tag in ["3.19", "3.20", "3.21"] {
+        sampan.pull(&format!("library/alpine:{tag}")).await;
+    }
+    let before = sampan.images().await;
+    let selection = ClearSelection::Images { names: vec!["alpine:3.20".into()] };
+    let Reply::ClearPreview(preview) = sampan.ask(Command::ClearPreview { selection }).await else {
+        panic!("a preview")
+    };
+    assert!(preview.refetch_bytes > 0, "it came over the link, and would again");
+    assert_eq!((preview.undo, sampan.images().await.len()), (None, 3), "a preview clears nothing");
+
+    let report = sampan.clear(&["alpine:3.20"], false).await;
+    assert_eq!(names(&report.images), ["docker.io/library/alpine:3.20"]);
+    let now = sampan.snapshot().await.at;
+    assert!(report.undo_until.unwrap() > now, "{:?} is after {now}", report.undo_until);
+    assert_eq!(sampan.images().await.len(), 2, "it is gone from the list at once");
+    sampan.done(Command::ClearUndo { id: report.undo }).await;
+    assert_eq!(sampan.images().await, before, "as it was");
+    assert_eq!(sampan.refused(Command::ClearUndo { id: report.undo }).await.code, Code::NotHeld, "once");
+
+    sampan.clear(&["alpine:3.21"], false).await;
+    sampan.done(Command::ClearUndo { id: None }).await;
+    assert_eq!(sampan.images().await, before, "the newest needs no number");
+
+    assert_eq!(sampan.clear(&["alpine:3.19"], true).await.undo, None, "at once means no way back");
+    assert_eq!(sampan.clear(&["alpine"], false).await.undo, None, "two are more than one");
+    assert_eq!(sampan.refused(Command::ClearUndo { id: None }).await.code, Code::NotHeld);
+    assert_eq!(sampan.images().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_of_the_cache_hold_at_once_and_after_a_restart() {
+    let sampan = Sampan::start_with("max_age_days = 90\n").await;
+    let first = sampan.snapshot().await;
+    assert_eq!((first.settings.quota, first.settings.max_age_days), (Quota::Auto, Some(90)));
+    assert!(
+        first.cache.quota_bytes.is_some_and(|bytes| bytes >= 100_000_000),
+        "{:?}",
+        first.cache.quota_bytes
+    );
+
+    let change = SettingsChange {
+        quota: Some(Quota::Bytes(200_000_000)),
+        max_age_days: Some(AgeLimit::Off),
+        verify: Some(Verify::Always),
+        ..SettingsChange::default()
+    };
+    sampan.configure(change).await;
+    assert_eq!(sampan.snapshot().await.cache.quota_bytes, Some(200_000_000));
+    let small = SettingsChange { quota: Some(Quota::Bytes(1)), ..SettingsChange::default() };
+    assert_eq!(sampan.refused(Command::Configure { change: small }).await.code, Code::InvalidRequest);
+
+    let sampan = sampan.restart().await;
+    let again = sampan.snapshot().await;
+    assert_eq!(again.cache.quota_bytes, Some(200_000_000));
+    let settings = (again.settings.quota, again.settings.max_age_days, again.settings.verify);
+    assert_eq!(settings, (Quota::Bytes(200_000_000), None, Verify::Always));
+
+    sampan.configure(SettingsChange { quota: Some(Quota::Off), ..SettingsChange::default() }).await;
+    assert_eq!(sampan.snapshot().await.cache.quota_bytes, None);
+    sampan.configure(SettingsChange { quota: Some(Quota::Auto), ..SettingsChange::default() }).await;
+    assert!(sampan.snapshot().await.cache.quota_bytes.is_some(), "found out anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_is_seen_while_it_goes_on_and_its_end_is_kept() {
+    let sampan = Sampan::start().await;
+    sampan.pull("library/alpine:3.20").await;
+    sampan.done(Command::Scrub { start: true }).await;
+    let mut snapshots = sampan.app.snapshots();
+    snapshots.wait_for(|snapshot| snapshot.cache.scrub.is_none()).await.unwrap();
+    let Reply::Health(health) = sampan.ask(Command::Health).await else { panic!("a report") };
+    let run = health.last_run.unwrap();
+    assert!(run.complete && run.damaged == 0 && run.blobs > 0, "{run:?}");
+    assert!(health.health.last_scrub.is_some());
+    sampan.done(Command::Scrub { start: false }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_told_blob_by_blob() {
+    let sampan = Sampan::start().await;
+    let pulled = sampan.pull("library/alpine:3.20").await;
+    let Reply::ImageDetails(details) = sampan.ask(Command::ImageDetails { name: "alpine:3.20".into() }).await
+    else {
+        panic!("details")
+    };
+    assert_eq!(details.len(), 1);
+    let root = details[0].blobs.iter().find(|blob| blob.digest == pulled.digest.to_string()).unwrap();
+    assert!(root.held && root.media_type.is_some(), "{root:?}");
+    assert_eq!(sampan.refused(Command::ImageDetails { name: "nginx".into() }).await.code, Code::NotHeld);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_leave_by_a_file_and_only_absolute_paths_are_taken() {
+    let sampan = Sampan::start().await;
+    sampan.pull("library/alpine:3.20").await;
+    let path = sampan.dir.path().join("images.tar").display().to_string();
+    let names = vec!["alpine:3.20".to_owned()];
+    let reply = sampan.ask(Command::Export { names: names.clone(), path: path.clone() }).await;
+    let Reply::Exported(exported) = reply else { panic!("{reply:?}") };
+    assert_eq!(
+        (exported.images, exported.path),
+        (vec!["docker.io/library/alpine:3.20".into()], path.clone())
+    );
+    assert!(std::fs::metadata(&path).unwrap().is_file());
+    assert_eq!(sampan.snapshot().await.task, None, "it is over");
+    let relative = Command::Export { names, path: "images.tar".into() };
+    assert_eq!(sampan.refused(relative).await.code, Code::InvalidRequest);
+    let missing = Command::Export { names: vec!["nginx".into()], path };
+    assert_eq!(sampan.refused(missing).await.code, Code::NotHeld);
+    let nowhere = Command::Import { path: "/nowhere/at/all.tar".into(), trust_names: false };
+    assert_eq!(sampan.refused(nowhere).await.code, Code::InvalidRequest);
+    sampan.done(Command::StopTask).await;
+}
