@@ -32,6 +32,25 @@ const SCENES = [
   { name: "images", fixture: "busy", hash: "images", act: (page) => page.locator("tbody input").nth(1).click() },
   { name: "images-empty", fixture: "first", hash: "images" },
   { name: "images-clear", fixture: "busy", hash: "images", act: dialog },
+  {
+    name: "images-more",
+    fixture: "busy",
+    hash: "images",
+    act: async (page) => {
+      await page.locator("[data-name='docker.io/library/node:20'] [data-testid=image-open]").click();
+      await page.getByTestId("image-more").locator("li").first().waitFor();
+    },
+  },
+  {
+    name: "images-removed",
+    fixture: "busy",
+    hash: "images",
+    act: async (page) => {
+      await page.getByTestId("image-remove").first().click();
+      await page.getByTestId("clear-confirm").click();
+      await page.getByTestId("clear-undo").waitFor();
+    },
+  },
   { name: "setup", fixture: "first", hash: "setup" },
   { name: "setup-restart", fixture: "restart", hash: "setup" },
   { name: "setup-nodocker", fixture: "nodocker", hash: "setup" },
@@ -62,6 +81,7 @@ const SCENES = [
       await page.getByTestId("setup-consent").waitFor();
     },
   },
+  { name: "settings-scrubbing", fixture: "scrubbing", hash: "settings" },
   { name: "settings-limited", fixture: "busy&limit=1500000", hash: "settings" },
   {
     name: "settings",

@@ -6,6 +6,7 @@ import { fixture } from "../src/fixtures/fixture";
 import type { Api } from "../src/lib/api";
 import type { Command, Snapshot, WatchMessage } from "../src/lib/contract";
 
+const UNCHANGED = { language: null, theme: null, speed_limit: null, quota: null, max_age_days: null, verify: null };
 let page: ReturnType<typeof mount> | undefined;
 let asked: Command[] = [];
 let tell: (message: WatchMessage) => void = () => {};
@@ -36,8 +37,6 @@ async function settle(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 0));
   }
 }
-
-const same = { language: null, theme: null, speed_limit: null, quota: null, max_age_days: null, verify: null };
 
 const all = (id: string): HTMLElement[] => [...document.querySelectorAll<HTMLElement>(`[data-testid="${id}"]`)];
 function the(id: string): HTMLElement {
@@ -191,6 +190,82 @@ describe("set-up", () => {
   });
 });
 
+describe("one image", () => {
+  const row = (name: string): HTMLElement => {
+    const found = all("image-row").find((one) => one.dataset.name === name);
+    if (!found) throw new Error(`${name} is not in the list`);
+    return found;
+  };
+  const press = async (name: string, id: string): Promise<void> => {
+    row(name).querySelector<HTMLElement>(`[data-testid="${id}"]`)?.click();
+    await settle();
+  };
+  const NGINX = "docker.io/library/nginx:1.27";
+
+  it("is pinned and unpinned, and says so to whoever cannot see it", async () => {
+    await open("fixture=busy", "#/images");
+    const pin = (): string | null | undefined => row(NGINX).querySelector('[data-testid="image-pin"]')?.getAttribute("aria-pressed");
+    expect(pin()).toBe("false");
+    await press(NGINX, "image-pin");
+    expect(sent("pin")).toEqual([{ call: "pin", name: NGINX, pinned: true }]);
+    expect([pin(), row(NGINX).textContent?.includes("pinned")]).toEqual(["true", true]);
+    await press(NGINX, "image-pin");
+    expect(pin()).toBe("false");
+  });
+
+  it("is removed after a preview that says what it costs to fetch again, and can be brought back", async () => {
+    await open("fixture=busy", "#/images");
+    await press(NGINX, "image-remove");
+    expect(the("clear-refetch").textContent).toContain("43 MB over the link, about 19 sec");
+    expect(sent("clear")).toEqual([]);
+    await click("clear-confirm");
+    expect(sent("clear")).toEqual([{ call: "clear", selection: { kind: "images", names: [NGINX] }, immediate: false }]);
+    expect(all("image-row").some((one) => one.dataset.name === NGINX)).toBe(false);
+    await click("clear-undo");
+    expect(sent("clear_undo")).toEqual([{ call: "clear_undo", id: 7 }]);
+    expect(row(NGINX), "it is back").toBeTruthy();
+    expect(all("clear-undo")).toEqual([]);
+  });
+
+  it("shows where its tag pointed and what it is made of, when opened", async () => {
+    await open("fixture=busy", "#/images");
+    expect(sent("image_details"), "nothing is asked before").toEqual([]);
+    await press("docker.io/library/node:20", "image-open");
+    expect(the("image-more").textContent).toContain("Answered from the cache 57 times. It cost 1.1 GB over the link.");
+    expect(the("image-more").textContent).toContain("Where 20 pointed");
+    expect(the("image-more").textContent).toContain("shared with 3 other images");
+  });
+});
+
+describe("the cache's limits", () => {
+  it("are shown with what fills them, and changed at once", async () => {
+    await open("fixture=busy", "#/settings");
+    expect(the("cache-meter").textContent).toContain("18.9 GB of 50 GB");
+    const choose = async (id: string, value: string): Promise<void> => {
+      const select = the(id) as HTMLSelectElement;
+      select.value = value;
+      select.dispatchEvent(new Event("change", { bubbles: true }));
+      await settle();
+    };
+    await choose("quota-select", "20000000000");
+    await choose("age-select", "90");
+    await choose("verify-select", "always");
+    expect(sent("configure")).toEqual([
+      { call: "configure", change: { ...UNCHANGED, quota: { bytes: 20_000_000_000 } } },
+      { call: "configure", change: { ...UNCHANGED, max_age_days: { days: 90 } } },
+      { call: "configure", change: { ...UNCHANGED, verify: "always" } },
+    ]);
+  });
+
+  it("tell how a check goes, and stop it", async () => {
+    await open("fixture=scrubbing", "#/settings");
+    expect(the("scrub-state").textContent).toContain("39% of 18.4 GB");
+    expect(the("scrub-state").textContent).toContain("2 damaged blobs found");
+    await click("scrub");
+    expect(sent("scrub")).toEqual([{ call: "scrub", start: false }]);
+  });
+});
+
 describe("clearing", () => {
   it("shows what goes first, and clears exactly that on confirmation", async () => {
     await open("fixture=busy", "#/images");
@@ -198,7 +273,7 @@ describe("clearing", () => {
     expect(the("clear-preview").textContent).toContain("10 images go, 18.4 GB are really freed");
     expect(sent("clear")).toEqual([]);
     await click("clear-confirm");
-    expect(sent("clear")).toEqual([{ call: "clear", selection: { kind: "all" }, immediate: true }]);
+    expect(sent("clear")).toEqual([{ call: "clear", selection: { kind: "all" }, immediate: false }]);
     expect(the("cleared").textContent).toContain("18.4 GB freed");
     expect(all("images-empty").length).toBe(1);
   });
@@ -238,8 +313,8 @@ describe("settings", () => {
     await choose("theme-select", "dark");
     expect(document.documentElement.dataset.theme).toBe("dark");
     expect(sent("configure")).toEqual([
-      { call: "configure", change: { ...same, language: "vi" } },
-      { call: "configure", change: { ...same, theme: "dark" } },
+      { call: "configure", change: { ...UNCHANGED, language: "vi" } },
+      { call: "configure", change: { ...UNCHANGED, theme: "dark" } },
     ]);
   });
 
@@ -258,8 +333,8 @@ describe("settings", () => {
     await choose("off");
     expect(all("header-limited")).toEqual([]);
     expect(sent("configure")).toEqual([
-      { call: "configure", change: { ...same, speed_limit: { bytes_per_second: 1_000_000 } } },
-      { call: "configure", change: { ...same, speed_limit: "off" } },
+      { call: "configure", change: { ...UNCHANGED, speed_limit: { bytes_per_second: 1_000_000 } } },
+      { call: "configure", change: { ...UNCHANGED, speed_limit: "off" } },
     ]);
   });
 

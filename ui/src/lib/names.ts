@@ -1,5 +1,6 @@
 // Image names as people type them, and as the contract wants them.
 import type { Image } from "./contract";
+import type { Key } from "./texts";
 
 /** `docker.io/library/nginx` → `nginx`, `docker.io/grafana/grafana` → `grafana/grafana`; others whole. */
 export function familiar(image: string): string {
@@ -27,7 +28,16 @@ export function imageTitle(image: Image): string {
   return withReference(image.image, image.tag ?? image.digest);
 }
 
-export type SortBy = "name" | "size" | "own" | "used";
+/** What a part of an image is, by its media type. */
+export function partKind(mediaType: string | null): Key {
+  if (mediaType === null) return "part.unknown";
+  if (/manifest\.list|image\.index/.test(mediaType)) return "part.index";
+  if (/manifest/.test(mediaType)) return "part.manifest";
+  if (/config|container\.image/.test(mediaType)) return "part.config";
+  return /layer|rootfs/.test(mediaType) ? "part.layer" : "part.unknown";
+}
+
+export type SortBy = "name" | "size" | "own" | "hits" | "used";
 
 /** Images whose name, tag or digest contains every word of `search`, in order. Pure. */
 export function listImages(images: readonly Image[], search: string, sort: SortBy, ascending: boolean): Image[] {
@@ -39,6 +49,7 @@ export function listImages(images: readonly Image[], search: string, sort: SortB
   const order = (a: Image, b: Image): number => {
     if (sort === "size") return a.size_bytes - b.size_bytes;
     if (sort === "own") return a.own_bytes - b.own_bytes;
+    if (sort === "hits") return a.hits - b.hits;
     if (sort === "used") return a.last_used - b.last_used;
     return imageTitle(a).localeCompare(imageTitle(b));
   };

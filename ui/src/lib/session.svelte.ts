@@ -5,6 +5,7 @@ import type { ApiError, Command, Reply, SettingsChange, Snapshot } from "./contr
 import { useLanguage } from "./i18n.svelte";
 
 const TICK_MILLIS = 1000;
+const UNCHANGED: SettingsChange = { language: null, theme: null, speed_limit: null, quota: null, max_age_days: null, verify: null };
 
 export class Session {
   /** `null` until the first one arrives. */
@@ -48,8 +49,7 @@ export class Session {
 
   /** Changes a setting; the next snapshot shows it. */
   async configure(change: Partial<SettingsChange>): Promise<void> {
-    const same: SettingsChange = { language: null, theme: null, speed_limit: null, quota: null, max_age_days: null, verify: null };
-    await this.ask({ call: "configure", change: { ...same, ...change } }, "done");
+    await this.ask({ call: "configure", change: { ...UNCHANGED, ...change } }, "done");
   }
 }
 
