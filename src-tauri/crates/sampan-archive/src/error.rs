@@ -56,8 +56,24 @@ pub enum ArchiveError {
     /// A name was given for the image, and the archive holds several.
     #[error("a name can be given to an archive of one image, and this one holds {0}")]
     NameForMany(usize),
-    /// The cache has no room. What was imported until then stays.
-    #[error("the cache has no room for these images{}", .needed_bytes.map(|bytes| format!(" ({bytes} bytes)")).unwrap_or_default())]
+    /// The images are larger than the quota lets the cache be, even with everything gone that may make way for them.
+    /// Nothing was imported, and nothing made way.
+    #[error(
+        "these images need {needed_bytes} bytes more, and the cache's quota leaves {available_bytes} for them: raise the \
+         quota, or unpin images"
+    )]
+    QuotaTooSmall {
+        /// How many bytes are to come in.
+        needed_bytes: u64,
+        /// How many can, at most.
+        available_bytes: u64,
+    },
+    /// The disk has no room. What was imported until then stays.
+    #[error(
+        "the cache has no room for these images{}{}",
+        .needed_bytes.map(|bytes| format!(" ({bytes} bytes)")).unwrap_or_default(),
+        came_in(.imported)
+    )]
     Full {
         /// How many bytes are to come in, where that was known before any was written.
         needed_bytes: Option<u64>,
@@ -65,7 +81,7 @@ pub enum ArchiveError {
         imported: Box<Imported>,
     },
     /// The cache cannot be written. What was imported until then stays.
-    #[error("the cache cannot be written")]
+    #[error("the cache cannot be written{}", came_in(.imported))]
     ReadOnly {
         /// What was imported until then.
         imported: Box<Imported>,
@@ -80,7 +96,12 @@ impl From<StoreError> for ArchiveError {
         match error {
             StoreError::Full => Self::Full { needed_bytes: None, imported: Box::default() },
             StoreError::ReadOnly => Self::ReadOnly { imported: Box::default() },
-            other => Self::Store(other),
+            error @ (StoreError::Mismatch { .. }
+            | StoreError::Size { .. }
+            | StoreError::Dead
+            | StoreError::Stopped
+            | StoreError::Io(_)
+            | StoreError::Index(_)) => Self::Store(error),
         }
     }
 }
@@ -91,7 +112,27 @@ impl ArchiveError {
         match self {
             Self::Full { needed_bytes, .. } => Self::Full { needed_bytes, imported: Box::new(done) },
             Self::ReadOnly { .. } => Self::ReadOnly { imported: Box::new(done) },
-            other => other,
+            error @ (Self::TargetExists(_)
+            | Self::TargetIsLayout(_)
+            | Self::Target { .. }
+            | Self::TargetFull(_)
+            | Self::TargetTooLarge(_)
+            | Self::NothingToExport(_)
+            | Self::Source { .. }
+            | Self::Compressed(_)
+            | Self::DockerArchive
+            | Self::NotALayout(_)
+            | Self::NameForMany(_)
+            | Self::QuotaTooSmall { .. }
+            | Self::Store(_)) => error,
         }
+    }
+}
+
+fn came_in(imported: &Imported) -> String {
+    match imported.images.len() {
+        0 => String::new(),
+        1 => "; 1 image came in before that, and stays".to_owned(),
+        many => format!("; {many} images came in before that, and stay"),
     }
 }

@@ -167,7 +167,7 @@ impl Held<'_> {
         };
         let Ok(bytes) = blob.read_at(0, length).await else { return Ok(Err(Why::Unreadable(digest))) };
         if !digest.names(&bytes) {
-            quarantine(self.store, &digest).await;
+            quarantine(self.store, &blob).await;
             return Ok(Err(Why::WrongBytes(digest)));
         }
         let fits = size.is_none_or(|size| size == bytes.len() as u64);
@@ -191,7 +191,7 @@ impl Shelf for Held<'_> {
         match blob.verify().await {
             Ok(true) => Ok(Some(Why::WrongSize(digest))),
             Ok(false) => {
-                quarantine(self.store, &digest).await;
+                quarantine(self.store, &blob).await;
                 Ok(Some(Why::WrongBytes(digest)))
             }
             Err(_) => Ok(Some(Why::Unreadable(digest))),
@@ -200,9 +200,9 @@ impl Shelf for Held<'_> {
 }
 
 /// Damaged bytes go nowhere, whether or not a read-only disk lets them be set aside.
-async fn quarantine(store: &Store, digest: &Digest) {
-    if let Err(error) = store.quarantine(digest).await {
-        tracing::warn!(%digest, %error, "a damaged blob could not be set aside");
+pub(crate) async fn quarantine(store: &Store, damaged: &BlobFile) {
+    if let Err(error) = store.quarantine_file(damaged).await {
+        tracing::warn!(digest = %damaged.digest(), %error, "a damaged blob could not be set aside");
     }
 }
 
@@ -297,7 +297,7 @@ impl<'a> Writing<'a> {
         let why = match copied {
             Ok(actual) if actual == digest => return Ok(Ok(())),
             Ok(_) => {
-                quarantine(self.store, &digest).await;
+                quarantine(self.store, &blob).await;
                 Why::WrongBytes(digest)
             }
             Err(_) => Why::Unreadable(digest),

@@ -5,21 +5,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sampan_oci::{Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest};
-use sampan_store::{ImportedImage, Store, StoreError};
+use sampan_store::{ImportedImage, ImportedTag, Store, StoreError, Usage};
 
 use crate::blocking::blocking;
 use crate::document::{self, Entry, Index, blob_name};
 use crate::error::ArchiveError;
+use crate::export::quarantine;
 use crate::naming::ArchiveName;
 use crate::report::{Imported, ImportedEntry, Progress, Skipped, Why, printable};
 use crate::source::{Place, Reading, Source};
 use crate::tree::{self, Budget, Chosen, Piece, Shelf, Tree, Wrong};
 
+/// How often pieces that made way for others are brought in again.
+const ROUNDS_MAX: u32 = 4;
+
 /// How to import.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
     /// Whether the person vouches for the names in the archive. An archive proves bytes, not names: without this an
-    /// image is listed, and served by its tag only once its upstream has confirmed what that tag is.
+    /// image is listed, and nothing of it is served under its name before its upstream was heard (SECURITY.md R84).
     pub trust_names: bool,
     /// The name for the one image of an archive, whatever the archive calls it.
     pub name: Option<ArchiveName>,
@@ -28,7 +32,8 @@ pub struct ImportOptions {
 /// Reads images from an OCI image layout, a folder or a tar file. Only `oci-layout`, `index.json` and the blobs that
 /// can be reached from there are read; every blob is hashed, and gets into the cache only if it has the digest and the
 /// size that its descriptor says. A blob that the cache has is hashed there, not read from the archive. Of an image
-/// whose parts are missing or wrong nothing is recorded; of an index what is whole comes in.
+/// whose parts are missing or wrong nothing is recorded; of an index what is whole comes in. What was not used for the
+/// longest makes way, unless the images cannot fit whatever does: then nothing is changed.
 ///
 /// `progress` is called about once for each mebibyte, on the caller's task: it must not wait.
 /// # Errors
@@ -41,6 +46,9 @@ pub async fn import(
     options: ImportOptions,
     progress: impl FnMut(&Progress) + Send,
 ) -> Result<Imported, ArchiveError> {
+    if store.is_read_only() {
+        return Err(StoreError::ReadOnly.into());
+    }
     let path = source.to_owned();
     let opened = blocking(move || {
         let mut report = Imported::default();
@@ -52,11 +60,21 @@ pub async fn import(
     let mut reader = Reader {
         store,
         source: &source,
-        done: HashSet::new(),
+        done: HashMap::new(),
         progress: Progress::default(),
         tell: progress,
     };
-    match reader.run(index, &options, &mut report).await {
+    let done = reader.run(index, &options, &mut report).await;
+    for (piece, came) in &reader.done {
+        match came {
+            Came::Held => report.held_blobs += 1,
+            Came::New => {
+                report.new_blobs += 1;
+                report.new_bytes += piece.size;
+            }
+        }
+    }
+    match done {
         Ok(()) => Ok(report),
         Err(error) => Err(error.after(report)),
     }
@@ -90,11 +108,18 @@ struct Planned {
     chosen: Chosen,
 }
 
+/// Where a blob came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    Held,
+    New,
+}
+
 struct Reader<'a, F> {
     store: &'a Store,
     source: &'a Arc<Source>,
     /// Blobs that came in, or were found right.
-    done: HashSet<Piece>,
+    done: HashMap<Piece, Came>,
     progress: Progress,
     tell: F,
 }
@@ -109,12 +134,12 @@ impl<F: FnMut(&Progress) + Send> Reader<'_, F> {
         if options.name.is_some() && index.manifests.len() > 1 {
             return Err(ArchiveError::NameForMany(index.manifests.len()));
         }
-        let shelf = Shelved { store: self.store, source: self.source };
+        let both = Shelved { store: self.store, source: self.source };
         let mut seen = Seen::default();
         let mut planned = Vec::new();
         for entry in index.manifests {
             let shown = printable(entry.names().next().unwrap_or_default());
-            match plan(&shelf, &entry, options, &mut seen).await? {
+            match plan(&both, &entry, options, &mut seen).await? {
                 Ok((name, tree, wrong, chosen)) => {
                     planned.push(Planned { shown, name, tree, wrong, chosen });
                 }
@@ -131,21 +156,32 @@ impl<F: FnMut(&Progress) + Send> Reader<'_, F> {
         Ok(())
     }
 
-    /// Says before anything is written that the disk has not enough room. What has none by other rules is refused by
-    /// the store, blob by blob.
+    /// Says before anything is written or makes way that there cannot be enough room. What has none by other rules, or
+    /// because of what runs at the same time, is refused by the store, blob by blob.
     async fn look_for_room(&mut self, planned: &[Planned]) -> Result<(), ArchiveError> {
         let pieces: HashSet<Piece> =
             planned.iter().flat_map(|image| image.chosen.pieces.iter().copied()).collect();
         self.progress.total_bytes = pieces.iter().map(|piece| piece.size).sum();
-        let mut needed = 0_u64;
+        let (mut needed, mut kept) = (0_u64, 0_u64);
         for piece in pieces {
             let held = self.store.open_blob(&piece.digest).await?;
-            if held.is_none_or(|blob| blob.size() != piece.size) {
-                needed = needed.saturating_add(piece.size);
-            }
+            let part =
+                if held.is_some_and(|blob| blob.size() == piece.size) { &mut kept } else { &mut needed };
+            *part = part.saturating_add(piece.size);
         }
-        let free = self.store.usage().await?.free_bytes;
-        if free.is_some_and(|free| free < needed) {
+        if needed == 0 {
+            return Ok(());
+        }
+        let usage = self.store.usage().await?;
+        let Usage { size_bytes, partial_bytes, quarantine_bytes, pinned_bytes, .. } = usage;
+        // What these images have there already stays as well; how much of it is pinned is not known.
+        let stays = pinned_bytes.max(kept);
+        let available = usage.quota_bytes.map(|quota| quota.saturating_sub(stays));
+        if let Some(available_bytes) = available.filter(|available| *available < needed) {
+            return Err(ArchiveError::QuotaTooSmall { needed_bytes: needed, available_bytes });
+        }
+        let others = size_bytes.saturating_sub(stays) + partial_bytes + quarantine_bytes;
+        if usage.free_bytes.is_some_and(|free| free.saturating_add(others) < needed) {
             return Err(ArchiveError::Full { needed_bytes: Some(needed), imported: Box::default() });
         }
         Ok(())
@@ -160,20 +196,25 @@ impl<F: FnMut(&Progress) + Send> Reader<'_, F> {
         let Planned { shown, name, tree, mut wrong, mut chosen } = image;
         let root = tree.root();
         self.progress.image = name.full(&root.digest);
-        // Each turn finds another piece wrong, or ends.
-        while let Err((piece, why)) = self.pieces(&chosen, report).await? {
-            wrong.insert(piece, why);
-            match tree.choose(&wrong) {
-                Ok(less) => chosen = less,
-                Err(why) => {
-                    report.skipped.push(Skipped { name: shown, why });
-                    return Ok(());
+        let mut rounds = 0;
+        loop {
+            // Each turn finds another piece wrong, or ends.
+            while let Err((piece, why)) = self.pieces(&chosen).await? {
+                wrong.insert(piece, why);
+                match tree.choose(&wrong) {
+                    Ok(less) => chosen = less,
+                    Err(why) => {
+                        report.skipped.push(Skipped { name: shown, why });
+                        return Ok(());
+                    }
                 }
             }
-        }
-        // What came in first may have made way for what came in last.
-        for piece in &chosen.pieces {
-            if self.store.open_blob(&piece.digest).await?.is_none() {
+            // What was there first, with an image unused for long, may have made way for what came in last.
+            if self.all_held(&chosen).await? {
+                break;
+            }
+            rounds += 1;
+            if rounds == ROUNDS_MAX {
                 return Err(StoreError::Full.into());
             }
         }
@@ -188,34 +229,46 @@ impl<F: FnMut(&Progress) + Send> Reader<'_, F> {
             manifests: manifests.collect(),
             trusted,
         };
-        self.store.import_image(recorded).await?;
+        let tag_elsewhere = match self.store.import_image(recorded).await? {
+            ImportedTag::Untagged | ImportedTag::Points => None,
+            ImportedTag::Kept { digest } => Some(digest),
+        };
         let (digest, left_out) = (root.digest, chosen.left_out);
-        report.images.push(ImportedEntry { image, tag, digest, size_bytes, left_out });
+        report.images.push(ImportedEntry { image, tag, tag_elsewhere, digest, size_bytes, left_out });
         Ok(())
     }
 
-    /// Brings in what an image is made of. The inner error: the piece that is wrong, and why.
-    async fn pieces(
-        &mut self,
-        chosen: &Chosen,
-        report: &mut Imported,
-    ) -> Result<Result<(), (Piece, Why)>, ArchiveError> {
+    /// Whether the cache holds all of it still. What it does not is no longer done.
+    async fn all_held(&mut self, chosen: &Chosen) -> Result<bool, ArchiveError> {
+        let mut all = true;
         for piece in &chosen.pieces {
-            if self.done.contains(piece) {
+            if self.store.open_blob(&piece.digest).await?.is_none() {
+                all = false;
+                if self.done.remove(piece).is_some() {
+                    self.progress.done_bytes = self.progress.done_bytes.saturating_sub(piece.size);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Brings in what an image is made of. The inner error: the piece that is wrong, and why.
+    async fn pieces(&mut self, chosen: &Chosen) -> Result<Result<(), (Piece, Why)>, ArchiveError> {
+        for piece in &chosen.pieces {
+            if self.done.contains_key(piece) {
                 continue;
             }
             let before = self.progress.done_bytes;
-            if self.holds(*piece).await? {
-                report.held_blobs += 1;
+            let came = if self.holds(*piece).await? {
                 self.went_on(piece.size);
+                Came::Held
             } else if let Err(why) = self.bring(*piece).await? {
                 self.progress.done_bytes = before;
                 return Ok(Err((*piece, why)));
             } else {
-                report.new_blobs += 1;
-                report.new_bytes += piece.size;
-            }
-            self.done.insert(*piece);
+                Came::New
+            };
+            self.done.insert(*piece, came);
         }
         Ok(Ok(()))
     }
@@ -228,14 +281,19 @@ impl<F: FnMut(&Progress) + Send> Reader<'_, F> {
     /// Whether the cache has the blob, and right. A damaged one is set aside, so that the archive's may heal it.
     async fn holds(&self, piece: Piece) -> Result<bool, ArchiveError> {
         let Some(blob) = self.store.open_blob(&piece.digest).await? else { return Ok(false) };
-        if blob.size() == piece.size && (blob.verified() || blob.verify().await?) {
+        if blob.size() == piece.size && blob.verified() {
             return Ok(true);
         }
-        // A wrong size is either of the two: only what is damaged goes.
-        if !blob.verify().await? {
-            self.store.quarantine(&piece.digest).await?;
+        match blob.verify().await {
+            // The manifest may tell another size than its blob has.
+            Ok(true) => Ok(blob.size() == piece.size),
+            Ok(false) => {
+                self.store.quarantine_file(&blob).await?;
+                Ok(false)
+            }
+            // What cannot be read is replaced by the archive's.
+            Err(_) => Ok(false),
         }
-        Ok(false)
     }
 
     /// Reads a blob from the archive into the cache.
@@ -326,7 +384,7 @@ struct Shelved<'a> {
 }
 
 impl Shelved<'_> {
-    /// A manifest's bytes from the archive, or else from the cache; not hashed yet.
+    /// A manifest's bytes from the archive, not hashed yet, or else from the cache.
     async fn document(&self, piece: Piece) -> Result<Result<bytes::Bytes, Why>, ArchiveError> {
         let Piece { digest, size } = piece;
         let Some(length) = usize::try_from(size).ok().filter(|size| *size <= MANIFEST_BYTES_MAX) else {
@@ -337,7 +395,11 @@ impl Shelved<'_> {
             let Some(blob) = held.filter(|blob| blob.size() == size) else {
                 return Ok(Err(Why::Missing(digest)));
             };
-            return Ok(blob.read_at(0, length).await.map_err(|_| Why::Unreadable(digest)));
+            let Ok(bytes) = blob.read_at(0, length).await else { return Ok(Err(Why::Unreadable(digest))) };
+            if !digest.names(&bytes) {
+                quarantine(self.store, &blob).await;
+            }
+            return Ok(Ok(bytes));
         };
         if place.size != size {
             return Ok(Err(Why::WrongSize(digest)));

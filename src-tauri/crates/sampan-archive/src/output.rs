@@ -267,7 +267,7 @@ impl Drop for Folder {
         // Only what was made here goes; a folder in which somebody else put something stays.
         let files = self.files.iter().map(fs::remove_file);
         let folders = self.folders.iter().rev().map(fs::remove_dir);
-        if let Some(error) = files.chain(folders).filter_map(Result::err).next() {
+        if let Some(error) = files.chain(folders).find_map(Result::err) {
             tracing::warn!(%error, "a given-up export could not be removed");
         }
     }

@@ -137,8 +137,11 @@ pub struct Imported {
 pub struct ImportedEntry {
     /// Its repository.
     pub image: ImageName,
-    /// Its tag; `None`: it is known by its digest alone.
+    /// Its tag in the archive; `None`: it is known by its digest alone.
     pub tag: Option<Tag>,
+    /// Where its tag still points, because the upstream said so and the person did not vouch for the archive's names:
+    /// the image is held without the tag.
+    pub tag_elsewhere: Option<Digest>,
     /// The digest of its manifest or index.
     pub digest: Digest,
     /// Bytes of everything it is made of, parts shared with others included.
@@ -151,6 +154,14 @@ impl ImportedEntry {
     /// The full name, as far as the archive gives one.
     pub fn name(&self) -> String {
         ArchiveName { image: self.image.clone(), tag: self.tag.clone() }.full(&self.digest)
+    }
+
+    /// What a person should know of it, in a clause that goes after its name.
+    pub fn remark(&self) -> Option<String> {
+        let digest = self.tag_elsewhere?;
+        Some(format!(
+            "its tag still points elsewhere, at {digest}, as its registry said: it is held without the tag"
+        ))
     }
 }
 

@@ -104,13 +104,12 @@ pub(crate) struct Reading {
 impl Reading {
     /// The next bytes, at most a mebibyte; none at the end, which comes early where the file was cut since.
     pub(crate) fn next(&mut self) -> io::Result<Bytes> {
-        let open = match &mut self.open {
-            Some(open) => open,
-            None => {
-                let mut file = if self.inside { open_plain(&self.path)? } else { File::open(&self.path)? };
-                file.seek(SeekFrom::Start(self.place.offset))?;
-                self.open.insert(file.take(self.place.size))
-            }
+        let open = if let Some(open) = &mut self.open {
+            open
+        } else {
+            let mut file = if self.inside { open_plain(&self.path)? } else { File::open(&self.path)? };
+            file.seek(SeekFrom::Start(self.place.offset))?;
+            self.open.insert(file.take(self.place.size))
         };
         let wanted = usize::try_from(open.limit()).map_or(CHUNK_BYTES, |rest| rest.min(CHUNK_BYTES));
         let mut bytes = Vec::with_capacity(wanted);
@@ -155,7 +154,7 @@ impl Finds {
         for (name, place) in [(LAYOUT, &mut self.layout), (INDEX, &mut self.index)] {
             match fs::symlink_metadata(root.join(name)) {
                 Ok(metadata) if metadata.is_file() => {
-                    *place = Some(Place { offset: 0, size: metadata.len() })
+                    *place = Some(Place { offset: 0, size: metadata.len() });
                 }
                 Ok(_) => report.ignore(name, IgnoredMember::NotAFile),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -181,7 +181,9 @@ impl Tree {
         }
         match &manifest.kind {
             ManifestKind::Index(listed) => {
-                listed.iter().for_each(|child| self.take(Piece::of(child), done, taken, to));
+                for child in listed {
+                    self.take(Piece::of(child), done, taken, to);
+                }
             }
             ManifestKind::Image { config, layers } => {
                 let parts = needed(config, layers);

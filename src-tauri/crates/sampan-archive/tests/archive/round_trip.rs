@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bytes::Bytes;
 use sampan_archive::{ArchiveError, ArchiveName, ExportImage, ImportOptions, Progress, Why, export, import};
-use sampan_oci::{Digest, MediaType, Reference};
-use serde_json::Value;
+use sampan_oci::{Algorithm, Digest, Hasher, ImageName, Manifest, MediaType, Reference};
+use serde_json::{Value, json};
 
-use crate::support::{Archive, Cache, Parts};
+use crate::support::{Archive, CONFIG, Cache, LAYER, Parts};
 
 const ALPINE: &str = "docker.io/library/alpine:3.20";
 const APP: &str = "ghcr.io/someone/app:1";
@@ -222,7 +223,9 @@ async fn a_cancelled_export_leaves_nothing_under_the_targets_name() {
         let (told, heard) = tokio::sync::oneshot::channel();
         let mut told = Some(told);
         {
-            let running = export(&cache.store, &chosen, &target, |_| drop(told.take().map(|t| t.send(()))));
+            let running = export(&cache.store, &chosen, &target, |_| {
+                let _ = told.take().map(|told| told.send(()));
+            });
             tokio::select! {
                 biased;
                 _ = heard => {}
@@ -275,6 +278,21 @@ async fn what_the_archive_lacks_may_be_in_the_cache() {
 }
 
 #[tokio::test]
+async fn a_damaged_manifest_that_the_archive_lacks_is_set_aside() {
+    let (cache, folder) = (Cache::new(), tempfile::tempdir().unwrap());
+    cache.hold(ALPINE, &alpine()).await;
+    let mut wrong = alpine().root.to_vec();
+    wrong[5] ^= 1;
+    std::fs::write(cache.blob_path(&alpine().digest()), wrong).unwrap();
+    let mut archive = Archive::of(&[(ALPINE, &alpine())]);
+    archive.remove(&crate::support::path_of(&alpine().digest()));
+    let report = cache.import(&archive.tar().write(folder.path())).await.unwrap();
+    assert_eq!(report.skipped[0].why, Why::WrongBytes(alpine().digest()));
+    assert!(!cache.blob_path(&alpine().digest()).exists(), "it is served no more");
+    assert_eq!(cache.store.health().await.unwrap().damaged, 1);
+}
+
+#[tokio::test]
 async fn an_image_in_dockers_own_format_keeps_it() {
     let (from, to) = (Cache::new(), Cache::new());
     let docker =
@@ -282,9 +300,50 @@ async fn an_image_in_dockers_own_format_keeps_it() {
     let chosen = [from.hold(ALPINE, &docker).await];
     let target = from.folder.path().join("out.tar");
     export(&from.store, &chosen, &target, |_| {}).await.unwrap();
-    to.import(&target).await.unwrap();
+    to.trust(&target).await.unwrap();
     let kept = to.store.manifest(&chosen[0].image, &docker.digest()).await.unwrap().unwrap();
     assert_eq!(kept, (docker.root.clone(), MediaType::DockerManifest));
+}
+
+#[tokio::test]
+async fn an_image_named_by_sha_512_keeps_its_names() {
+    let sha512 = |bytes: &[u8]| {
+        let mut hasher = Hasher::new(Algorithm::Sha512);
+        hasher.update(bytes);
+        hasher.finish()
+    };
+    let (config, layer) =
+        (Bytes::from_static(br#"{"os":"linux","architecture":"amd64"}"#), alpine().blobs[1].clone());
+    let listed =
+        |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": sha512(bytes), "size": bytes.len()});
+    let root = json!({"schemaVersion": 2, "mediaType": MediaType::OciManifest.as_str(),
+        "config": listed(CONFIG, &config), "layers": [listed(LAYER, &layer)]});
+    let root = Bytes::from(root.to_string());
+    let from = Cache::new();
+    let image: ImageName = "docker.io/library/alpine".parse().unwrap();
+    for bytes in [&config, &layer] {
+        from.store.put(&sha512(bytes), bytes.clone()).await.unwrap();
+    }
+    let manifest = Manifest::parse(&root, None, Some(&sha512(&root))).unwrap();
+    from.store.put_manifest(&image, &manifest, root.clone()).await.unwrap();
+    let chosen = [ExportImage { image: image.clone(), reference: Reference::Digest(sha512(&root)) }];
+    for target in ["out.tar", "out"] {
+        let target = from.folder.path().join(target);
+        assert_eq!(export(&from.store, &chosen, &target, |_| {}).await.unwrap().blobs, 3);
+        let to = Cache::new();
+        let report = to.trust(&target).await.unwrap();
+        assert_eq!((report.images[0].digest, report.new_blobs), (sha512(&root), 3));
+        assert!(to.blobs().keys().all(|name| name.starts_with("sha512:")));
+        assert_eq!(to.blobs(), from.blobs());
+        assert_eq!(to.store.manifest(&image, &sha512(&root)).await.unwrap().unwrap().0, root);
+    }
+    // Wrong bytes are found as well as with the shorter one.
+    let lost = from.folder.path().join("out").join(crate::support::path_of(&sha512(&layer)));
+    let mut wrong = layer.to_vec();
+    wrong[7] ^= 1;
+    std::fs::write(lost, wrong).unwrap();
+    let report = Cache::new().import(&from.folder.path().join("out")).await.unwrap();
+    assert_eq!(report.skipped[0].why, Why::WrongBytes(sha512(&layer)));
 }
 
 #[tokio::test]

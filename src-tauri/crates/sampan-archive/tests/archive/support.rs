@@ -21,10 +21,20 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut StoreOptions)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (dir, clock) = (folder.path().join("cache"), Arc::new(TestClock::new()));
-        let store = Store::open(StoreOptions::new(dir, clock)).unwrap();
+        let store = open(folder.path(), change);
         Self { store, folder }
+    }
+
+    /// The same cache, opened again.
+    pub(crate) fn again(self, change: impl FnOnce(&mut StoreOptions)) -> Self {
+        let Self { store, folder } = self;
+        drop(store);
+        Self { store: open(folder.path(), change), folder }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -74,11 +84,23 @@ impl Cache {
         import(&self.store, source, ImportOptions::default(), |_| {}).await
     }
 
+    /// Imports with a person who vouches for the names.
+    pub(crate) async fn trust(&self, source: &Path) -> Result<Imported, ArchiveError> {
+        let options = ImportOptions { trust_names: true, ..ImportOptions::default() };
+        import(&self.store, source, options, |_| {}).await
+    }
+
     /// The full names of what it holds.
     pub(crate) async fn names(&self) -> Vec<String> {
         let entries = self.store.images().await.unwrap();
         entries.iter().map(|entry| format!("{}:{}", entry.image, entry.tag.as_ref().unwrap())).collect()
     }
+}
+
+fn open(folder: &Path, change: impl FnOnce(&mut StoreOptions)) -> Store {
+    let mut options = StoreOptions::new(folder.join("cache"), Arc::new(TestClock::new()));
+    change(&mut options);
+    Store::open(options).unwrap()
 }
 
 /// What an image is made of.
