@@ -11,7 +11,7 @@ use super::world::World;
 use super::{Broken, broken};
 
 /// Files and folders that Sampan makes in its cache folder.
-const OURS: [&str; 9] = [
+const OURS: [&str; 13] = [
     "blobs",
     "partial",
     "quarantine",
@@ -21,6 +21,10 @@ const OURS: [&str; 9] = [
     "sampan.db",
     "sampan.db-wal",
     "sampan.db-shm",
+    "sampan.db.seal",
+    "sampan.db.seal.new",
+    "index.json",
+    "index.json.new",
 ];
 
 /// Whether Sampan has been started since the kill.

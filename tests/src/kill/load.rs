@@ -67,7 +67,7 @@ impl Shared {
         reach: std::collections::BTreeSet<Digest>,
     ) -> Result<(), Stop> {
         let clear = self.promises.clear(reach);
-        self.call(Command::Clear { selection }).await?;
+        self.call(Command::Clear { selection, immediate: true }).await?;
         self.promises.cleared(clear);
         Ok(())
     }

@@ -43,9 +43,10 @@ const ALL: [Suite; 7] =
     [Suite::Fmt, Suite::Ui, Suite::Clippy, Suite::Deny, Suite::Build, Suite::Doc, Suite::Nextest];
 
 /// The crates whose documentation others build on. The desktop app and the tests are leaves.
-const DOCUMENTED: [&str; 8] = [
+const DOCUMENTED: [&str; 9] = [
     "sampan-oci",
     "sampan-store",
+    "sampan-archive",
     "sampan-upstream",
     "sampan-mirror",
     "sampan-stats",
