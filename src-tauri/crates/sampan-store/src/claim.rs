@@ -37,6 +37,10 @@ impl Claim {
             return Err(OpenError::NotOurs(root.path().to_owned()));
         }
         let lock = root.open_for_writing(LOCK, false)?;
+        if empty {
+            // It is what says that the folder is ours: a power cut must not take it and leave what is made after it.
+            root.sync()?;
+        }
         match lock.try_lock() {
             Ok(()) => {
                 lock.set_len(0)?;

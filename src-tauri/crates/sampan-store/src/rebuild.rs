@@ -30,14 +30,7 @@ impl Found {
         let mut roots = listed.unwrap_or_default();
         let hints: HashMap<Digest, &str> =
             roots.iter().map(|root| (root.digest, root.media_type.as_str())).collect();
-        let manifests: HashMap<Digest, (Manifest, u64)> = files
-            .iter()
-            .filter(|(_, size)| usize::try_from(*size).is_ok_and(|size| size <= MANIFEST_BYTES_MAX))
-            .filter_map(|(digest, size)| {
-                let manifest = read_manifest(layout, digest, *size, hints.get(digest).copied())?;
-                Some((*digest, (manifest, *size)))
-            })
-            .collect();
+        let manifests = read_manifests(layout, files, &hints);
         roots.retain(|root| manifests.contains_key(&root.digest));
         let (blobs, tags) = (files.len(), roots.iter().filter(|root| root.tag.is_some()).count());
         if known {
@@ -58,7 +51,12 @@ impl Found {
         Self { manifests, roots }
     }
 
-    /// Writes it into an index that knows the blobs and nothing else.
+    /// Reads which of these blobs are manifests, and nothing else: for files that an index was found not to know. Blocks.
+    pub(crate) fn among(layout: &Layout, files: &[(Digest, u64)]) -> Self {
+        Self { manifests: read_manifests(layout, files, &HashMap::new()), roots: Vec::new() }
+    }
+
+    /// Writes it into an index that knows the blobs.
     pub(crate) fn record(&self, change: &Change<'_>, now: Millis) -> Result<(), StoreError> {
         restore::manifests(change, self.manifests.values().map(|(manifest, _)| manifest))?;
         self.roots.iter().try_for_each(|root| restore::root(change, root, &self.manifests, now))?;
@@ -70,6 +68,22 @@ fn read_roots(layout: &Layout) -> Option<Vec<Root>> {
     let file = layout.root.open_file(settle::FILE).ok().flatten()?;
     let bytes = file.read_up_to(INDEX_JSON_BYTES_MAX).ok()?;
     index_json::decode(&bytes)
+}
+
+/// `hints`: what is known of manifests that do not say themselves of what type they are.
+fn read_manifests(
+    layout: &Layout,
+    files: &[(Digest, u64)],
+    hints: &HashMap<Digest, &str>,
+) -> HashMap<Digest, (Manifest, u64)> {
+    files
+        .iter()
+        .filter(|(_, size)| usize::try_from(*size).is_ok_and(|size| size <= MANIFEST_BYTES_MAX))
+        .filter_map(|(digest, size)| {
+            let manifest = read_manifest(layout, digest, *size, hints.get(digest).copied())?;
+            Some((*digest, (manifest, *size)))
+        })
+        .collect()
 }
 
 /// `content_type`: what is known of a manifest that does not say it itself.

@@ -22,7 +22,8 @@ pub(crate) struct Settled(Mutex<Option<Instant>>);
 
 impl Store {
     /// Writes `index.json` if what is held has changed since, at most every 30 s: for housekeeping. With it the folder is
-    /// an OCI image layout, and a lost index gets its tags, proofs and pins back. [`flush`](Self::flush) does it at once.
+    /// an OCI image layout, and a lost index gets its tags, proofs and pins back; an index that is not lost survives a power
+    /// cut as it is now. [`flush`](Self::flush) does it at once.
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: the file is as it was, and
     /// the next call tries again.
@@ -50,7 +51,8 @@ impl Inner {
         if last.is_some_and(|last| last.elapsed() < every) || !self.index.take_stale() {
             return Ok(());
         }
-        let written = self.write_index_json();
+        // Both, so that it does not matter whether a power cut takes the index or only its last changes.
+        let written = self.index.sync().and_then(|()| self.write_index_json());
         match &written {
             Ok(()) => *last = Some(Instant::now()),
             Err(_) => self.index.set_stale(),

@@ -17,7 +17,7 @@ pub(crate) struct Options {
     #[arg(value_enum)]
     suite: Suite,
     /// How often [default: as often as SECURITY.md asks]
-    #[arg(long)]
+    #[arg(long, visible_aliases = ["seeds", "files"])]
     points: Option<u32>,
     /// Makes the choices of an earlier run again; its number is in that run's first line [default: a new one]
     #[arg(long)]
@@ -32,14 +32,20 @@ pub(crate) struct Options {
 enum Suite {
     /// SIGKILL at any moment, of the real program under load
     Kill,
+    /// Power cuts of a simulated disk that forgets and tears what was not synced
+    Power,
+    /// Damaged files, all of which the first read and a scrub have to find
+    Damage,
 }
 
 /// The test behind a suite.
 struct Test {
     package: &'static str,
-    /// The test's file.
+    /// The test's file, or the folder whose `main.rs` it is.
     target: &'static str,
-    name: &'static str,
+    /// The file in that folder.
+    module: Option<&'static str>,
+    names: &'static [&'static str],
     /// How often, where nothing is said.
     points: u32,
     /// Whether it starts `sampan`, which cargo builds for no other package's tests.
@@ -52,11 +58,41 @@ impl Suite {
             Self::Kill => Test {
                 package: "sampan-tests",
                 target: "real_kill",
-                name: "real_kills_at_any_moment_leave_nothing_wrong_and_lose_nothing_that_was_given",
+                module: None,
+                names: &["real_kills_at_any_moment_leave_nothing_wrong_and_lose_nothing_that_was_given"],
                 points: 1000,
                 starts_sampan: true,
             },
+            Self::Power => Test {
+                package: "sampan-store",
+                target: "store",
+                module: Some("power"),
+                names: &[
+                    "after_10_000_power_cuts_everything_acknowledged_is_there_and_nothing_else_is_believed",
+                ],
+                points: 10_000,
+                starts_sampan: false,
+            },
+            Self::Damage => Test {
+                package: "sampan-store",
+                target: "store",
+                module: Some("damage"),
+                names: &[
+                    "one_scrub_finds_every_one_of_10_000_damaged_files",
+                    "the_first_read_finds_every_one_of_10_000_damaged_files",
+                ],
+                points: 10_000,
+                starts_sampan: false,
+            },
         }
+    }
+}
+
+impl Test {
+    /// Its tests, as the test program calls them.
+    fn paths(&self) -> Vec<String> {
+        let module = self.module.map_or_else(String::new, |module| format!("{module}::"));
+        self.names.iter().map(|name| format!("{module}{name}")).collect()
     }
 }
 
@@ -82,7 +118,8 @@ pub(crate) fn run(environment: &Environment, options: &Options) -> Result<()> {
         shell::run(shell::cargo(environment, build).args(&packages).args(target))?;
     }
     let mut command = shell::cargo(environment, ["test", "--locked"]);
-    command.args(&packages).args(target).args(["--", "--nocapture", "--exact", test.name]);
+    command.args(&packages).args(target).args(["--", "--nocapture", "--include-ignored", "--exact"]);
+    command.args(test.paths());
     eprintln!("  {points} points, seed {seed}; again by --seed {seed}");
     shell::run(command.env(POINTS, points.to_string()).env(SEED, seed.to_string()))
 }
@@ -103,9 +140,12 @@ mod tests {
             } else {
                 root.join("src-tauri/crates").join(test.package)
             };
-            let file = folder.join("tests").join(test.target).with_extension("rs");
-            let source = std::fs::read_to_string(&file).unwrap();
-            assert!(source.contains(&format!("fn {}(", test.name)), "{suite:?}: {}", test.name);
+            let mut file = folder.join("tests").join(test.target);
+            file.extend(test.module);
+            let source = std::fs::read_to_string(file.with_extension("rs")).unwrap();
+            for name in test.names {
+                assert!(source.contains(&format!("fn {name}(")), "{suite:?}: {name}");
+            }
         }
     }
 }

@@ -125,8 +125,13 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Makes the index agree with the files found on disk, and counts the totals from nothing.
-    pub(super) fn square_with(&mut self, files: &[(Digest, u64)], now: Millis) -> Result<(), StoreError> {
+    /// Makes the index agree with the files found on disk, and counts the totals from nothing. Returns the files it did not
+    /// know as they are.
+    pub(super) fn square_with(
+        &mut self,
+        files: &[(Digest, u64)],
+        now: Millis,
+    ) -> Result<Vec<(Digest, u64)>, StoreError> {
         let mut rows: HashMap<String, i64> = HashMap::new();
         let mut statement = self.transaction.prepare("SELECT digest, size FROM blob")?;
         for row in statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
@@ -134,10 +139,12 @@ impl<'a> Change<'a> {
             rows.insert(digest, size);
         }
         drop(statement);
+        let mut unknown = Vec::new();
         for (digest, size) in files {
             if rows.remove(&digest.to_string()) != Some(integer(*size)) {
                 // Nothing says how it came. Most come over the link.
                 self.insert_blob(digest, *size, *size, now, Millis(0))?;
+                unknown.push((*digest, *size));
             }
         }
         for gone in rows.into_keys() {
@@ -147,7 +154,7 @@ impl<'a> Change<'a> {
         self.run("DELETE FROM descriptor WHERE manifest NOT IN (SELECT digest FROM manifest)", [])?;
         self.size_bytes = files.iter().map(|(_, size)| integer(*size)).sum();
         self.blobs = integer(files.len() as u64);
-        Ok(())
+        Ok(unknown)
     }
 
     /// The image's key, made if it is new.

@@ -118,10 +118,11 @@ impl Index {
         };
         let files = layout.blobs()?;
         let lost = !files.is_empty() && restore::is_blank(&lock(&index.reports))?;
-        let found = if lost { Found::read(layout, &files) } else { Found::default() };
         // All or nothing: what a crash leaves of this is blank again.
         let squared = index.change(|change| {
-            change.square_with(&files, now)?;
+            let unknown = change.square_with(&files, now)?;
+            // Where the index is not lost, a power cut has undone a removal, or has taken the index's last changes.
+            let found = if lost { Found::read(layout, &files) } else { Found::among(layout, &unknown) };
             found.record(change, now)
         });
         squared.map_err(|error| match error {
@@ -192,10 +193,17 @@ impl Index {
         }
         let busy: bool = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         if !busy {
-            seal::put(&self.root)?;
+            // Also where it fails: it may be in its place all the same, and has to go before the next change.
             self.sealed.store(true, Ordering::Release);
+            seal::put(&self.root)?;
         }
         Ok(())
+    }
+
+    /// Makes every change so far survive a power cut, which a change by itself does not. Blocks.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        // What a long question keeps from the file is synced in the log.
+        Ok(lock(&self.writer).query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
     }
 
     /// Whether what is held has changed since the last time this was asked.

@@ -33,9 +33,13 @@ pub(super) fn look(root: &Folder) -> io::Result<Seal> {
         return Ok(Seal::Missing);
     }
     let Some(expected) = text_of(root)? else { return Ok(Seal::Missing) };
-    // A seal that is damaged itself says nothing of the index, and costs no more than one that is broken.
-    let found = seal.read_up_to(SEAL_BYTES_MAX);
-    Ok(if found.is_ok_and(|found| found == expected.as_bytes()) { Seal::Whole } else { Seal::Broken })
+    // One that cannot be read says nothing of the index. One with other bytes may itself be what is damaged: that cannot be
+    // told from here.
+    Ok(match seal.read_up_to(SEAL_BYTES_MAX) {
+        Ok(found) if found == expected.as_bytes() => Seal::Whole,
+        Ok(_) => Seal::Broken,
+        Err(_) => Seal::Missing,
+    })
 }
 
 /// Seals the index, which must be whole in its file and not change until [`remove`].
@@ -50,9 +54,11 @@ pub(super) fn put(root: &Folder) -> io::Result<()> {
     root.sync()
 }
 
-/// Removes the seal, and makes sure that it does not come back with a power cut.
+/// Removes the seal, and makes sure that it does not come back with a power cut: also one that an earlier call removed
+/// without that.
 pub(super) fn remove(root: &Folder) -> io::Result<()> {
-    if root.remove(SEAL)? { root.sync() } else { Ok(()) }
+    root.remove(SEAL)?;
+    root.sync()
 }
 
 /// `None`: there is no index.

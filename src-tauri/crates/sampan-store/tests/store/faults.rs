@@ -21,9 +21,23 @@ pub(crate) struct FailNth {
 #[derive(Debug)]
 struct Armed {
     nth: u64,
-    error: Errno,
+    fault: Fault,
     times: Times,
     seen: u64,
+}
+
+/// How to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Error(Errno),
+    /// A read or a write does half of what it was asked for; anything else is done.
+    Short,
+}
+
+impl From<Errno> for Fault {
+    fn from(error: Errno) -> Self {
+        Self::Error(error)
+    }
 }
 
 /// How often to fail.
@@ -40,8 +54,8 @@ impl FailNth {
     }
 
     /// Fails the `nth` matching operation from now on, counted from 1.
-    pub(crate) fn arm(&self, nth: u64, error: Errno, times: Times) {
-        *self.armed.lock().unwrap() = Some(Armed { nth, error, times, seen: 0 });
+    pub(crate) fn arm(&self, nth: u64, fault: impl Into<Fault>, times: Times) {
+        *self.armed.lock().unwrap() = Some(Armed { nth, fault: fault.into(), times, seen: 0 });
     }
 
     /// Fails nothing more. Returns whether it has failed anything since it was armed.
@@ -54,13 +68,37 @@ impl FailNth {
     }
 }
 
+impl Fault {
+    fn verdict(self, operation: &Operation<'_>) -> io::Result<Verdict> {
+        match self {
+            Self::Error(error) => Err(error.into()),
+            Self::Short => Ok(match *operation {
+                Operation::Write { bytes, .. } if bytes.len() > 1 => Verdict::Short(bytes.len() / 2),
+                Operation::Read { len, .. } if len > 1 => Verdict::Short(len / 2),
+                Operation::Write { .. }
+                | Operation::Read { .. }
+                | Operation::Open { .. }
+                | Operation::Create { .. }
+                | Operation::SetLen { .. }
+                | Operation::SyncFile { .. }
+                | Operation::SyncFolder { .. }
+                | Operation::Rename { .. }
+                | Operation::Remove { .. }
+                | Operation::List { .. }
+                | Operation::MakeFolder { .. }
+                | Operation::Metadata { .. } => Verdict::Go,
+            }),
+        }
+    }
+}
+
 impl Witness for FailNth {
     fn before(&self, operation: &Operation<'_>) -> io::Result<Verdict> {
         let mut armed = self.armed.lock().unwrap();
         if let Some(armed) = armed.as_mut().filter(|_| (self.matches)(operation)) {
             armed.seen += 1;
             if armed.seen == armed.nth || (armed.seen > armed.nth && armed.times == Times::ForEver) {
-                return Err(armed.error.into());
+                return armed.fault.verdict(operation);
             }
         }
         Ok(Verdict::Go)

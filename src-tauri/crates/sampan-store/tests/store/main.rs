@@ -4,19 +4,29 @@
 mod blobs;
 mod clearing;
 mod crash;
+#[cfg(unix)]
+mod cut_disk;
 mod damage;
+#[cfg(unix)]
+mod dice;
 #[cfg(unix)]
 mod faults;
 mod history;
 mod images;
 mod importing;
 mod index;
+#[cfg(unix)]
+mod life;
+#[cfg(unix)]
+mod nth;
 mod opening;
 mod partial_damage;
 mod partial_sequences;
 mod partials;
 mod pins;
 mod places;
+#[cfg(unix)]
+mod power;
 mod quota;
 mod read_only;
 mod rebuild;
@@ -24,6 +34,8 @@ mod refusing_disk;
 mod scrubbing;
 mod sequences;
 mod setting;
+#[cfg(unix)]
+mod settled;
 mod undo;
 
 /// Where a new cache keeps its blobs.

@@ -34,7 +34,17 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new() -> Self {
-        let temporary = TempDir::new().unwrap();
+        Self::within(TempDir::new().unwrap())
+    }
+
+    /// One in memory, where the system has a folder for that: for tests that need many.
+    #[cfg(unix)]
+    pub(crate) fn quick() -> Self {
+        let memory = Path::new("/dev/shm");
+        Self::within(if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap())
+    }
+
+    fn within(temporary: TempDir) -> Self {
         let dir = temporary.path().join("cache");
         let clock = Arc::new(HandClock(AtomicI64::new(1_000_000)));
         Self { _temporary: temporary, dir, clock, keep: crate::keep() }
@@ -212,4 +222,11 @@ fn descriptor(media_type: &str, bytes: &[u8], architecture: Option<&str>) -> Str
     });
     let (digest, size) = (Digest::of(bytes), bytes.len());
     format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":{size}{platform}}}"#)
+}
+
+/// A number that `cargo xtask torture` asks for, in the variable of this name; else `otherwise`.
+pub(crate) fn asked(name: &str, otherwise: u64) -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "the one place where these tests read their size")]
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty());
+    text.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
