@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use sampan_oci::{Clock, Digest, ImageName, MANIFEST_BYTES_MAX, Manifest, MediaType, Millis, Platform, Tag};
 
-use crate::backend::Keep;
+use crate::backend::{Keep, Opened};
 use crate::blob::BlobFile;
 use crate::claim::Claim;
 use crate::disk::Disk;
@@ -180,7 +180,7 @@ impl Store {
     /// [`StoreError::Io`].
     pub async fn open_blob(&self, digest: &Digest) -> Result<Option<BlobFile>, StoreError> {
         let digest = *digest;
-        self.run(move |inner| inner.open_blob(digest)).await
+        self.run(move |inner| inner.open_or_take_out(digest)).await
     }
 
     /// How many bytes of this blob an earlier [`partial`](Self::partial) left, by its ledger. Costs no look at the disk.
@@ -423,6 +423,22 @@ impl Inner {
         let file = self.layout.open_blob(&digest).map_err(StoreError::Io)?;
         let open = |file| BlobFile::new(file, digest, None, Arc::clone(&self.verified));
         file.map(open).transpose().map_err(StoreError::Io)
+    }
+
+    /// As [`open_blob`](Self::open_blob), and takes out what stands in the blob's place without being one. Not within a
+    /// change of the index, which this makes.
+    fn open_or_take_out(&self, digest: Digest) -> Result<Option<BlobFile>, StoreError> {
+        let found = self.open_blob(digest)?;
+        let foreign = || {
+            matches!(self.layout.backend().open(&digest), Ok(Opened::Foreign)) && !self.layout.is_read_only()
+        };
+        if found.is_none()
+            && foreign()
+            && let Err(error) = self.quarantine(&digest)
+        {
+            tracing::warn!(%digest, %error, "what is in the place of a blob is none, and cannot be taken out");
+        }
+        Ok(found)
     }
 
     /// A blob of a manifest's size, hashed. `None`: missing, damaged or too large.
