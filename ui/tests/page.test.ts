@@ -241,12 +241,6 @@ describe("the cache's limits", () => {
   it("are shown with what fills them, and changed at once", async () => {
     await open("fixture=busy", "#/settings");
     expect(the("cache-meter").textContent).toContain("18.9 GB of 50 GB");
-    const choose = async (id: string, value: string): Promise<void> => {
-      const select = the(id) as HTMLSelectElement;
-      select.value = value;
-      select.dispatchEvent(new Event("change", { bubbles: true }));
-      await settle();
-    };
     await choose("quota-select", "20000000000");
     await choose("age-select", "90");
     await choose("verify-select", "always");
@@ -255,6 +249,69 @@ describe("the cache's limits", () => {
       { call: "configure", change: { ...UNCHANGED, max_age_days: { days: 90 } } },
       { call: "configure", change: { ...UNCHANGED, verify: "always" } },
     ]);
+  });
+
+  const choose = async (id: string, value: string): Promise<void> => {
+    const select = the(id) as HTMLSelectElement;
+    select.value = value;
+    select.dispatchEvent(new Event("change", { bubbles: true }));
+    await settle();
+  };
+  const soon = (): (string | null)[] => [the("quota-soon").textContent, the("age-soon").textContent];
+
+  it("name the free space that is left alone where it is why nothing is kept", async () => {
+    await open("fixture=full", "#/now");
+    expect(the("not-keeping").textContent).toContain("Sampan leaves 10.7 GB alone");
+  });
+
+  it("say what goes by a change before it goes, and say nothing where nothing does", async () => {
+    await open("fixture=busy", "#/settings");
+    await choose("quota-select", "20000000000");
+    await choose("age-select", "off");
+    expect(soon(), "there is room, and no limit").toEqual(["", ""]);
+    await choose("quota-select", "5000000000");
+    expect(soon()).toEqual(["In 10 seconds the images not used for the longest go, until 5 GB or less are left.", ""]);
+    await choose("quota-select", "50000000000");
+    await choose("age-select", "90");
+    expect(soon()).toEqual(["", "In 10 seconds the images not used for 90 days go."]);
+    await choose("age-select", "365");
+    expect(soon()[1], "longer than the one before, but nothing went by that").toContain("365 days");
+    await choose("age-select", "off");
+    expect(soon()).toEqual(["", ""]);
+  });
+
+  const withCache = async (change: Partial<Snapshot["cache"]>): Promise<void> => {
+    const reply = await fixture(new URLSearchParams("fixture=busy&lang=en")).call({ call: "snapshot" });
+    if (reply.reply !== "snapshot") throw new Error("a snapshot was asked for");
+    tell({ kind: "snapshot", value: { ...reply.value, sequence: 1000, last_used: 1, cache: { ...reply.value.cache, ...change } } });
+    await settle();
+  };
+
+  it("are measured by nothing where the disk does not tell", async () => {
+    await open("fixture=busy", "#/settings");
+    await withCache({ quota_bytes: null, free_bytes: null });
+    expect(the("cache-meter").textContent).toMatch(/^\s*18.9 GB/);
+    expect(the("cache-meter").querySelector('[role="meter"]')).toBeNull();
+    expect(the("cache-meter").textContent).not.toContain("free");
+  });
+
+  it("let a check by hand begin while the slow one goes on", async () => {
+    await open("fixture=busy", "#/settings");
+    await withCache({ scrub: { done_bytes: 1, total_bytes: 100, damaged: 0, background: true } });
+    expect(the("scrub-state").textContent).toContain("Checking slowly");
+    expect(the("scrub").textContent).toBe("Check everything now");
+    await click("scrub");
+    expect(sent("scrub")).toEqual([{ call: "scrub", start: true }]);
+  });
+
+  it("are listed anew when the list changes and the cache takes as much as before", async () => {
+    await open("fixture=busy", "#/images");
+    await withCache({ listed: 0 });
+    const asks = sent("images").length;
+    await withCache({ listed: 1 });
+    expect(sent("images").length).toBe(asks + 1);
+    await withCache({ listed: 1 });
+    expect(sent("images").length).toBe(asks + 1);
   });
 
   it("tell how a check goes, and stop it", async () => {

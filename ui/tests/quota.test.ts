@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ageChange, ageEntry, ages, quotaChange, quotaEntry, quotas } from "../src/lib/quota";
+import { ageChange, ageEntry, ages, isStricter, quotaChange, quotaEntry, quotas } from "../src/lib/quota";
 
 describe("quotas and age limits", () => {
   it("offer what is in force, in its place", () => {
@@ -12,6 +12,11 @@ describe("quotas and age limits", () => {
     expect(quotas({ bytes: 10_000_000_000 }).length, "no entry twice").toBe(8);
     expect(ages(7).map(ageEntry)).toEqual(["off", "7", "30", "90", "180", "365"]);
     expect(ages(90).length).toBe(5);
+  });
+
+  it("are stricter when they remove what was kept", () => {
+    expect([isStricter(30, null), isStricter(30, 90)]).toEqual([true, true]);
+    expect([isStricter(null, 30), isStricter(90, 30), isStricter(30, 30)]).toEqual([false, false, false]);
   });
 
   it("come back from their entries as they went in", () => {

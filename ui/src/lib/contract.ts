@@ -30,8 +30,8 @@ export type Health = {
   healed: number,
   /** Those that the next pull fetches again. */
   waiting: number,
-  /** When the whole cache was last read and compared; `None`: never. */
-  last_scrub: number | null, };
+  /** Every byte was compared with its digest at this time or later; `None`: something never was, or nothing is held. */
+  checked_since: number | null, };
 
 /** Why new blobs are not kept. */
 export type NotKeeping = "disk_full" | "quota_full" | "read_only" | "paused";
@@ -59,6 +59,10 @@ export type Cache = {
   blobs: number,
   /** Free bytes on that disk. */
   free_bytes: number | null,
+  /** The part of them that Sampan leaves alone. */
+  floor_bytes: number,
+  /** Grows when the list of images changes by clearing, undoing, pinning or making room. */
+  listed: number,
   /** Why new blobs are not kept at present, if so. */
   not_keeping: NotKeeping | null,
   /** The most bytes the cache may take, unfinished downloads and quarantine included; `None`: as many as the disk has. */
@@ -198,7 +202,8 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
   pinned: boolean, } | { "call": "image_details",
   /** As in [`ClearSelection::Images`]; without a tag or digest: every tag held of it. */
   name: string, } | { "call": "scrub",
-  /** Begin, or stop. Beginning what runs already, and stopping what does not, does nothing. */
+  /** Begin, or stop. Beginning what runs already, and stopping what does not, does nothing; one that Sampan began by
+   * itself makes way. */
   start: boolean, } | { "call": "health" } | { "call": "export",
   /** The images, as in [`ClearSelection::Images`]. */
   names: Array<string>,
@@ -374,8 +379,10 @@ export type ScrubRun = {
   damaged: number,
   /** Files that the disk did not give back: nothing is known of them, and they stay. */
   unreadable: number,
-  /** Whether it came to its end; else it was stopped, or the disk failed. */
-  complete: boolean, };
+  /** Whether it came to its end; else it was stopped, or it failed. */
+  complete: boolean,
+  /** Why it failed, one English sentence; the numbers above are then those of nothing. */
+  error: string | null, };
 
 /** [`Health`], with the newest damages. */
 export type HealthReport = {

@@ -23,6 +23,9 @@ export function ages(current: number | null): (number | null)[] {
   return [null, ...[...days].sort((one, other) => one - other)];
 }
 
+/** Whether an age limit of `days` removes what `before` kept. */
+export const isStricter = (days: number | null, before: number | null): boolean => days !== null && (before === null || days < before);
+
 export const ageEntry = (days: number | null): string => (days === null ? "off" : String(days));
 
 export const ageChange = (name: string): AgeLimit => (name === "off" ? "off" : { days: Number(name) });

@@ -76,7 +76,8 @@ pub enum Command {
     /// Begins to read the whole cache again and to compare it with its digests, or stops that: [`Reply::Done`] at once.
     /// How it goes is in [`Cache::scrub`], what it found in [`HealthReport::last_run`].
     Scrub {
-        /// Begin, or stop. Beginning what runs already, and stopping what does not, does nothing.
+        /// Begin, or stop. Beginning what runs already, and stopping what does not, does nothing; one that Sampan began by
+        /// itself makes way.
         start: bool,
     },
     /// What damage was found in the cache, and what became of it: [`Reply::Health`].

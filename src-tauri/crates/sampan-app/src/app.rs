@@ -63,7 +63,11 @@ pub(crate) struct Inner {
     pub(crate) task: TaskSlot,
     /// The counts of damage, as last read.
     pub(crate) health: Mutex<api::Health>,
-    floor_bytes: u64,
+    /// Free bytes of the disk that are left alone.
+    pub(crate) floor_bytes: u64,
+    pub(crate) lower_quota: Mutex<Option<u64>>,
+    /// Grows with each change of the list of images.
+    pub(crate) listed: AtomicU64,
     tasks: Tasks,
     stop: CancellationToken,
     /// Cancelled once the mirror has let its connections end.
@@ -152,6 +156,8 @@ impl App {
                 task: TaskSlot::default(),
                 health: Mutex::default(),
                 floor_bytes,
+                lower_quota: Mutex::default(),
+                listed: AtomicU64::new(0),
                 sequence: AtomicU64::new(1),
                 pause: Mutex::default(),
                 snapshots: watch::Sender::new(snapshot),
@@ -260,7 +266,8 @@ impl Inner {
         if self.keeping.learn(event) {
             self.tell_not_keeping();
         }
-        self.flowed.fetch_max(scrub::flowed(event).0, Ordering::Relaxed);
+        // The newest and not the latest: a clock that was set back must not hide what flows.
+        self.flowed.store(scrub::flowed(event).0, Ordering::Relaxed);
         if let Some(at) = engine_asked(event) {
             self.last_used.fetch_max(at.0, Ordering::Relaxed);
         }
@@ -272,7 +279,8 @@ impl Inner {
         let dir = self.config.cache_dir.display();
         match self.keeping.not_keeping(false, bounds) {
             Some(api::NotKeeping::DiskFull) => {
-                tracing::warn!(%dir, "the disk is full: pulls go on, nothing new is kept");
+                let floor = bounds.floor;
+                tracing::warn!(%dir, floor, "too little room is left on the disk above the floor: pulls go on, nothing new is kept");
             }
             Some(api::NotKeeping::QuotaFull) => {
                 tracing::warn!(%dir, quota = bounds.quota, "nothing can make way under the quota: pulls go on, nothing new is kept");
@@ -409,9 +417,11 @@ impl Inner {
             blobs: usage.blobs,
             free_bytes: usage.free_bytes,
             not_keeping: None,
-            quota_bytes: usage.quota_bytes,
+            quota_bytes: self.lower_quota().or(usage.quota_bytes),
             pinned_bytes: usage.pinned_bytes,
             quarantine_bytes: usage.quarantine_bytes,
+            floor_bytes: self.floor_bytes,
+            listed: self.listed.load(Ordering::Relaxed),
             health: *locked(&self.health),
             scrub: self.scrubs.state(),
         };

@@ -16,13 +16,19 @@ use crate::{convert, cost};
 
 /// How long a cleared image can be brought back.
 pub(crate) const UNDO_MILLIS: i64 = 10_000;
-/// The smallest floor of free space, 1 GiB, and the part of the disk that a larger one is (SECURITY.md 3).
-const FLOOR_BYTES_MIN: u64 = 1 << 30;
+const GIB: u64 = 1 << 30;
+/// The part of the disk that is left free (SECURITY.md 3), and the bounds of that: 5 % of a large disk is more than anybody
+/// misses.
 const FLOOR_PART: u64 = 20;
+const FLOOR_BYTES_MIN: u64 = GIB;
+const FLOOR_BYTES_MAX: u64 = 10 * GIB;
+/// The bounds of a quota that Sampan chooses.
+const AUTO_BYTES_MIN: u64 = GIB;
+const AUTO_BYTES_MAX: u64 = 100 * GIB;
 
 /// The free bytes that Sampan leaves alone on a disk of this size.
 pub(crate) fn default_floor(total_bytes: Option<u64>) -> u64 {
-    total_bytes.map_or(0, |total| total / FLOOR_PART).max(FLOOR_BYTES_MIN)
+    total_bytes.map_or(0, |total| total / FLOOR_PART).clamp(FLOOR_BYTES_MIN, FLOOR_BYTES_MAX)
 }
 
 /// What was cleared and can be brought back.
@@ -79,11 +85,15 @@ fn failed(error: StoreError) -> ApiError {
 impl Inner {
     /// What `name` names in the cache; at least one entry.
     pub(crate) async fn entries_of(&self, name: &str) -> Result<Vec<ImageEntry>, ApiError> {
-        let Selected { image, reference } = convert::selected(name)?;
+        self.selected_entries(name, &convert::selected(name)?).await
+    }
+
+    async fn selected_entries(&self, name: &str, selected: &Selected) -> Result<Vec<ImageEntry>, ApiError> {
+        let Selected { image, reference } = selected;
         let mut entries = self.store.images().await.map_err(failed)?;
         entries.retain(|entry| {
-            entry.image == image
-                && match &reference {
+            entry.image == *image
+                && match reference {
                     None => true,
                     Some(Reference::Tag(tag)) => entry.tag.as_ref() == Some(tag),
                     Some(Reference::Digest(digest)) => entry.digest == *digest,
@@ -123,6 +133,7 @@ impl Inner {
             self.wakes.clears.notify_one();
         }
         self.keeping.forget();
+        self.list_changed();
         self.refresh().await;
         Ok(report)
     }
@@ -140,6 +151,8 @@ impl Inner {
     /// Brings a cleared image back.
     pub(crate) async fn clear_undo(&self, id: Option<u64>) -> Result<(), ApiError> {
         let back = self.undos.take(id).is_some_and(|undo| self.store.undo_clear(&undo));
+        // Also where it was too late: whoever asked sees an old list.
+        self.list_changed();
         self.refresh().await;
         if back {
             return Ok(());
@@ -150,21 +163,62 @@ impl Inner {
 
     /// Pins or unpins what `name` names.
     pub(crate) async fn pin(&self, name: &str, pinned: bool) -> Result<(), ApiError> {
-        for entry in self.entries_of(name).await? {
-            let reference = convert::reference(&entry);
-            let known = if pinned {
-                self.store.pin(&entry.image, &reference).await
-            } else {
-                self.store.unpin(&entry.image, &reference).await
+        let selected = convert::selected(name)?;
+        let entries = self.selected_entries(name, &selected).await?;
+        let done = if pinned {
+            self.pin_entries(&entries, &selected).await
+        } else {
+            self.unpin_entries(&entries).await
+        };
+        self.list_changed();
+        self.refresh().await;
+        done
+    }
+
+    async fn pin_entries(&self, entries: &[ImageEntry], selected: &Selected) -> Result<(), ApiError> {
+        for entry in entries {
+            // Who names a digest means that one, wherever the tag goes.
+            let reference = match selected.reference {
+                Some(Reference::Digest(digest)) => Reference::Digest(digest),
+                Some(Reference::Tag(_)) | None => convert::reference(entry),
             };
-            // Somebody else may have cleared it meanwhile; one that was not pinned need not be told.
-            if !known.map_err(failed)? && pinned {
+            // Somebody else may have cleared it meanwhile.
+            if !self.store.pin(&entry.image, &reference).await.map_err(failed)? {
                 let message = format!("{} has just left the cache", entry.image.with(&reference));
                 return Err(convert::not_held(message, "Pull it, then pin it."));
             }
         }
-        self.refresh().await;
         Ok(())
+    }
+
+    async fn unpin_entries(&self, entries: &[ImageEntry]) -> Result<(), ApiError> {
+        let mut unpinned = false;
+        for entry in entries {
+            // Either pin keeps it.
+            let tag = entry.tag.clone().map(Reference::Tag);
+            for reference in tag.into_iter().chain([Reference::Digest(entry.digest)]) {
+                unpinned |= self.store.unpin(&entry.image, &reference).await.map_err(failed)?;
+            }
+        }
+        match entries.iter().find(|entry| entry.pinned) {
+            Some(entry) if !unpinned => {
+                let name = entry.image.with(&convert::reference(entry));
+                let message = format!("no pin of {name} was found, though it is shown as pinned");
+                Err(convert::not_held(message, "See `sampan images`: somebody else may have unpinned it."))
+            }
+            Some(_) | None => {
+                // What was pinned can make way now.
+                if unpinned {
+                    self.keeping.forget();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The list of images is not what it was, though the cache takes as much as before.
+    pub(crate) fn list_changed(&self) {
+        self.listed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Each image that `name` names, blob by blob.
@@ -225,7 +279,13 @@ impl Inner {
     pub(crate) async fn keep_by(&self, settings: &Settings, change: Option<&SettingsChange>) {
         // Chosen anew, `auto` is found out anew: the disk is not what it was.
         if change.is_none_or(|change| change.quota.is_some()) {
-            self.store.set_quota(quota_bytes(settings.quota, &self.store).await);
+            let quota = quota_bytes(settings.quota, &self.store, self.floor_bytes).await;
+            let in_force = self.store.usage().await.map_or(None, |usage| usage.quota_bytes);
+            let later = quota.filter(|quota| change.is_some() && in_force.is_none_or(|now| *quota < now));
+            *self.lower_quota() = later;
+            if later.is_none() {
+                self.store.set_quota(quota);
+            }
             self.keeping.forget();
         }
         self.store.set_verify(convert::verify(settings.verify));
@@ -235,16 +295,39 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// A quota that takes more than it gives, until it is in force: with the next room that is made, and not with the pull
+    /// that happens to come while somebody is still choosing.
+    pub(crate) fn lower_quota(&self) -> MutexGuard<'_, Option<u64>> {
+        self.lower_quota.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The quota in bytes, as the disk is now; `None`: no cap but the disk.
-async fn quota_bytes(quota: Quota, store: &Store) -> Option<u64> {
+async fn quota_bytes(quota: Quota, store: &Store, floor_bytes: u64) -> Option<u64> {
     match quota {
         Quota::Off => None,
         Quota::Bytes(bytes) => Some(bytes),
         Quota::Auto => {
-            let usage = store.usage().await.ok()?;
+            let usage = store.usage().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the cache cannot be measured for its quota");
+                sampan_store::Usage::default()
+            });
             let cache_bytes = usage.size_bytes + usage.partial_bytes + usage.quarantine_bytes;
-            Some(sampan_store::default_quota(usage.free_bytes?, cache_bytes))
+            Some(auto_quota(usage.free_bytes, cache_bytes, floor_bytes))
         }
+    }
+}
+
+/// The quota that Sampan chooses: by the free space above the floor. Where the system does not tell that, what the cache
+/// takes already: nothing goes for a number that is not known, and nothing grows without a cap.
+fn auto_quota(free_bytes: Option<u64>, cache_bytes: u64, floor_bytes: u64) -> u64 {
+    match free_bytes {
+        // On a full disk the floor refuses already; a quota of nothing would last when the disk has room again.
+        Some(free) => {
+            sampan_store::default_quota(free.saturating_sub(floor_bytes), cache_bytes).max(AUTO_BYTES_MIN)
+        }
+        None => cache_bytes.clamp(AUTO_BYTES_MIN, AUTO_BYTES_MAX),
     }
 }
 
@@ -277,10 +360,13 @@ impl Inner {
         // By the clock that the store goes by.
         let now = self.clock.now();
         if self.undos.due(now) {
-            if let Err(error) = self.store.settle_clears().await {
-                tracing::warn!(%error, "what was cleared could not be removed; it is tried again");
-                return true;
+            match self.store.settle_clears().await {
+                Ok(()) => self.keeping.forget(),
+                Err(error) => {
+                    tracing::warn!(%error, "what was cleared could not be removed: it is listed again");
+                }
             }
+            self.list_changed();
             self.shows_something_new.store(true, Ordering::Relaxed);
         }
         self.undos.forget(now)
@@ -288,9 +374,15 @@ impl Inner {
 
     /// Goes below the quota, and removes what is past the age limit.
     async fn make_room(&self) {
+        let mut removed = false;
+        let lower = self.lower_quota().take();
+        if lower.is_some() {
+            self.store.set_quota(lower);
+        }
         match self.store.make_room().await {
             Ok(evicted) if evicted.freed_bytes == 0 => {}
             Ok(evicted) => {
+                removed = true;
                 let (images, bytes) = (evicted.images, evicted.freed_bytes);
                 tracing::info!(images, bytes, "what was not asked for the longest made way for the quota");
             }
@@ -301,11 +393,16 @@ impl Inner {
             match self.store.remove_unused(before).await {
                 Ok(cleared) if cleared.images.is_empty() && cleared.blobs == 0 => {}
                 Ok(cleared) => {
+                    removed = true;
                     let (images, bytes) = (cleared.images.len(), cleared.freed_bytes);
                     tracing::info!(days, images, bytes, "what nobody asked for in that time was removed");
                 }
                 Err(error) => tracing::warn!(%error, "what is past the age limit could not be removed"),
             }
+        }
+        if removed {
+            self.keeping.forget();
+            self.list_changed();
         }
         self.refresh().await;
     }
@@ -316,17 +413,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_floor_is_a_twentieth_of_the_disk_and_never_less_than_a_gibibyte() {
-        let gib = 1 << 30;
+    fn the_floor_is_a_twentieth_of_the_disk_between_one_and_ten_gibibytes() {
         let table = [
-            (None, gib),
-            (Some(0), gib),
-            (Some(20 * gib), gib),
-            (Some(100 * gib), 5 * gib),
-            (Some(1000 * gib), 50 * gib),
+            (None, GIB),
+            (Some(0), GIB),
+            (Some(20 * GIB), GIB),
+            (Some(100 * GIB), 5 * GIB),
+            (Some(200 * GIB), 10 * GIB),
+            (Some(1000 * GIB), 10 * GIB),
         ];
         for (disk, floor) in table {
             assert_eq!(default_floor(disk), floor, "{disk:?}");
+        }
+    }
+
+    #[test]
+    fn the_chosen_quota_is_a_part_of_the_free_space_above_the_floor_and_always_a_cap() {
+        let table = [
+            (Some(50 * GIB), 0, 10 * GIB, 10 * GIB),
+            (Some(50 * GIB), 40 * GIB, 10 * GIB, 20 * GIB),
+            (Some(4 * GIB), 0, 10 * GIB, GIB),
+            (Some(0), 0, GIB, GIB),
+            (None, 0, GIB, GIB),
+            (None, 40 * GIB, GIB, 40 * GIB),
+            (None, 900 * GIB, GIB, 100 * GIB),
+        ];
+        for (free, cache, floor, quota) in table {
+            assert_eq!(auto_quota(free, cache, floor), quota, "{free:?} free, {cache} ours, {floor} floor");
         }
     }
 }

@@ -50,7 +50,8 @@ pub struct Config {
     pub connections: usize,
     /// How long a download waits out an outage while a client listens: at most 24 h.
     pub outage_wait: Duration,
-    /// New blobs are not kept when the disk would have less free bytes than this; `None`: 1 GiB, or 5 % of a larger disk.
+    /// New blobs are not kept when the disk would have less free bytes than this; `None`: 5 % of the
+    /// disk, at least 1 GiB and at most 10 GiB.
     pub free_space_floor_bytes: Option<u64>,
     /// What is in force at the start: `unchanged`, and over it what a person changed while Sampan ran, as saved by
     /// [`Config::save_settings`].

@@ -15,6 +15,8 @@ const CLEARS_EVERY: Duration = Duration::from_secs(1);
 const LAYOUT_EVERY: Duration = Duration::from_secs(30);
 /// How often the cache is brought below its quota, and the age limit is looked at.
 const ROOM_EVERY: Duration = Duration::from_mins(10);
+/// How long after a change of the settings: whoever goes through a list with the arrow keys chooses each entry on the way.
+const SETTINGS_WAIT: Duration = Duration::from_secs(10);
 /// When they are first looked at: the start comes first.
 const SOON: Duration = Duration::from_secs(20);
 /// When the slow scrub is first looked at, and how often.
@@ -45,7 +47,7 @@ pub(crate) trait House: Send + Sync {
 pub(crate) struct Wakes {
     /// Something was cleared and waits.
     pub(crate) clears: Notify,
-    /// A setting of the cache was changed.
+    /// A setting of the cache was changed: room is made 10 s after the last change.
     pub(crate) settings: Notify,
 }
 
@@ -56,7 +58,7 @@ pub(crate) async fn run(house: impl House, wakes: Arc<Wakes>, token: Cancellatio
         tokio::select! {
             () = token.cancelled() => return,
             () = wakes.clears.notified() => schedule.clears = Some(Instant::now() + CLEARS_EVERY),
-            () = wakes.settings.notified() => schedule.room = Instant::now(),
+            () = wakes.settings.notified() => schedule.room = Instant::now() + SETTINGS_WAIT,
             () = tokio::time::sleep_until(schedule.next()) => {}
         }
         for work in schedule.due(Instant::now()) {
@@ -183,13 +185,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_quota_is_in_force_at_once_and_an_end_ends_it() {
+    async fn what_a_new_quota_takes_goes_10_s_after_the_last_change_and_an_end_ends_it() {
         let diary = Diary::new();
-        keep(&diary, 45, async |wakes| {
-            tokio::time::sleep(Duration::from_secs(40)).await;
+        keep(&diary, 65, async |wakes| {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(7)).await;
+                wakes.settings.notify_one();
+            }
+            tokio::time::sleep(Duration::from_secs(39)).await;
             wakes.settings.notify_one();
         })
         .await;
-        assert_eq!(diary.times(Work::Room), [20, 40]);
+        assert_eq!(
+            diary.times(Work::Room),
+            [31],
+            "changes at 7, 14 and 21 s; the one at 60 s is not waited for"
+        );
     }
 }

@@ -51,7 +51,7 @@ impl Scrubs {
 
     /// How the last one ended since the start.
     pub(crate) fn last(&self) -> Option<ScrubRun> {
-        self.slot().last
+        self.slot().last.clone()
     }
 
     /// Stops the one that goes on.
@@ -92,7 +92,7 @@ impl Scrubs {
         let mut slot = self.slot();
         if slot.running.as_ref().is_some_and(|running| running.number == number) {
             slot.running = None;
-            slot.last = ended.or(slot.last);
+            slot.last = ended.or(slot.last.take());
         }
     }
 }
@@ -161,15 +161,20 @@ impl Inner {
             }
             Err(error) => {
                 tracing::error!(%error, "the cache could not be read to its end");
-                (!background).then(|| ScrubRun { ended: self.clock.now().0, ..ScrubRun::default() })
+                let error = Some(convert::store_failed(&error).message);
+                (!background).then(|| ScrubRun { ended: self.clock.now().0, error, ..ScrubRun::default() })
             }
         }
     }
 
     fn flows_now(&self) -> bool {
-        let flowed = self.flowed.load(Ordering::Relaxed);
-        flowed > i64::MIN && self.clock.now().since(Millis(flowed)) < QUIET_MILLIS
+        is_recent(Millis(self.flowed.load(Ordering::Relaxed)), self.clock.now())
     }
+}
+
+/// Whether something flowed just now. A time to come is that of a clock that was set back since.
+fn is_recent(flowed: Millis, now: Millis) -> bool {
+    flowed <= now && now.since(flowed) < QUIET_MILLIS
 }
 
 #[cfg(test)]
@@ -196,7 +201,17 @@ mod tests {
         scrubs.progress(hand, progress);
         assert_eq!(scrubs.state().map(|state| state.done_bytes), Some(1));
         let run = ScrubRun { complete: true, ..ScrubRun::default() };
-        scrubs.end(hand, Some(run));
+        scrubs.end(hand, Some(run.clone()));
         assert_eq!((scrubs.state(), scrubs.last()), (None, Some(run)));
+    }
+
+    #[test]
+    fn the_slow_one_waits_for_what_flows_and_not_for_a_clock_that_was_set_back() {
+        let now = Millis(1_000_000);
+        let table = [(0, true), (-2_999, true), (-3_000, false), (1, false), (3_600_000, false)];
+        for (later, recent) in table {
+            assert_eq!(is_recent(now.plus(later), now), recent, "{later}");
+        }
+        assert!(!is_recent(Millis(i64::MIN), now), "nothing ever flowed");
     }
 }

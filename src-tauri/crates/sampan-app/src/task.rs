@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{ApiError, Code, Exported, Imported, Task, TaskKind};
 use crate::app::{Inner, invalid};
-use sampan_archive::{self as archive, ArchiveError, ExportImage, ImportOptions, Progress};
 use crate::convert;
+use sampan_archive::{self as archive, ArchiveError, ExportImage, ImportOptions, Progress};
 
 /// The export or import that goes on, if one does.
 #[derive(Debug, Default)]
@@ -54,7 +54,9 @@ impl TaskSlot {
                 TaskKind::Export => "an export goes on already",
                 TaskKind::Import => "an import goes on already",
             };
-            let next_step = Some("Wait for its end; `sampan cache` shows how far it is.".into());
+            let next_step = Some(
+                "Wait for its end, or stop it by `sampan cancel`; `sampan cache` shows how far it is.".into(),
+            );
             return Err(ApiError { code: Code::Busy, message: what.into(), next_step });
         }
         let task = Task { kind, done_bytes: 0, total_bytes: 0, name: path.display().to_string() };
@@ -153,7 +155,9 @@ mod tests {
         let shown = slot.shown().unwrap();
         assert_eq!((shown.done_bytes, shown.total_bytes, shown.name.as_str()), (5, 9, "/usb/images.tar"));
         let refused = slot.begin(TaskKind::Import, Path::new("/x"), CancellationToken::new());
-        assert_eq!(refused.err().map(|error| error.code), Some(Code::Busy));
+        let refused = refused.err().unwrap();
+        assert_eq!(refused.code, Code::Busy);
+        assert!(refused.next_step.unwrap().contains("sampan cancel"), "its own CLI may be gone");
         slot.stop();
         assert!(stop.is_cancelled());
         drop(place);

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test: a step that fails is a failed test")]
 
 use sampan_app::api::{
-    AgeLimit, ApiError, ClearReport, ClearSelection, Code, Command, Image, Quota, Reply, SettingsChange,
-    Snapshot, Verify,
+    AgeLimit, ApiError, ClearReport, ClearSelection, Code, Command, Image, NotKeeping, Quota, Reply,
+    SettingsChange, Snapshot, Verify,
 };
 use sampan_app::{App, Client, Config, Flags, Surroundings};
-use sampan_testkit::FakeRegistry;
+use sampan_testkit::{FakeRegistry, ImageSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 struct Sampan {
@@ -150,6 +150,64 @@ async fn a_pinned_image_is_marked_until_it_is_unpinned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_digest_that_is_named_is_pinned_itself_and_unpinning_leaves_no_pin() {
+    let sampan = Sampan::start().await;
+    let first = sampan.pull("library/alpine:3.20").await.digest;
+    let pin = |name: String, pinned| sampan.done(Command::Pin { name, pinned });
+    let pinned = async || {
+        let images = sampan.images().await;
+        images.into_iter().map(|image| (image.tag.is_some(), image.pinned)).collect::<Vec<_>>()
+    };
+    pin(format!("alpine@{first}"), true).await;
+    pin("alpine:3.20".into(), true).await;
+    pin("alpine:3.20".into(), false).await;
+    assert_eq!(pinned().await, [(true, false)], "neither its tag's pin nor its digest's is left");
+
+    pin(format!("alpine@{first}"), true).await;
+    sampan.upstream.publish_image("library/alpine:3.20", &ImageSpec::new(77, &[2000]));
+    sampan.get("/v2/library/alpine/manifests/3.20").await;
+    assert_eq!(pinned().await, [(false, true), (true, false)], "the tag moved on, the pin did not");
+    pin("alpine".into(), false).await;
+    assert_eq!(pinned().await, [(false, false), (true, false)]);
+    pin("alpine".into(), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_nothing_is_kept_is_forgotten_once_something_can_make_way() {
+    let sampan = Sampan::start().await;
+    sampan.pull("library/alpine:3.20").await;
+    sampan.done(Command::Pin { name: "alpine:3.20".into(), pinned: true }).await;
+    let config = sampan.dir.path().join("config.toml");
+    std::fs::write(config, "free_space_floor = \"1 PB\"\n").unwrap();
+    let sampan = sampan.restart().await;
+    assert_eq!(sampan.snapshot().await.cache.floor_bytes, 1_000_000_000_000_000);
+    sampan.pull("library/alpine:3.21").await;
+    assert_eq!(sampan.snapshot().await.cache.not_keeping, Some(NotKeeping::DiskFull));
+    sampan.done(Command::Pin { name: "alpine:3.20".into(), pinned: false }).await;
+    assert_eq!(sampan.snapshot().await.cache.not_keeping, None, "the next pull finds out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_changes_while_the_cache_takes_as_much_is_told() {
+    let sampan = Sampan::start().await;
+    sampan.pull("library/alpine:3.20").await;
+    let mut before = sampan.snapshot().await.cache.listed;
+    let mut has_changed = async || {
+        let listed = sampan.snapshot().await.cache.listed;
+        std::mem::replace(&mut before, listed) < listed
+    };
+    sampan.clear(&["alpine:3.20"], false).await;
+    assert!(has_changed().await, "cleared");
+    sampan.done(Command::ClearUndo { id: None }).await;
+    assert!(has_changed().await, "back");
+    sampan.refused(Command::ClearUndo { id: None }).await;
+    assert!(has_changed().await, "whoever asks too late sees an old list");
+    sampan.done(Command::Pin { name: "alpine".into(), pinned: true }).await;
+    assert!(has_changed().await, "pinned");
+    assert!(!has_changed().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_single_cleared_image_comes_back_and_several_do_not() {
     let sampan = Sampan::start().await;
     for tag in ["3.19", "3.20", "3.21"] {
@@ -217,6 +275,23 @@ async fn the_settings_of_the_cache_hold_at_once_and_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lower_quota_takes_nothing_while_somebody_is_still_choosing() {
+    let sampan = Sampan::start().await;
+    let large = sampan.upstream.publish_image("library/large:1", &ImageSpec::new(5, &[100_000_000]));
+    sampan.get("/v2/library/large/manifests/1").await;
+    for blob in large.blobs() {
+        sampan.get(&format!("/v2/library/large/blobs/{}", blob.digest)).await;
+    }
+    let choose = |quota| sampan.configure(SettingsChange { quota: Some(quota), ..SettingsChange::default() });
+    choose(Quota::Bytes(100_000_000)).await;
+    assert_eq!(sampan.snapshot().await.cache.quota_bytes, Some(100_000_000), "what was chosen is shown");
+    sampan.pull("library/alpine:3.20").await;
+    choose(Quota::Bytes(200_000_000)).await;
+    sampan.pull("library/alpine:3.21").await;
+    assert_eq!(sampan.images().await.len(), 3, "the small one was only passed on the way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scrub_is_seen_while_it_goes_on_and_its_end_is_kept() {
     let sampan = Sampan::start().await;
     sampan.pull("library/alpine:3.20").await;
@@ -226,7 +301,7 @@ async fn a_scrub_is_seen_while_it_goes_on_and_its_end_is_kept() {
     let Reply::Health(health) = sampan.ask(Command::Health).await else { panic!("a report") };
     let run = health.last_run.unwrap();
     assert!(run.complete && run.damaged == 0 && run.blobs > 0, "{run:?}");
-    assert!(health.health.last_scrub.is_some());
+    assert!(health.health.checked_since.is_some());
     sampan.done(Command::Scrub { start: false }).await;
 }
 

@@ -55,7 +55,7 @@ pub(crate) enum Command {
     /// Show how much of the disk the cache takes and in what state it is; change what it may take
     ///
     /// The quota is a hard cap: what was not asked for the longest makes way, whole images at a time, pinned ones never.
-    /// Each change holds at once and is kept.
+    /// Each change is kept and holds at once, or after 10 s where images have to go by it.
     Cache(Cache),
     /// Read the whole cache again and compare it with its digests
     ///
@@ -71,6 +71,8 @@ pub(crate) enum Command {
     /// Every byte is compared with its digest. What the file says of names is not proof that the registry shows that image
     /// to everybody: unless told otherwise, an image is served once its registry has confirmed it.
     Import(Import),
+    /// Stop the export or import that goes on, whoever began it
+    Cancel(Format),
     /// Show the speed limit, set it, or lift it with `off`
     ///
     /// The limit is for all downloads together, holds at once for those under way, and stays until it is lifted. What is
@@ -296,7 +298,7 @@ mod tests {
             Arguments::try_parse_from(std::iter::once(&"sampan").chain(arguments))
                 .map(|parsed| parsed.command)
         };
-        let good: [&[&str]; 11] = [
+        let good: [&[&str]; 12] = [
             &["images"],
             &["images", "nginx:1.27", "--json"],
             &["pin", "nginx", "alpine:3"],
@@ -304,6 +306,7 @@ mod tests {
             &["undo", "--json"],
             &["scrub", "--background"],
             &["scrub"],
+            &["cancel", "--json"],
             &["export", "nginx", "alpine", "--to", "/usb/images.tar"],
             &["import", "images.tar"],
             &["import", "folder", "--trust-names", "--json"],

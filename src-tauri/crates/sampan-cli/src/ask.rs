@@ -115,6 +115,33 @@ pub(crate) async fn ask(client: &mut Client, command: Command) -> anyhow::Result
     Ok(reply)
 }
 
+/// Waits for `ended`. At the first Ctrl-C it asks Sampan to `stop` that and waits on, at the second it waits no longer.
+pub(crate) async fn until_interrupted<T>(
+    config: &Config,
+    stop: Command,
+    ended: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::pin!(ended);
+    tokio::select! {
+        // Looked at first, so that it is heard before anything is begun.
+        biased;
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        ended = &mut ended => return ended,
+    }
+    let stopped = async {
+        ask(&mut connect(config).await?, stop).await?;
+        ended.await
+    };
+    tokio::select! {
+        biased;
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            bail!("its end was not waited for. `sampan cache` shows whether it still goes on.")
+        }
+        ended = stopped => ended,
+    }
+}
+
 pub(crate) fn unexpected() -> anyhow::Error {
     ClientError::Protocol("the answer is to another question".into()).into()
 }

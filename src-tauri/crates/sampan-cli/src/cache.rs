@@ -12,7 +12,7 @@ use sampan_app::{ClientError, Config};
 use serde::Serialize;
 
 use crate::arguments::{Cache, Clear, Format, Images, Names, NotAsked, Scrub};
-use crate::ask::{answer, ask, connect, unexpected};
+use crate::ask::{answer, ask, connect, unexpected, until_interrupted};
 use crate::{output, show};
 
 /// `sampan images`.
@@ -117,13 +117,18 @@ pub(crate) async fn cache(config: &Config, told: Cache) -> anyhow::Result<ExitCo
         verify: told.verify,
         ..SettingsChange::default()
     };
-    if change != SettingsChange::default() {
+    let Reply::Snapshot(before) = ask(&mut client, Command::Snapshot).await? else { bail!(unexpected()) };
+    let changes = change != SettingsChange::default();
+    if changes {
         ask(&mut client, Command::Configure { change }).await?;
     }
     let Reply::Snapshot(snapshot) = ask(&mut client, Command::Snapshot).await? else { bail!(unexpected()) };
     let Snapshot { cache, settings, task, .. } = &*snapshot;
     let now = CacheNow { cache, settings, task: task.as_ref() };
-    answer(&now, told.format, || show::cache(cache, settings, task.as_ref(), &TimeZone::system()))?;
+    answer(&now, told.format, || {
+        let text = show::cache(cache, settings, task.as_ref(), &TimeZone::system());
+        text + &show::goes_soon(&before.settings, &snapshot)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -143,24 +148,19 @@ pub(crate) async fn scrub(config: &Config, scrub: Scrub) -> anyhow::Result<ExitC
         return Ok(ExitCode::SUCCESS);
     }
     let mut snapshots = connect(config).await?.watch().await?;
-    let mut line = output::Progress::new();
-    loop {
-        tokio::select! {
-            // It stops at the next piece; its end is awaited as any other.
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                ask(&mut client, Command::Scrub { start: false }).await?;
+    let ended = async {
+        let mut line = output::Progress::new();
+        loop {
+            let Some(Snapshot { cache, .. }) = snapshots.next().await else { bail!(ClientError::Lost) };
+            match cache.scrub.filter(|scrub| !scrub.background) {
+                Some(scrub) => line.show(&show::scrub_progress(&scrub)),
+                None => break,
             }
-            snapshot = snapshots.next() => match snapshot {
-                Some(Snapshot { cache, .. }) => match cache.scrub.filter(|scrub| !scrub.background) {
-                    Some(scrub) => line.show(&show::scrub_progress(&scrub)),
-                    None => break,
-                },
-                None => bail!(ClientError::Lost),
-            },
         }
-    }
-    line.end();
+        Ok(())
+    };
+    // It stops at the next piece; its end is awaited as any other.
+    until_interrupted(config, Command::Scrub { start: false }, ended).await?;
     let Reply::Health(health) = ask(&mut client, Command::Health).await? else { bail!(unexpected()) };
     let run: ScrubRun = health.last_run.unwrap_or_default();
     answer(&run, scrub.format, || show::scrubbed(&run))?;

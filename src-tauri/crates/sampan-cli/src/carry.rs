@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use sampan_app::Config;
-use sampan_app::api::{Command, Reply};
+use sampan_app::api::{Command, Reply, Task};
+use serde::Serialize;
 
-use crate::arguments::{Export, Import};
-use crate::ask::{answer, ask, connect, unexpected};
+use crate::arguments::{Export, Format, Import};
+use crate::ask::{answer, ask, connect, unexpected, until_interrupted};
 use crate::{output, show};
 
 /// `sampan export`.
@@ -37,30 +38,43 @@ fn absolute(path: &Path) -> anyhow::Result<String> {
     }
 }
 
+/// What `sampan cancel --json` prints.
+#[derive(Serialize)]
+struct Cancelled<'a> {
+    /// What was stopped; `null`: nothing went on.
+    task: Option<&'a Task>,
+}
+
+/// `sampan cancel`.
+pub(crate) async fn cancel(config: &Config, format: Format) -> anyhow::Result<ExitCode> {
+    let mut client = connect(config).await?;
+    let Reply::Snapshot(snapshot) = ask(&mut client, Command::Snapshot).await? else { bail!(unexpected()) };
+    ask(&mut client, Command::StopTask).await?;
+    let task = snapshot.task.as_ref();
+    answer(&Cancelled { task }, format, || show::cancelled(task))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Asks, shows how far it is, and stops it at Ctrl-C.
 async fn at_length(config: &Config, command: Command) -> anyhow::Result<Reply> {
     let mut client = connect(config).await?;
     let mut snapshots = connect(config).await?.watch().await?;
-    let mut line = output::Progress::new();
-    let answered = ask(&mut client, command);
-    tokio::pin!(answered);
-    let mut watches = true;
-    loop {
-        tokio::select! {
-            reply = &mut answered => {
-                line.end();
-                return reply;
-            }
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                ask(&mut connect(config).await?, Command::StopTask).await?;
-            }
-            snapshot = snapshots.next(), if watches => match snapshot {
-                Some(snapshot) => if let Some(task) = &snapshot.task {
-                    line.show(&show::task_progress(task));
+    let answered = async {
+        let mut line = output::Progress::new();
+        let answered = ask(&mut client, command);
+        tokio::pin!(answered);
+        let mut watches = true;
+        loop {
+            tokio::select! {
+                reply = &mut answered => return reply,
+                snapshot = snapshots.next(), if watches => match snapshot {
+                    Some(snapshot) => if let Some(task) = &snapshot.task {
+                        line.show(&show::task_progress(task));
+                    },
+                    None => watches = false,
                 },
-                None => watches = false,
-            },
+            }
         }
-    }
+    };
+    until_interrupted(config, Command::StopTask, answered).await
 }

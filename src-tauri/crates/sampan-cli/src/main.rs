@@ -52,6 +52,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         | Command::Scrub(_)
         | Command::Export(_)
         | Command::Import(_)
+        | Command::Cancel(_)
         | Command::Limit(_)
         | Command::Pause(_)
         | Command::Resume(_)
@@ -72,6 +73,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Scrub(scrub) => cache::scrub(&config?, scrub).await,
             Command::Export(export) => carry::export(&config?, &export).await,
             Command::Import(import) => carry::import(&config?, &import).await,
+            Command::Cancel(format) => carry::cancel(&config?, format).await,
             Command::Limit(limit) => ask::limit(&config?, limit).await,
             Command::Pause(pause) => ask::pause(&config?, pause).await,
             Command::Resume(format) => ask::resume(&config?, format).await,

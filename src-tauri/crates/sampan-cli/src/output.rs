@@ -61,12 +61,13 @@ impl Progress {
             self.width = text.chars().count();
         }
     }
+}
 
+impl Drop for Progress {
     /// Leaves the line empty for what comes next.
-    pub(crate) fn end(&mut self) {
+    fn drop(&mut self) {
         if self.width > 0 {
             ask(&format!("\r{:width$}\r", "", width = self.width));
-            self.width = 0;
         }
     }
 }

@@ -12,7 +12,8 @@ use sampan_app::api::{
 use crate::speed::speed;
 
 pub(crate) use cache::{
-    cache, clear, details, exported, images, imported, pinned, scrub_progress, scrubbed, task_progress,
+    cache, cancelled, clear, details, exported, goes_soon, images, imported, pinned, scrub_progress,
+    scrubbed, task_progress,
 };
 
 /// What `status` says.
@@ -43,7 +44,12 @@ pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
     ];
     if let Some(why) = cache.not_keeping {
         let why = match why {
-            NotKeeping::DiskFull => "the disk is full: pulls go on, nothing new is kept",
+            NotKeeping::DiskFull => {
+                let floor = size(cache.floor_bytes);
+                &format!(
+                    "too little room is left on the disk, of which Sampan leaves {floor} alone: pulls go on, nothing new is kept"
+                )
+            }
             NotKeeping::QuotaFull => {
                 "the quota is used up: pulls go on, nothing new is kept (see `sampan cache`)"
             }

@@ -7,8 +7,11 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -104,6 +107,7 @@ fn the_help_names_every_command_flag_and_exit_code() {
         "scrub",
         "export",
         "import",
+        "cancel",
         "limit",
         "pause",
         "resume",
@@ -324,6 +328,51 @@ fn the_cache_is_asked_changed_and_read_again() {
     let (_, told) = run(&["import", "nowhere.tar"], 1);
     let there = std::env::current_dir().unwrap().join("nowhere.tar");
     assert!(told.contains(&*there.to_string_lossy()), "relative to where it was asked: {told}");
+}
+
+#[test]
+fn what_its_own_terminal_left_behind_can_be_cancelled() {
+    let place = Place::new();
+    let _serving = place.serve(&[]);
+    assert_eq!(text(&place.run(&["cancel"]).stdout), "No export or import goes on.\n");
+    assert_eq!(text(&place.run(&["cancel", "--json"]).stdout), "{\n  \"task\": null\n}\n");
+}
+
+#[test]
+fn the_second_ctrl_c_waits_no_longer() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("state")).unwrap();
+    // A Sampan that takes every question and answers none.
+    let socket = UnixListener::bind(place.path("state/sampan.sock")).unwrap();
+    let (asked, questions) = mpsc::channel();
+    std::thread::spawn(move || {
+        for peer in socket.incoming().map_while(Result::ok) {
+            let asked = asked.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(peer).lines().map_while(Result::ok) {
+                    let _ = asked.send(line);
+                }
+            });
+        }
+    });
+    let heard = |call: &str| {
+        while !questions.recv_timeout(Duration::from_secs(20)).unwrap().contains(call) {}
+    };
+    let mut import = place.sampan();
+    let import =
+        import.args(["import", "x.tar"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let interrupt = || {
+        assert!(
+            Command::new("kill").args(["-s", "INT", &import.id().to_string()]).status().unwrap().success()
+        );
+    };
+    heard("\"import\"");
+    interrupt();
+    heard("\"stop_task\"");
+    interrupt();
+    let ended = import.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(text(&ended.stderr).contains("was not waited for"), "{}", text(&ended.stderr));
 }
 
 #[test]

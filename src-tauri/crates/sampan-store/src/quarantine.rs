@@ -31,8 +31,9 @@ pub struct Health {
     pub waiting: u64,
     /// Bytes that damaged files still take.
     pub quarantine_bytes: u64,
-    /// When a scrub last came to its end.
-    pub last_scrub: Option<Millis>,
+    /// Every blob was compared with its digest at this time or later, by a scrub or when it came in; `None`: nothing is
+    /// held, or something never was.
+    pub checked_since: Option<Millis>,
     /// The damages found last, newest first, at most 100.
     pub newest: Vec<Damage>,
 }
@@ -241,7 +242,8 @@ impl Store {
                 healed: found.healed,
                 waiting: found.waiting,
                 quarantine_bytes: inner.quarantine.bytes(),
-                last_scrub: found.last_scrub,
+                // A check from the future tells that the clock was set back, and nothing else.
+                checked_since: found.checked_since.filter(|at| *at <= inner.clock.now()),
                 newest: found.newest,
             })
         })

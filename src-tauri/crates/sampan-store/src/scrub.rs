@@ -112,11 +112,11 @@ impl Store {
         };
         for due in survey {
             if !scrub.check(due, stop.as_mut()).await? {
-                scrub.write_checked(false).await?;
+                scrub.write_checked().await?;
                 return Ok(scrub.report);
             }
         }
-        scrub.write_checked(true).await?;
+        scrub.write_checked().await?;
         scrub.report.complete = true;
         Ok(scrub.report)
     }
@@ -214,7 +214,7 @@ impl<B: Fn() -> bool + Send, P: FnMut(ScrubProgress) + Send> Scrub<B, P> {
             self.progress.blobs_done += 1;
             (self.told)(self.progress);
             if self.right.len() >= CHECKED_BATCH {
-                self.write_checked(false).await?;
+                self.write_checked().await?;
             }
             return Ok(true);
         }
@@ -245,14 +245,12 @@ impl<B: Fn() -> bool + Send, P: FnMut(ScrubProgress) + Send> Scrub<B, P> {
         }
     }
 
-    async fn write_checked(&mut self, complete: bool) -> Result<(), StoreError> {
+    async fn write_checked(&mut self) -> Result<(), StoreError> {
         let (store, right) = (Arc::clone(&self.store), std::mem::take(&mut self.right));
         let written = blocking(move || {
-            store.index.change_quietly(|change| {
-                let now = store.clock.now();
-                index::damage::record_checked(change, &right, now)?;
-                if complete { index::damage::record_scrub(change, now) } else { Ok(()) }
-            })
+            store
+                .index
+                .change_quietly(|change| index::damage::record_checked(change, &right, store.clock.now()))
         });
         match written.await {
             // Looking is worth it all the same; the next scrub looks again.

@@ -166,6 +166,8 @@ impl Store {
 
 impl Inner {
     fn clear_later(&self, selection: &Selection) -> Result<(Cleared, Option<Undo>), StoreError> {
+        // Else it would be hidden for 10 s and then be there again.
+        self.refuse_if_read_only()?;
         self.write_touched();
         let (_, cleared) = self.plan_clear(&Choice::Selected(selection.clone()))?;
         let (Selection::Images(selected), [entry]) = (selection, &cleared.images[..]) else {
@@ -173,7 +175,11 @@ impl Inner {
         };
         let whole = selected.iter().any(|selected| selected.reference.is_none());
         let undo = self.waiting.hide(entry, whole, self.clock.now());
-        self.settle(|_, place| place > WAITING_MAX)?;
+        if let Err(error) = self.settle(|_, place| place > WAITING_MAX) {
+            // Nobody would get the way back: who is told that it failed must not see it go.
+            self.waiting.bring_back(undo);
+            return Err(error);
+        }
         Ok((cleared, Some(undo)))
     }
 

@@ -25,6 +25,14 @@ pub struct Cache {
     /// Free bytes on that disk.
     #[ts(type = "number | null")]
     pub free_bytes: Option<u64>,
+    /// The part of them that Sampan leaves alone.
+    #[serde(default)]
+    #[ts(type = "number")]
+    pub floor_bytes: u64,
+    /// Grows when the list of images changes by clearing, undoing, pinning or making room.
+    #[serde(default)]
+    #[ts(type = "number")]
+    pub listed: u64,
     /// Why new blobs are not kept at present, if so.
     pub not_keeping: Option<NotKeeping>,
     /// The most bytes the cache may take, unfinished downloads and quarantine included; `None`: as many as the disk has.
@@ -197,7 +205,7 @@ pub const AGE_LIMIT_DAYS_MAX: u32 = 3650;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "snake_case")]
 pub enum Quota {
-    /// By the free space of the disk, looked at when Sampan starts and when this is chosen.
+    /// By the free space of the disk above what Sampan leaves alone, looked at when Sampan starts and when this is chosen.
     #[default]
     Auto,
     /// As much as the disk has, but for the free space Sampan leaves alone.

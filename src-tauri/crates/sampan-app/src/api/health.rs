@@ -15,9 +15,9 @@ pub struct Health {
     /// Those that the next pull fetches again.
     #[ts(type = "number")]
     pub waiting: u64,
-    /// When the whole cache was last read and compared; `None`: never.
+    /// Every byte was compared with its digest at this time or later; `None`: something never was, or nothing is held.
     #[ts(type = "number | null")]
-    pub last_scrub: Option<i64>,
+    pub checked_since: Option<i64>,
 }
 
 /// [`Health`], with the newest damages.
@@ -64,7 +64,7 @@ pub struct ScrubState {
 }
 
 /// A scrub that ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub struct ScrubRun {
     /// When.
     #[ts(type = "number")]
@@ -81,6 +81,9 @@ pub struct ScrubRun {
     /// Files that the disk did not give back: nothing is known of them, and they stay.
     #[ts(type = "number")]
     pub unreadable: u64,
-    /// Whether it came to its end; else it was stopped, or the disk failed.
+    /// Whether it came to its end; else it was stopped, or it failed.
     pub complete: bool,
+    /// Why it failed, one English sentence; the numbers above are then those of nothing.
+    #[serde(default)]
+    pub error: Option<String>,
 }

@@ -73,7 +73,7 @@ pub(crate) fn health(health: &sampan_store::Health) -> HealthReport {
             damaged: health.damaged,
             healed: health.healed,
             waiting: health.waiting,
-            last_scrub: health.last_scrub.map(|at| at.0),
+            checked_since: health.checked_since.map(|at| at.0),
         },
         damages: health.newest.iter().map(damage).collect(),
         last_run: None,
@@ -88,6 +88,7 @@ pub(crate) fn scrub_run(report: &sampan_store::ScrubReport, ended: Millis) -> Sc
         damaged: report.damaged_blobs,
         unreadable: report.unreadable,
         complete: report.complete,
+        error: None,
     }
 }
 

@@ -11,7 +11,7 @@ use super::{bad, good, warning};
 use crate::api::{Cache, Check, Health, NotKeeping};
 use crate::convert::DAY_MILLIS;
 
-/// A scrub longer ago than this is worth a word: the slow one needs a week.
+/// A check longer ago than this is worth a word: the slow scrub needs a week.
 const SCRUB_OLD_DAYS: i64 = 14;
 /// Where the store keeps an index it had to make anew.
 const SET_ASIDE: &str = "sampan.db.damaged";
@@ -47,7 +47,10 @@ fn room(cache: &Cache) -> Check {
         ),
         Some(NotKeeping::DiskFull) => bad(
             "quota",
-            format!("{taken}; the disk is full, and nothing new is kept"),
+            format!(
+                "{taken}; too little room is left on the disk, of which Sampan leaves {} alone: nothing new is kept",
+                size(cache.floor_bytes)
+            ),
             "Free some space on that disk, or clear images by `sampan clear`.",
         ),
         Some(NotKeeping::ReadOnly) => bad(
@@ -75,15 +78,15 @@ fn damage(health: Health) -> Check {
 
 fn scrubbed(health: Health, now: Millis) -> Check {
     let advice = "Run `sampan scrub`; it reads the whole cache once and compares it with its digests.";
-    let Some(last) = health.last_scrub else {
-        // A new cache has had no time for it.
-        return good("scrub", "the whole cache was not read again yet; that happens slowly by itself".into());
+    let Some(since) = health.checked_since else {
+        // A new cache holds nothing, one of an older Sampan has had no time for it.
+        return good("scrub", "not every byte was checked yet; that happens slowly by itself".into());
     };
-    let at = time(last);
-    if now.0.saturating_sub(last) > SCRUB_OLD_DAYS * DAY_MILLIS {
-        return warning("scrub", format!("the whole cache was last read again {at}"), advice);
+    let at = time(since);
+    if now.0.saturating_sub(since) > SCRUB_OLD_DAYS * DAY_MILLIS {
+        return warning("scrub", format!("some of the cache was last checked {at}"), advice);
     }
-    good("scrub", format!("the whole cache was read again {at}"))
+    good("scrub", format!("every byte was checked {at} or later"))
 }
 
 /// An index that was damaged, and was made anew from the blobs.
@@ -120,10 +123,10 @@ mod tests {
 
     #[test]
     fn each_state_of_the_cache_has_a_verdict_and_trouble_a_next_step() {
-        let sound = Health { last_scrub: Some(99 * DAY_MILLIS), ..Health::default() };
+        let sound = Health { checked_since: Some(99 * DAY_MILLIS), ..Health::default() };
         let healed = Health { damaged: 2, healed: 2, ..sound };
         let waiting = Health { damaged: 2, healed: 1, waiting: 1, ..sound };
-        let old = Health { last_scrub: Some(80 * DAY_MILLIS), ..sound };
+        let old = Health { checked_since: Some(80 * DAY_MILLIS), ..sound };
         let table = [
             (None, Some(sound), [Good, Good, Good].to_vec()),
             (Some(NotKeeping::Paused), Some(Health::default()), [Good, Good, Good].to_vec()),

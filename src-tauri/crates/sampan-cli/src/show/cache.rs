@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use sampan_app::api::{
     Cache, ClearReport, Exported, Health, Image, ImageDetails, Imported, Quota, ScrubRun, ScrubState,
-    Settings, Skipped, Task, TaskKind, Verify,
+    Settings, Skipped, Snapshot, Task, TaskKind, Verify,
 };
 
 use super::{columns, duration, image_name, percent, plain, size, time};
@@ -118,7 +118,7 @@ pub(crate) fn clear(report: &ClearReport, would: bool, zone: &TimeZone) -> Strin
     if would && report.refetch_bytes > 0 {
         let took = report
             .refetch_seconds
-            .map(|seconds| format!(", about {} at the speed of your link", duration(seconds)));
+            .map(|seconds| format!(", about {} at the speed of your last pulls", duration(seconds)));
         let them = if one { "it" } else { "them" };
         let (again, took) = (size(report.refetch_bytes), took.unwrap_or_default());
         text.extend(["Fetching ", them, " again would take ", &again, &took, ".\n"]);
@@ -142,7 +142,12 @@ pub(crate) fn pinned(names: &[String], pinned: bool) -> String {
 /// What `cache` says.
 pub(crate) fn cache(cache: &Cache, settings: &Settings, task: Option<&Task>, zone: &TimeZone) -> String {
     let used = cache.size_bytes + cache.partial_bytes + cache.quarantine_bytes;
-    let free = cache.free_bytes.map(|free| format!(", {} free on the disk", size(free))).unwrap_or_default();
+    let left = match cache.floor_bytes {
+        0 => String::new(),
+        floor => format!(", of which Sampan leaves {} alone", size(floor)),
+    };
+    let free = cache.free_bytes.map(|free| format!(", {} free on the disk{left}", size(free)));
+    let free = free.unwrap_or_default();
     let mut rows = vec![
         ["Folder".into(), cache.dir.clone()],
         ["Size".into(), format!("{} in {} blobs{free}", size(cache.size_bytes), cache.blobs)],
@@ -163,8 +168,7 @@ pub(crate) fn cache(cache: &Cache, settings: &Settings, task: Option<&Task>, zon
         (None, _) => "none: as much as the disk has".into(),
         (Some(quota), chosen) => {
             let chosen = if chosen == Quota::Auto { ", chosen by the free disk space" } else { "" };
-            let part =
-                percent(used, quota).map(|part| format!("; {part} of it are used")).unwrap_or_default();
+            let part = percent(used, quota).map(|part| format!("; {part} of it is used")).unwrap_or_default();
             format!("{}{chosen}{part}", size(quota))
         }
     };
@@ -178,8 +182,11 @@ pub(crate) fn cache(cache: &Cache, settings: &Settings, task: Option<&Task>, zon
     rows.push(["Checked".into(), verify.into()]);
     rows.push(["Health".into(), health(cache.health)]);
     rows.push([
-        "Last scrub".into(),
-        cache.health.last_scrub.map_or_else(|| "never to its end".into(), |at| time(at, zone)),
+        "Every byte".into(),
+        match cache.health.checked_since {
+            Some(at) => format!("checked {} or later", time(at, zone)),
+            None => "not checked yet".into(),
+        },
     ]);
     if let Some(scrub) = &cache.scrub {
         rows.push(["Scrub".into(), scrub_progress(scrub)]);
@@ -190,8 +197,34 @@ pub(crate) fn cache(cache: &Cache, settings: &Settings, task: Option<&Task>, zon
     columns(&rows)
 }
 
+/// What a change of the settings makes go, if it does; `before` is how they were.
+pub(crate) fn goes_soon(before: &Settings, now: &Snapshot) -> String {
+    let (cache, settings) = (&now.cache, &now.settings);
+    let used = cache.size_bytes + cache.partial_bytes + cache.quarantine_bytes;
+    let mut text = String::new();
+    if let Some(quota) = cache.quota_bytes.filter(|quota| *quota < used && before.quota != settings.quota) {
+        let left = size(quota);
+        text.extend([
+            "\nIn 10 s the images not asked for the longest go, until ",
+            &left,
+            " or less are left.\n",
+        ]);
+    }
+    match (before.max_age_days, settings.max_age_days) {
+        (before, Some(days)) if before.is_none_or(|before| days < before) => {
+            text.extend(["\nIn 10 s the images not asked for in ", &counted_days(days), " go.\n"]);
+        }
+        (_, Some(_) | None) => {}
+    }
+    text
+}
+
+fn counted_days(days: u32) -> String {
+    if days == 1 { "1 day".into() } else { format!("{days} days") }
+}
+
 fn days(days: u32) -> String {
-    format!("images not asked for in {days} {} are removed", if days == 1 { "day" } else { "days" })
+    format!("images not asked for in {} are removed", counted_days(days))
 }
 
 fn health(health: Health) -> String {
@@ -223,6 +256,10 @@ pub(crate) fn scrub_progress(scrub: &ScrubState) -> String {
 
 /// What `scrub` says at its end.
 pub(crate) fn scrubbed(run: &ScrubRun) -> String {
+    if let Some(error) = &run.error {
+        let error = plain(error.trim_end_matches('.'));
+        return format!("It broke off: {error}. Run `sampan doctor`, then `sampan scrub` again.\n");
+    }
     let read = format!("{} blobs ({})", run.blobs, size(run.bytes));
     let mut text = match (run.damaged, run.complete) {
         (0, true) if run.unreadable > 0 => format!("Read {read}: no damage in them.\n"),
@@ -254,6 +291,15 @@ pub(crate) fn task_progress(task: &Task) -> String {
         TaskKind::Import => "importing",
     };
     format!("{kind} {}: {} of {}", plain(&task.name), size(task.done_bytes), size(task.total_bytes))
+}
+
+/// What `cancel` says.
+pub(crate) fn cancelled(task: Option<&Task>) -> String {
+    match task.map(|task| task.kind) {
+        Some(TaskKind::Export) => "The export was stopped.\n".into(),
+        Some(TaskKind::Import) => "The import was stopped; what had come in stays.\n".into(),
+        None => "No export or import goes on.\n".into(),
+    }
 }
 
 /// What `export` says.
@@ -327,9 +373,10 @@ mod tests {
             partial_bytes: 500_000_000,
             quarantine_bytes: 3_000_000,
             free_bytes: Some(38_200_000_000),
+            floor_bytes: 10_000_000_000,
             quota_bytes: Some(50_000_000_000),
             pinned_bytes: 1_200_000_000,
-            health: Health { damaged: 3, healed: 2, waiting: 1, last_scrub: Some(DAY) },
+            health: Health { damaged: 3, healed: 2, waiting: 1, checked_since: Some(DAY) },
             scrub: Some(ScrubState {
                 done_bytes: 1_000_000_000,
                 total_bytes: 12_000_000_000,
@@ -343,15 +390,15 @@ mod tests {
             Task { kind: TaskKind::Export, done_bytes: 0, total_bytes: 1_000_000, name: "/usb/x.tar".into() };
         let expected = "\
 Folder      /cache
-Size        12.0 GB in 120 blobs, 38.2 GB free on the disk
+Size        12.0 GB in 120 blobs, 38.2 GB free on the disk, of which Sampan leaves 10.0 GB alone
 Unfinished  500.0 MB of downloads, gone on with by the next pull
 Quarantine  3.0 MB of damaged blobs, set aside
-Quota       50.0 GB, chosen by the free disk space; 25 % of it are used
+Quota       50.0 GB, chosen by the free disk space; 25 % of it is used
 Pinned      1.2 GB
 Age limit   images not asked for in 90 days are removed
 Checked     at the first read since the start, then daily
 Health      3 blobs were damaged, 2 fetched again, 1 wait for the next pull
-Last scrub  2026-11-20 00:00:00
+Every byte  checked 2026-11-20 00:00:00 or later
 Scrub       1.0 GB of 12.0 GB read, 0 damaged, slowly, while nothing is pulled
 At work     exporting /usb/x.tar: 0 B of 1.0 MB
 ";
@@ -362,7 +409,34 @@ At work     exporting /usb/x.tar: 0 B of 1.0 MB
             text.contains("none: as much as the disk has\n") && text.contains("at every read\n"),
             "{text}"
         );
-        assert!(text.contains("no damage was ever found\n") && text.contains("never to its end\n"), "{text}");
+        assert!(
+            text.contains("no damage was ever found\n") && text.contains("Every byte  not checked yet\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_change_says_what_goes_by_it_and_one_that_takes_nothing_says_nothing() {
+        let before = Settings { max_age_days: Some(90), ..Settings::default() };
+        let after = |quota: Quota, quota_bytes, max_age_days| {
+            let mut now = super::super::tests::snapshot();
+            now.cache = Cache { quota_bytes, ..held() };
+            now.settings = Settings { quota, max_age_days, ..Settings::default() };
+            goes_soon(&before, &now)
+        };
+        let (five, fifty) = (5_000_000_000, 50_000_000_000);
+        assert_eq!(
+            after(Quota::Bytes(five), Some(five), Some(30)),
+            "\nIn 10 s the images not asked for the longest go, until 5.0 GB or less are left.\n\
+             \nIn 10 s the images not asked for in 30 days go.\n"
+        );
+        assert_eq!(after(Quota::Bytes(fifty), Some(fifty), Some(90)), "", "there is room");
+        assert_eq!(after(Quota::Off, None, None), "");
+        assert_eq!(
+            after(Quota::Auto, Some(five), Some(365)),
+            "",
+            "the quota is as it was, the age limit is longer"
+        );
     }
 
     #[test]
@@ -416,7 +490,7 @@ At work     exporting /usb/x.tar: 0 B of 1.0 MB
             ..ClearReport::default()
         };
         let preview = clear(&report, true, &TimeZone::UTC);
-        let cost = "Fetching it again would take 84.0 MB, about 2 min at the speed of your link.\n";
+        let cost = "Fetching it again would take 84.0 MB, about 2 min at the speed of your last pulls.\n";
         assert!(preview.ends_with(&format!("would free 5.0 MB.\n{cost}")), "{preview}");
         let unmeasured =
             ClearReport { refetch_seconds: None, images: vec![one.clone(), one], ..report.clone() };
@@ -439,17 +513,22 @@ At work     exporting /usb/x.tar: 0 B of 1.0 MB
             damaged: 0,
             unreadable: 0,
             complete: true,
+            error: None,
         };
         let table = [
-            (run, "all as they should be"),
-            (ScrubRun { complete: false, ..run }, "Run `sampan scrub` again"),
+            (run.clone(), "all as they should be"),
+            (ScrubRun { complete: false, ..run.clone() }, "Run `sampan scrub` again"),
             (
-                ScrubRun { damaged: 1, ..run },
+                ScrubRun { damaged: 1, ..run.clone() },
                 "1 is damaged and set aside. The next pull that needs it fetches it again",
             ),
             (
                 ScrubRun { damaged: 2, complete: false, ..run },
                 "Stopped after 120 blobs (12.0 GB): 2 are damaged",
+            ),
+            (
+                ScrubRun { error: Some("the cache failed: no such folder".into()), ..ScrubRun::default() },
+                "It broke off: the cache failed: no such folder. Run `sampan doctor`",
             ),
         ];
         for (run, told) in table {

@@ -45,7 +45,7 @@ fn pull() -> Pull {
     }
 }
 
-fn snapshot() -> Snapshot {
+pub(super) fn snapshot() -> Snapshot {
     Snapshot {
         sequence: 1,
         at: DAY,

@@ -17,11 +17,9 @@ const PRUNED_EVERY: i64 = 64;
 /// How many damages a report lists.
 const LISTED_MAX: i64 = 100;
 
-/// The notes this file keeps: how many damages were found and healed since the index exists, and when every blob had
-/// been looked at.
+/// The notes this file keeps: how many damages were found and healed since the index exists.
 const FOUND: &str = "damage found";
 const HEALED: &str = "damage healed";
-const SCRUBBED: &str = "scrubbed";
 
 /// Damage in numbers, as the index knows it.
 #[derive(Debug, Default)]
@@ -29,7 +27,8 @@ pub(crate) struct Damages {
     pub(crate) found: u64,
     pub(crate) healed: u64,
     pub(crate) waiting: u64,
-    pub(crate) last_scrub: Option<Millis>,
+    /// Every blob was found right at this time or later; `None`: there are none, or one was never looked at.
+    pub(crate) checked_since: Option<Millis>,
     pub(crate) newest: Vec<Damage>,
 }
 
@@ -78,15 +77,6 @@ pub(crate) fn record_checked(change: &Change<'_>, right: &[Digest], now: Millis)
     Ok(())
 }
 
-/// Records that every blob was looked at.
-pub(crate) fn record_scrub(change: &Change<'_>, now: Millis) -> Result<(), StoreError> {
-    change.run(
-        "INSERT INTO note (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        params![SCRUBBED, now.0],
-    )?;
-    Ok(())
-}
-
 fn add_to_note(change: &Change<'_>, name: &str, more: i64) -> rusqlite::Result<()> {
     change.run(
         "INSERT INTO note (name, value) VALUES (?1, ?2)
@@ -107,6 +97,8 @@ pub(crate) fn damages(connection: &Connection) -> rusqlite::Result<Damages> {
     let count = |number: Option<i64>| u64::try_from(number.unwrap_or(0)).unwrap_or(0);
     let waiting = connection
         .query_row("SELECT count(*) FROM damage WHERE healed IS NULL", [], |row| row.get::<_, i64>(0))?;
+    let checked =
+        connection.query_row("SELECT min(checked) FROM blob", [], |row| row.get::<_, Option<i64>>(0))?;
     let mut statement = connection
         .prepare_cached("SELECT digest, found, size, healed FROM damage ORDER BY id DESC LIMIT ?1")?;
     let mut rows = statement.query([LISTED_MAX])?;
@@ -125,7 +117,7 @@ pub(crate) fn damages(connection: &Connection) -> rusqlite::Result<Damages> {
         found: count(note(FOUND)?),
         healed: count(note(HEALED)?),
         waiting: count(Some(waiting)),
-        last_scrub: note(SCRUBBED)?.map(Millis),
+        checked_since: checked.filter(|at| *at > 0).map(Millis),
         newest,
     })
 }

@@ -61,7 +61,7 @@ const VERSION_2: &str = "
     CREATE TABLE damage (
         id INTEGER PRIMARY KEY, digest TEXT NOT NULL, found INTEGER NOT NULL, size INTEGER NOT NULL, healed INTEGER
     ) STRICT;
-    -- Single numbers worth remembering, such as when everything was last checked.
+    -- Single numbers worth remembering, such as how many damages were found.
     CREATE TABLE note (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 

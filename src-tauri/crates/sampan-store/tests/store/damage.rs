@@ -187,7 +187,7 @@ async fn one_scrub_finds_all_of(count: u64) {
 
     let health = setting.store.health().await.unwrap();
     assert_eq!((health.damaged, health.healed, health.waiting), (damaged, 0, damaged));
-    assert!(health.last_scrub.is_some() && health.quarantine_bytes > 0);
+    assert!(health.checked_since.is_some() && health.quarantine_bytes > 0);
     assert_eq!(health.newest.len() as u64, damaged.min(100));
     let usage = setting.store.usage().await.unwrap();
     assert_eq!(usage.blobs, setting.sound.len() as u64, "the totals are those of what is left");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sampan_oci::Digest;
+use sampan_oci::{Clock, Digest};
 use sampan_store::{ScrubPace, Store};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -42,14 +42,22 @@ async fn a_scrub_that_was_stopped_is_gone_on_with() {
     };
     let first = store.scrub(pace, || false, progress, enough.notified()).await.unwrap();
     assert_eq!((first.blobs, first.bytes, first.complete), (7, 7_000, false));
-    assert_eq!(store.health().await.unwrap().last_scrub, None, "not all was seen");
+    let since = |store: &Store| {
+        let store = store.clone();
+        async move { store.health().await.unwrap().checked_since }
+    };
+    let published = Some(cache.clock.now().plus(-3_600_000));
+    assert_eq!(since(&store).await, published, "13 were last looked at when they came in");
     drop(store);
 
     let store = cache.open();
     let second = store.scrub(pace, || false, |_| {}, pending()).await.unwrap();
     assert_eq!((second.blobs, second.complete), (13, true), "those checked within the hour are left out");
-    assert!(store.health().await.unwrap().last_scrub.is_some());
+    let scrubbed = Some(cache.clock.now());
+    assert_eq!(since(&store).await, scrubbed);
+    cache.clock.advance(1000);
     assert_eq!(store.scrub(pace, || false, |_| {}, pending()).await.unwrap().blobs, 0);
+    assert_eq!(since(&store).await, scrubbed, "a scrub that looked at nothing has seen nothing");
     cache.clock.advance(3_600_000);
     assert_eq!(
         store.scrub(pace, || false, |_| {}, pending()).await.unwrap().blobs,
@@ -57,6 +65,7 @@ async fn a_scrub_that_was_stopped_is_gone_on_with() {
         "an hour later all are due"
     );
     cache.clock.advance(-1_000_000);
+    assert_eq!(since(&store).await, None, "nor is one from the future");
     let back = store.scrub(pace, || false, |_| {}, pending()).await.unwrap();
     assert_eq!(back.blobs, 20, "a check from the future is no check");
 }
