@@ -213,7 +213,9 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
   path: string,
   /** Whether the names in it are taken as proof that these registries show these images. Else an upstream must
    * confirm each image before it is served. */
-  trust_names: boolean, } | { "call": "stop_task" } | { "call": "pause",
+  trust_names: boolean,
+  /** What the image is called, with its tag, for a file or folder of one image that does not say it itself. */
+  name: string | null, } | { "call": "stop_task" } | { "call": "pause",
   /** Resume by itself after this many seconds; `None`: when told. */
   seconds: number | null, } | { "call": "resume" } | { "call": "docker" } | { "call": "docker_plan",
   /** Which way. */

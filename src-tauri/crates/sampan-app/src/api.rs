@@ -98,6 +98,9 @@ pub enum Command {
         /// Whether the names in it are taken as proof that these registries show these images. Else an upstream must
         /// confirm each image before it is served.
         trust_names: bool,
+        /// What the image is called, with its tag, for a file or folder of one image that does not say it itself.
+        #[serde(default)]
+        name: Option<String>,
     },
     /// Stops the export or import that runs, if one does: [`Reply::Done`].
     StopTask,

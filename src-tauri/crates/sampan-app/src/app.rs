@@ -149,7 +149,7 @@ impl App {
                 changing_settings: tokio::sync::Mutex::new(()),
                 flowed: AtomicI64::new(i64::MIN),
                 shows_something_new: AtomicBool::new(false),
-                keeping: Keeping::default(),
+                keeping: Keeping::of(&store),
                 undos: Undos::default(),
                 wakes: Arc::default(),
                 scrubs: Scrubs::default(),
@@ -485,8 +485,8 @@ impl Inner {
             }
             Command::Health => self.health_report().await.map(Reply::Health),
             Command::Export { names, path } => self.export(&names, &path).await.map(Reply::Exported),
-            Command::Import { path, trust_names } => {
-                self.import(&path, trust_names).await.map(Reply::Imported)
+            Command::Import { path, trust_names, name } => {
+                self.import(&path, trust_names, name.as_deref()).await.map(Reply::Imported)
             }
             Command::StopTask => {
                 self.task.stop();

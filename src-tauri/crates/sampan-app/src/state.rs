@@ -13,6 +13,14 @@ pub(crate) struct Keeping {
     told: AtomicI64,
 }
 
+impl Keeping {
+    /// As a start finds the cache.
+    pub(crate) fn of(store: &sampan_store::Store) -> Self {
+        let now = if store.is_read_only() { READ_ONLY } else { GOOD };
+        Self { now: AtomicU8::new(now), ..Self::default() }
+    }
+}
+
 impl Default for Keeping {
     fn default() -> Self {
         Self { now: AtomicU8::new(GOOD), told: AtomicI64::new(NEVER) }
@@ -79,7 +87,8 @@ impl Keeping {
 
     /// Whatever refused before may take things now: a setting has changed.
     pub(crate) fn forget(&self) {
-        self.now.store(GOOD, Ordering::Relaxed);
+        // A cache that cannot be written still cannot.
+        let _ = self.now.compare_exchange(FULL, GOOD, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Why nothing new is kept, if so.

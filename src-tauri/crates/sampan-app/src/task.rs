@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{ApiError, Code, Exported, Imported, Task, TaskKind};
 use crate::app::{Inner, invalid};
 use crate::convert;
-use sampan_archive::{self as archive, ArchiveError, ExportImage, ImportOptions, Progress};
+use sampan_archive::{self as archive, ArchiveError, ArchiveName, ExportImage, ImportOptions, Progress};
 
 /// The export or import that goes on, if one does.
 #[derive(Debug, Default)]
@@ -105,9 +105,14 @@ impl Inner {
         self: &Arc<Self>,
         path: &str,
         trust_names: bool,
+        name: Option<&str>,
     ) -> Result<Imported, ApiError> {
         let source = absolute(path)?;
-        let options = ImportOptions { trust_names, name: None };
+        let parse = |name| {
+            ArchiveName::parse(name)
+                .ok_or_else(|| invalid("`name` is an image with its tag, such as nginx:1.27"))
+        };
+        let options = ImportOptions { trust_names, name: name.map(parse).transpose()? };
         let work = archive::import(&self.store, &source, options, |progress| self.worked(progress));
         let report = self.work(TaskKind::Import, &source, work).await?;
         Ok(convert::imported(&report))

@@ -337,7 +337,7 @@ async fn images_leave_by_a_file_and_only_absolute_paths_are_taken() {
     assert_eq!(sampan.refused(relative).await.code, Code::InvalidRequest);
     let missing = Command::Export { names: vec!["nginx".into()], path };
     assert_eq!(sampan.refused(missing).await.code, Code::NotHeld);
-    let nowhere = Command::Import { path: "/nowhere/at/all.tar".into(), trust_names: false };
+    let nowhere = Command::Import { path: "/nowhere/at/all.tar".into(), trust_names: false, name: None };
     assert_eq!(sampan.refused(nowhere).await.code, Code::InvalidRequest);
     sampan.done(Command::StopTask).await;
 }

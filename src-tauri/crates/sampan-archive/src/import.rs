@@ -347,7 +347,7 @@ async fn plan(
 ) -> Result<Result<(ArchiveName, Tree, Wrong, Chosen), Option<Why>>, ArchiveError> {
     let Ok(digest) = entry.digest.parse::<Digest>() else { return Ok(Err(Some(Why::InvalidDigest))) };
     seen.referred.insert(digest);
-    let name = options.name.clone().or_else(|| entry.names().find_map(ArchiveName::read));
+    let name = options.name.clone().or_else(|| entry.names().find_map(ArchiveName::parse));
     let root = Descriptor {
         media_type: entry.media_type.clone(),
         digest,

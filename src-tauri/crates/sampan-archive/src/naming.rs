@@ -18,7 +18,7 @@ impl ArchiveName {
     /// Reads what `docker save`, `podman save`, containerd and BuildKit write: `docker.io/library/alpine:3.20`, and the
     /// short forms that Docker completes (`alpine:3.20`, `someone/app:1`). A lone word is no name: it may be a tag. A
     /// digest after `@` names bytes, and is not needed: the manifest's own is known.
-    pub(crate) fn read(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         if text.len() > NAME_BYTES_MAX {
             return None;
         }
@@ -65,7 +65,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(text: &str) -> Option<(String, Option<String>)> {
-        ArchiveName::read(text).map(|name| (name.image.to_string(), name.tag.map(|tag| tag.to_string())))
+        ArchiveName::parse(text).map(|name| (name.image.to_string(), name.tag.map(|tag| tag.to_string())))
     }
 
     #[test]
@@ -116,9 +116,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics_and_a_full_name_reads_back(text in "\\PC{0,80}|[a-z0-9./:@_-]{0,60}") {
-            if let Some(name) = ArchiveName::read(&text) {
+            if let Some(name) = ArchiveName::parse(&text) {
                 let full = name.full(&Digest::of(b""));
-                prop_assert_eq!(ArchiveName::read(&full), Some(name));
+                prop_assert_eq!(ArchiveName::parse(&full), Some(name));
             }
         }
     }

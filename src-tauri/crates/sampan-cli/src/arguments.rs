@@ -192,6 +192,9 @@ pub(crate) struct Import {
     /// Serve its images without asking their registries first: only for a file from somebody you trust
     #[arg(long)]
     pub(crate) trust_names: bool,
+    /// What the image is called, for a file of one image that does not say it itself: nginx:1.27
+    #[arg(long, value_name = "IMAGE:TAG")]
+    pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) format: Format,
 }

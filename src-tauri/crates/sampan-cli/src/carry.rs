@@ -22,7 +22,8 @@ pub(crate) async fn export(config: &Config, export: &Export) -> anyhow::Result<E
 
 /// `sampan import`: fails where nothing came in.
 pub(crate) async fn import(config: &Config, import: &Import) -> anyhow::Result<ExitCode> {
-    let command = Command::Import { path: absolute(&import.path)?, trust_names: import.trust_names };
+    let (path, trust_names, name) = (absolute(&import.path)?, import.trust_names, import.name.clone());
+    let command = Command::Import { path, trust_names, name };
     let Reply::Imported(imported) = at_length(config, command).await? else { bail!(unexpected()) };
     answer(&imported, import.format, || show::imported(&imported, import.trust_names))?;
     Ok(if imported.images.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })

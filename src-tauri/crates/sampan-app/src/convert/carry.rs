@@ -32,6 +32,12 @@ pub(crate) fn imported(report: &archive::Imported) -> Imported {
         let what = "that an image layout does not have were not looked at.";
         notes.push(format!("{} files of the archive {what}", report.ignored_count));
     }
+    if report.skipped.iter().any(|skipped| matches!(skipped.why, archive::Why::NoName)) {
+        notes.push("Say what such an image is called by `sampan import --name IMAGE:TAG`.".into());
+    }
+    notes.extend(
+        report.images.iter().filter_map(|image| Some(format!("{}: {}.", image.name(), image.remark()?))),
+    );
     if report.unreferred_blobs > 0 {
         notes.push(format!("{} blobs of the archive belong to no image of it.", report.unreferred_blobs));
     }
@@ -63,7 +69,8 @@ fn parts(image: String, left_out: &[archive::LeftOut]) -> impl Iterator<Item = S
 pub(crate) fn archive_failed(error: &ArchiveError) -> ApiError {
     let advice =
         "Run `sampan cache` to see how much room there is; unpin or clear images, or raise the quota.";
-    let (code, next_step) = if matches!(error, ArchiveError::Full { .. }) {
+    let (code, next_step) = if matches!(error, ArchiveError::Full { .. } | ArchiveError::QuotaTooSmall { .. })
+    {
         (Code::Store, Some(advice))
     } else if matches!(error, ArchiveError::ReadOnly { .. } | ArchiveError::Store(_)) {
         (Code::Store, Some("Run `sampan doctor`; check the rights of the cache folder."))
