@@ -14,7 +14,7 @@
 //! - An index of which some platforms are held is written as it is, since its digest is its name. Clients that choose a
 //!   platform take what is there; whoever wants all of them (`skopeo copy --all`) is told that the rest is missing.
 //!
-//! Start reading at [`export`] and [`import`], then [`tree`] for what an image is made of.
+//! Start reading at [`export`] and [`import`], then `tree` for what an image is made of.
 
 mod blocking;
 mod docker;

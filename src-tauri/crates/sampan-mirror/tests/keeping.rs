@@ -43,7 +43,7 @@ fn damage(kind: usize, path: &std::path::Path, canary: &std::path::Path) {
         }
     }
     fs::write(path, bytes).unwrap();
-    if kind % 2 == 0 {
+    if kind.is_multiple_of(2) {
         fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
     }
 }
