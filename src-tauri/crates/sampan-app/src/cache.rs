@@ -389,12 +389,11 @@ impl Inner {
             Err(error) => tracing::warn!(%error, "no room could be made in the cache"),
         }
         if let Some(days) = self.settings().max_age_days {
-            let before = self.clock.now().plus(-i64::from(days) * convert::DAY_MILLIS);
-            match self.store.remove_unused(before).await {
-                Ok(cleared) if cleared.images.is_empty() && cleared.blobs == 0 => {}
-                Ok(cleared) => {
+            match self.store.remove_unused(std::time::Duration::from_hours(24 * u64::from(days))).await {
+                Ok(evicted) if evicted.images == 0 && evicted.blobs == 0 => {}
+                Ok(evicted) => {
                     removed = true;
-                    let (images, bytes) = (cleared.images.len(), cleared.freed_bytes);
+                    let (images, bytes) = (evicted.images, evicted.freed_bytes);
                     tracing::info!(days, images, bytes, "what nobody asked for in that time was removed");
                 }
                 Err(error) => tracing::warn!(%error, "what is past the age limit could not be removed"),

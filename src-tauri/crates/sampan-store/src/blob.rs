@@ -11,7 +11,7 @@ use sampan_oci::{Digest, Hasher};
 
 use crate::backend::Object;
 use crate::error::{StoreError, blocking};
-use crate::verified::Verified;
+use crate::verified::{FileId, Verified};
 
 /// How much is hashed at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     object: Arc<dyn Object>,
     digest: Digest,
     size: u64,
+    /// What a published blob's file was when it was opened.
+    opened: Option<FileId>,
     verified: AtomicBool,
     verified_files: Arc<Verified>,
 }
@@ -39,8 +41,9 @@ impl BlobFile {
     ) -> io::Result<Self> {
         let state = object.state()?;
         let verified = AtomicBool::new(verified_files.contains(&digest, &state.identity));
+        let opened = size.is_none().then_some(state.identity);
         let size = size.unwrap_or(state.size);
-        Ok(Self(Arc::new(Shared { object, digest, size, verified, verified_files })))
+        Ok(Self(Arc::new(Shared { object, digest, size, opened, verified, verified_files })))
     }
 
     pub(crate) fn file(&self) -> &dyn Object {
@@ -83,10 +86,14 @@ impl BlobFile {
         self.0.verified.load(Ordering::Acquire)
     }
 
-    /// Remembers that all of it was hashed and found right; the file is not hashed again while it stays as it is.
+    /// Remembers that all of it was hashed, since it was opened, and found right; the file is not hashed again while it stays
+    /// as it was then.
     pub fn mark_verified(&self) {
-        if let Ok(state) = self.0.object.state() {
-            self.0.verified_files.insert(self.0.digest, state.identity);
+        // A published file that was changed while it was read has another identity by now, and stays unverified. One that
+        // is being published gets its last identity by that.
+        let state = self.0.opened.map_or_else(|| self.0.object.state().map(|state| state.identity), Ok);
+        if let Ok(state) = state {
+            self.0.verified_files.insert(self.0.digest, state);
             self.0.verified.store(true, Ordering::Release);
         }
     }

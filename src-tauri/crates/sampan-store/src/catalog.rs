@@ -28,6 +28,8 @@ pub(crate) struct Held {
     /// How many of its bytes came over the link.
     pub(crate) fetched: u64,
     pub(crate) created: Millis,
+    /// When it came, in time the cache has seen pass.
+    pub(crate) aged: i64,
 }
 
 /// One descriptor of a manifest.
@@ -46,6 +48,8 @@ pub(crate) struct LinkRow {
     pub(crate) last_used: Millis,
     pub(crate) hits: u64,
     pub(crate) proven: bool,
+    /// The last use, in milliseconds of time the cache has seen pass.
+    pub(crate) aged: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +109,8 @@ pub(crate) struct Entry {
     pub(crate) key: i64,
     /// Every digest it leads to, held or not.
     pub(crate) reach: HashSet<Digest>,
+    /// When its manifest, or one it lists, was last used, in time the cache has seen pass.
+    pub(crate) aged: i64,
     pub(crate) shown: ImageEntry,
 }
 
@@ -113,6 +119,8 @@ pub(crate) struct Entry {
 pub(crate) struct Stray {
     pub(crate) digest: Digest,
     pub(crate) last_used: Millis,
+    /// The same in time the cache has seen pass.
+    pub(crate) aged: i64,
     /// The keys of the images that are known to show it.
     pub(crate) images: Vec<i64>,
 }
@@ -170,10 +178,12 @@ impl Catalog {
         platform_of: &impl Fn(&Digest) -> Option<Platform>,
     ) -> Option<Entry> {
         let Root { key, tag, digest, created, unconfirmed, reach } = root;
-        let link = |d: &Digest| links.get(&(key, *d));
+        let link = |d: &Digest| links.get(&(key, *d)).copied();
         // A tag may be younger than the last use of what it points at, never the other way round.
-        let used = reach.iter().filter(|&d| *d == digest || self.manifests.contains_key(d));
-        let used = used.filter_map(|d| Some(link(d)?.last_used)).max();
+        let manifests = reach.iter().filter(|&d| *d == digest || self.manifests.contains_key(d));
+        let rows: Vec<&LinkRow> = manifests.filter_map(link).collect();
+        let used = rows.iter().map(|link| link.last_used).max();
+        let aged = rows.iter().map(|link| link.aged).max();
         let held = || reach.iter().filter_map(|d| self.held.get(d));
         let shown = ImageEntry {
             image: self.images.get(&key)?.clone(),
@@ -190,7 +200,8 @@ impl Catalog {
             history: self.history_of(key, tag.as_ref()),
             tag,
         };
-        Some(Entry { key, reach, shown })
+        let aged = aged.or_else(|| Some(self.held.get(&digest)?.aged)).unwrap_or(0);
+        Some(Entry { key, reach, aged, shown })
     }
 
     fn is_pinned(&self, key: i64, tag: Option<&Tag>, digest: Digest) -> bool {
@@ -235,6 +246,7 @@ impl Catalog {
             Stray {
                 digest: *digest,
                 last_used: links.iter().map(|link| link.last_used).max().unwrap_or(held.created),
+                aged: links.iter().map(|link| link.aged).max().unwrap_or(held.aged),
                 images: links.iter().map(|link| link.image).collect(),
             }
         });
@@ -269,7 +281,7 @@ impl Catalog {
     }
 
     /// The digest itself and everything the held manifests under it list.
-    fn reach(&self, digest: Digest) -> HashSet<Digest> {
+    pub(crate) fn reach(&self, digest: Digest) -> HashSet<Digest> {
         let mut reached = HashSet::from([digest]);
         let mut open = vec![digest];
         while let Some(next) = open.pop() {

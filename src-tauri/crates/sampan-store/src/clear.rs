@@ -77,12 +77,13 @@ impl Selected {
 }
 
 impl Choice {
-    fn takes(&self, entry: &ImageEntry) -> bool {
+    fn takes(&self, found: &Entry) -> bool {
+        let entry = &found.shown;
         match self {
             Self::Selected(Selection::All) => true,
             Self::Selected(Selection::Images(images)) => images.iter().any(|selected| selected.takes(entry)),
             Self::Selected(Selection::UnusedSince(moment)) => entry.last_used < *moment && !entry.pinned,
-            Self::Hidden(hidden) => hidden.iter().any(|hidden| hidden.is(entry) && !hidden.was_used(entry)),
+            Self::Hidden(hidden) => hidden.iter().any(|hidden| hidden.is(entry) && !hidden.was_used(found)),
         }
     }
 
@@ -105,7 +106,7 @@ impl Choice {
 pub(crate) fn plan(catalog: &Catalog, entries: Vec<Entry>, choice: &Choice) -> Removal {
     let strays = catalog.strays(&entries);
     let (going, staying): (Vec<Entry>, Vec<Entry>) =
-        entries.into_iter().partition(|entry| choice.takes(&entry.shown));
+        entries.into_iter().partition(|entry| choice.takes(entry));
     let kept: HashSet<i64> = staying.iter().map(|entry| entry.key).collect();
     let whole =
         |(key, image): (&i64, &ImageName)| choice.takes_whole(image, kept.contains(key)).then_some(*key);

@@ -30,15 +30,21 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether it says that the cache cannot be written, rather than that something is wrong with it.
+    /// Whether it says that the cache cannot be written, or that there is no room for what a start writes, rather than that
+    /// something is wrong with it.
     pub(crate) fn forbids_writing(&self) -> bool {
-        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        use rusqlite::{ErrorCode, ffi::SQLITE_IOERR_SHMSIZE};
         match self {
-            Self::Io(error) => matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem),
-            Self::Index(error) => matches!(
-                error.sqlite_error_code(),
-                Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::PermissionDenied)
-            ),
+            Self::Io(error) => {
+                matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded)
+            }
+            Self::Index(error) => {
+                let no_room = error.sqlite_error().is_some_and(|e| e.extended_code == SQLITE_IOERR_SHMSIZE);
+                let code = error.sqlite_error_code();
+                let refused = [ErrorCode::ReadOnly, ErrorCode::PermissionDenied, ErrorCode::DiskFull];
+                no_room || code.is_some_and(|code| refused.contains(&code))
+            }
             Self::Locked { .. } | Self::NotOurs(_) | Self::Future(_) => false,
         }
     }

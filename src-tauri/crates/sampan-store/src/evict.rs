@@ -34,7 +34,7 @@ pub(crate) struct Holdings<'a> {
     /// All of the catalogue's.
     pub(crate) entries: &'a [Entry],
     pub(crate) idle: &'a [Idle],
-    /// What is being downloaded: what leads to it never goes.
+    /// What is being downloaded, or could not be removed: what leads to it never goes.
     pub(crate) busy: &'a HashSet<Digest>,
 }
 
@@ -73,17 +73,12 @@ enum Unit<'a> {
 /// nothing, because all it is made of stays, stays as well. If even everything that may go is less than the least lacking,
 /// nothing goes.
 pub(crate) fn plan(holdings: Holdings<'_>, lack: Lack) -> Eviction {
-    let Holdings { catalog, entries, idle, busy } = holdings;
+    let Holdings { catalog, entries, idle, .. } = holdings;
     let pins = catalog.pinned_digests();
-    let must_stay = |entry: &Entry| entry.shown.pinned || busy.iter().any(|d| entry.reach.contains(d));
-    let mut kept = busy.clone();
-    kept.extend(pins.iter().flat_map(|(_, reach)| reach));
-    let (staying, going): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| must_stay(entry));
-    kept.extend(staying.iter().flat_map(|entry| &entry.reach));
-    let size_of =
-        |digest: &Digest| catalog.held.get(digest).filter(|_| !kept.contains(digest)).map(|h| h.size);
-
     let strays = catalog.strays(entries);
+    let (going, kept) = holdings.part(&pins, |_| false);
+    let size_of = |digest: &Digest| holdings.size_of(digest, &kept);
+
     let mut units: Vec<(Millis, Unit<'_>)> = idle.iter().map(|p| (p.written, Unit::Partial(p))).collect();
     let going_strays = strays.iter().filter(|stray| size_of(&stray.digest).is_some());
     units.extend(going_strays.map(|stray| (stray.last_used, Unit::Stray(stray))));
@@ -116,6 +111,52 @@ pub(crate) fn plan(holdings: Holdings<'_>, lack: Lack) -> Eviction {
     let mut links = Links::of(entries, &pins);
     eviction.units = gone.into_iter().map(|(unit, blobs)| links.let_go(&unit, blobs)).collect();
     eviction
+}
+
+/// Decides what goes because of its age: every entry, and every blob that no entry leads to, that was last used before
+/// `before` in time the cache has seen pass. Never what is pinned, and nothing that leads to a blob that is being downloaded.
+/// Partial downloads have a rule of their own.
+pub(crate) fn plan_by_age(holdings: Holdings<'_>, before: i64) -> Vec<Going> {
+    let Holdings { catalog, entries, .. } = holdings;
+    let pins = catalog.pinned_digests();
+    let strays = catalog.strays(entries);
+    let (going, kept) = holdings.part(&pins, |entry| entry.aged >= before);
+    let size_of = |digest: &Digest| holdings.size_of(digest, &kept);
+
+    let old = strays.iter().filter(|stray| stray.aged < before && size_of(&stray.digest).is_some());
+    let mut units: Vec<(Millis, Unit<'_>)> = old.map(|s| (s.last_used, Unit::Stray(s))).collect();
+    units.extend(going.into_iter().map(|entry| (entry.shown.last_used, Unit::Entry(entry))));
+    let mut needed = Needed::of(&units, size_of);
+    let mut links = Links::of(entries, &pins);
+    let mut let_go = |unit: &Unit<'_>| {
+        let blobs = needed.let_go(unit, &mut 0);
+        links.let_go(unit, blobs)
+    };
+    units.iter().map(|(_, unit)| let_go(unit)).collect()
+}
+
+impl<'a> Holdings<'a> {
+    /// The entries that may go, and the digests that stay with those that do not. `stays`: of what may go else.
+    fn part(
+        &self,
+        pins: &[(i64, HashSet<Digest>)],
+        stays: impl Fn(&Entry) -> bool,
+    ) -> (Vec<&'a Entry>, HashSet<Digest>) {
+        let must_stay = |entry: &Entry| {
+            entry.shown.pinned || stays(entry) || self.busy.iter().any(|d| entry.reach.contains(d))
+        };
+        let mut kept = self.busy.clone();
+        kept.extend(pins.iter().flat_map(|(_, reach)| reach));
+        let (staying, going): (Vec<&Entry>, Vec<&Entry>) =
+            self.entries.iter().partition(|entry| must_stay(entry));
+        kept.extend(staying.iter().flat_map(|entry| &entry.reach));
+        (going, kept)
+    }
+
+    /// The size of a blob that may go, in bytes.
+    fn size_of(&self, digest: &Digest, kept: &HashSet<Digest>) -> Option<u64> {
+        self.catalog.held.get(digest).filter(|_| !kept.contains(digest)).map(|held| held.size)
+    }
 }
 
 /// By how many units each blob that may go is needed, and its size in bytes.
@@ -182,7 +223,7 @@ impl Links {
         Self(links)
     }
 
-    fn let_go(&mut self, unit: &Unit<'_>, blobs: Vec<(Digest, u64)>) -> Going {
+    fn let_go(&mut self, unit: &Unit<'_>, mut blobs: Vec<(Digest, u64)>) -> Going {
         match unit {
             Unit::Partial(idle) => Going { partial: Some(idle.digest), ..Going::default() },
             Unit::Stray(stray) => Going {
@@ -202,6 +243,8 @@ impl Links {
                         }
                     }
                 }
+                // Its own manifest last: where a file before it cannot be removed, the entry is still one.
+                blobs.sort_by_key(|(digest, _)| *digest == entry.shown.digest);
                 let tag = entry.shown.tag.clone().map(|tag| (entry.key, tag));
                 let shown = Some(entry.shown.clone());
                 Going {

@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, Entry, ImageEntry};
 use crate::clear::{self, Choice, Cleared, Removal, Selection};
 use crate::error::StoreError;
 use crate::index::{self, Change};
-use crate::store::{Inner, Store};
+use crate::store::{Inner, Small, Store};
 
 impl Store {
     /// Everything held, as images: each tag, and each manifest no tag or index of its image leads to. Only blobs really
@@ -77,7 +77,7 @@ impl Inner {
             return platform;
         }
         // Unreadable now may be readable after a refetch: only what the right bytes say is remembered.
-        let bytes = self.small_blob(configuration).ok().flatten()?;
+        let Ok(Small::Right(bytes)) = self.small_blob(configuration) else { return None };
         let platform: Option<Platform> = serde_json::from_slice(&bytes).ok();
         let platform = platform.filter(|p| !p.os.is_empty() && !p.architecture.is_empty());
         let mut platforms = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);

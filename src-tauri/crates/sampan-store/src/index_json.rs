@@ -14,6 +14,8 @@ const REPOSITORY: &str = "dev.sampan.repository";
 const PINNED: &str = "dev.sampan.pinned";
 /// `false`: its upstream has not confirmed it yet. Absent otherwise.
 const CONFIRMED: &str = "dev.sampan.confirmed";
+/// The digests of the manifests below it whose parts its upstream is known to show, with spaces between. Absent: none.
+const PROVEN: &str = "dev.sampan.proven";
 /// When it was first seen, in milliseconds since 1970.
 const FIRST_SEEN: &str = "dev.sampan.first-seen";
 /// The SHA-256 of the list of manifests as written here. A list that somebody else has written, or that is damaged, is
@@ -33,6 +35,8 @@ pub(crate) struct Root {
     pub(crate) pinned: bool,
     /// Whether its upstream is known to show it; an imported one may be nobody's.
     pub(crate) confirmed: bool,
+    /// The manifests below it whose parts its upstream is known to show too, in the order of their digests.
+    pub(crate) proven: Vec<Digest>,
 }
 
 /// The document for these roots.
@@ -64,6 +68,10 @@ fn descriptor(root: &Root) -> Value {
     }
     if !root.confirmed {
         annotate(CONFIRMED, "false".into());
+    }
+    if !root.proven.is_empty() {
+        let digests: Vec<String> = root.proven.iter().map(ToString::to_string).collect();
+        annotate(PROVEN, digests.join(" "));
     }
     annotate(FIRST_SEEN, root.first_seen.0.to_string());
     json!({
@@ -104,6 +112,11 @@ fn root(descriptor: &Value) -> Option<Root> {
         first_seen: Millis(annotation(FIRST_SEEN)?.parse().ok()?),
         pinned: annotation(PINNED) == Some("true"),
         confirmed: annotation(CONFIRMED) != Some("false"),
+        proven: annotation(PROVEN)
+            .unwrap_or_default()
+            .split(' ')
+            .filter_map(|text| text.parse().ok())
+            .collect(),
     })
 }
 
@@ -126,11 +139,13 @@ mod tests {
             first_seen: Millis(-7),
             pinned: true,
             confirmed: false,
+            proven: Vec::new(),
         };
         let untagged = Root {
             tag: None,
             pinned: false,
             confirmed: true,
+            proven: vec![Digest::of(b"a"), Digest::of(b"b")],
             media_type: MediaType::OciIndex,
             ..root.clone()
         };

@@ -8,6 +8,8 @@ use sampan_oci::{Digest, Millis};
 
 use crate::disk::DiskFile;
 use crate::folder::Folder;
+use crate::index;
+use crate::layout::Layout;
 use crate::ledger::{Found, Names};
 
 /// How long a partial download is kept that nobody goes on with, in milliseconds: 14 days.
@@ -44,6 +46,25 @@ pub(crate) fn sweep(folder: &Folder, now: Millis) -> io::Result<HashMap<Digest, 
         }
     }
     Ok(kept)
+}
+
+/// The moment to measure by: now, or, where the last write to any partial download or to the index is older, that one. A start
+/// with a clock that is years ahead must not take for old what was written an hour ago (SECURITY.md R75); what is old by
+/// then goes at a later start.
+pub(crate) fn now(layout: &Layout, now: Millis) -> io::Result<Millis> {
+    let mut last: Option<Millis> = None;
+    let mut see = |folder: &Folder, name: &str| {
+        // A file that cannot be asked tells nothing.
+        let written = folder.open_file(name).ok().flatten().and_then(|file| modified(&file).ok());
+        last = last.max(written);
+    };
+    for name in [index::FILE, index::LOG] {
+        see(&layout.root, name);
+    }
+    for (name, _) in layout.partial.files()? {
+        see(&layout.partial, &name);
+    }
+    Ok(last.map_or(now, |last| last.min(now)))
 }
 
 fn parse(name: &str) -> Option<(Digest, &str)> {

@@ -35,7 +35,8 @@ impl Store {
     ) -> Result<Vec<ImageBlob>, StoreError> {
         let (image, reference) = (image.clone(), reference.clone());
         self.run(move |inner| {
-            let (catalog, entries) = inner.entries()?;
+            let (catalog, mut entries) = inner.entries()?;
+            entries.retain(|entry| !inner.waiting.hides(&entry.shown));
             let is_named = |entry: &&crate::catalog::Entry| {
                 entry.shown.image == image
                     && match &reference {

@@ -148,13 +148,22 @@ impl Kept {
         Ok(Self { files: files.into(), bytes })
     }
 
-    /// `None`: there is none. What cannot be removed (a folder that stood in a blob's place) is left to the person.
+    /// Removes the oldest that can be removed; `None`: there is none. What cannot be (a folder that stood in a blob's place)
+    /// is left to the person, and still counts.
     fn remove_oldest(&mut self, folder: &Folder) -> Option<()> {
-        let (_, name, size) = self.files.pop_front()?;
-        self.bytes -= size;
-        if let Err(error) = folder.remove(&name) {
-            tracing::warn!(name, %error, "an entry of the quarantine cannot be removed");
+        if !folder.is_writable() {
+            return None;
         }
+        let removed = |(_, name, _): &(u64, String, u64)| {
+            let done = folder.remove(name);
+            if let Err(error) = &done {
+                tracing::warn!(name, %error, "an entry of the quarantine cannot be removed");
+            }
+            done.is_ok()
+        };
+        let place = self.files.iter().position(removed)?;
+        let (.., size) = self.files.remove(place)?;
+        self.bytes -= size;
         Some(())
     }
 }
@@ -173,14 +182,23 @@ impl Inner {
 
     /// Takes out what stands in a blob's place. `false`: nothing does.
     pub(crate) fn quarantine(&self, digest: &Digest) -> Result<bool, StoreError> {
+        // Also where it cannot be taken out: it is hashed whenever it is read from now on.
+        self.verified.remove(digest);
         self.index.change(|change| self.take_out(change, digest))
     }
 
-    /// Takes out a file that was found damaged, unless the blob's name stands for another file by now.
-    pub(crate) fn quarantine_file(&self, digest: &Digest, damaged: &FileId) -> Result<bool, StoreError> {
+    /// Takes out a file that was found damaged, unless the blob's name stands for another file by now. `None`: what was
+    /// found was no file.
+    pub(crate) fn quarantine_file(
+        &self,
+        digest: &Digest,
+        damaged: Option<&FileId>,
+    ) -> Result<bool, StoreError> {
+        self.verified.remove(digest);
         self.index.change(|change| {
             if let Some(file) = self.layout.open_blob(digest)?
-                && !file.state()?.identity.is_same_file(damaged)
+                && !damaged
+                    .is_some_and(|damaged| file.state().is_ok_and(|s| s.identity.is_same_file(damaged)))
             {
                 return Ok(false);
             }
@@ -189,7 +207,6 @@ impl Inner {
     }
 
     fn take_out(&self, change: &mut Change<'_>, digest: &Digest) -> Result<bool, StoreError> {
-        self.verified.remove(digest);
         let taken = self.quarantine.take(self.layout.backend(), digest)?;
         if let Some(size) = taken {
             index::damage::record(change, digest, size, self.clock.now())?;
@@ -219,7 +236,7 @@ impl Store {
         let damaged = damaged.clone();
         self.run(move |inner| {
             let id = damaged.file().state().map_err(StoreError::Io)?.identity;
-            inner.quarantine_file(&damaged.digest(), &id).map(drop)
+            inner.quarantine_file(&damaged.digest(), Some(&id)).map(drop)
         })
         .await
     }
@@ -292,6 +309,9 @@ mod tests {
         assert_eq!(again.bytes(), half + 1, "counted at the next start");
         let names: Vec<u64> = again.kept().files.iter().map(|(number, ..)| *number).collect();
         assert_eq!(names, [2, 3]);
+        let refusing = Quarantine::open(&Folder::open(temporary.path(), &Disk::real(), false).unwrap());
+        assert_eq!(refusing.empty(), 0, "what cannot be removed frees nothing");
+        assert_eq!(refusing.bytes(), half + 1, "and is counted on");
         assert_eq!(again.empty(), half + 1);
         assert_eq!(fs::read(temporary.path().join("quarantine/notes.txt")).unwrap(), b"mine");
     }

@@ -4,8 +4,8 @@
 //! decided before a byte is written. Images and partial downloads that nobody has open stand in one row, by last use
 //! and last write: a download that was cut short yesterday goes before an image used today.
 
-use std::collections::HashSet;
-use std::sync::{MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sampan_oci::Digest;
@@ -28,6 +28,10 @@ const PASSING_TIME_MAX: Duration = Duration::from_millis(20);
 
 /// How often a decision is made again because what it would have removed came into use meanwhile.
 const ROUNDS_MAX: u32 = 4;
+/// How often it is made again because something could not be removed.
+const STUCK_ROUNDS_MAX: u32 = 16;
+/// How long nobody tries again to remove what could not be removed.
+const STUCK_FOR: Duration = Duration::from_hours(1);
 
 const GIB: u64 = 1024 * 1024 * 1024;
 
@@ -45,7 +49,7 @@ pub struct Evicted {
 }
 
 impl Evicted {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.images += other.images;
         self.blobs += other.blobs;
         self.partials += other.partials;
@@ -76,12 +80,14 @@ impl Store {
         self.run(|inner| inner.make_room()).await
     }
 
-    /// Removes every entry last used before this moment that is not pinned: the rule of age. As
-    /// [`clear`](Self::clear) with [`Selection::UnusedSince`](crate::Selection::UnusedSince).
+    /// Removes every entry, and every blob that no entry leads to, that was not used for longer than `max_age`, is not
+    /// pinned and not being downloaded: the rule of age. Only time that this cache has seen pass makes anything older: time
+    /// with the store open, without sleep, and of the time between two openings what the wall clock says, at most
+    /// three days. So no step of the clock removes anything, and a use noted under a wrong clock counts as any other.
     /// # Errors
-    /// As [`clear`](Self::clear).
-    pub async fn remove_unused(&self, before: sampan_oci::Millis) -> Result<crate::Cleared, StoreError> {
-        self.clear(&crate::Selection::UnusedSince(before)).await
+    /// As [`make_room`](Self::make_room).
+    pub async fn remove_unused(&self, max_age: Duration) -> Result<Evicted, StoreError> {
+        self.run(move |inner| inner.remove_unused(max_age)).await
     }
 }
 
@@ -101,8 +107,21 @@ impl Inner {
     fn limits(&self) -> Limits {
         let (blobs, _) = self.index.totals();
         let taken = blobs.saturating_add(self.partials.bytes()).saturating_add(self.quarantine_bytes());
-        let (quota, free, floor) = (self.quota(), self.free_bytes(), self.free_space_floor_bytes);
-        Limits { taken, quota, free, floor }
+        let (quota, floor) = (self.quota(), self.free_space_floor_bytes);
+        Limits { taken, quota, free: self.free_bytes(), floor }
+    }
+
+    /// Empties the quarantine, and expects the disk to give it back.
+    fn empty_quarantine(&self) {
+        self.freeing(|| ((), self.quarantine.empty()));
+    }
+
+    /// Removes something, told how many bytes: the disk is expected to have them free from now on.
+    fn freeing<T>(&self, remove: impl FnOnce() -> (T, u64)) -> T {
+        let free = self.free_bytes();
+        let (done, freed) = remove();
+        self.running.freed(free, freed);
+        done
     }
 
     /// Sets room aside for `size` more bytes of the blob. What was not used for the longest makes way, where that is enough;
@@ -113,7 +132,7 @@ impl Inner {
         }
         let _turn = self.making_room();
         // Kept for diagnosis only: they are the first to make way.
-        self.quarantine.empty();
+        self.empty_quarantine();
         // Promised before it is there: nobody else takes what is about to become free.
         let (room, lack) = self.running.promise(digest, size, || self.limits());
         if lack.least == 0 || self.evict(lack)?.1 {
@@ -122,13 +141,46 @@ impl Inner {
         Err(StoreError::Full)
     }
 
+    fn remove_unused(&self, max_age: Duration) -> Result<Evicted, StoreError> {
+        let _turn = self.making_room();
+        self.write_touched();
+        let before = self.index.age().saturating_sub(i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX));
+        // Everything was used since the beginning of the count.
+        if before <= 0 {
+            return Ok(Evicted::default());
+        }
+        let watch = self.index.watch();
+        let mut busy = self.running.busy();
+        busy.extend(self.stuck.lately());
+        let catalog = self.index.report(|connection| index::catalog(connection))?;
+        let entries = catalog.entries(|_| None);
+        let holdings = Holdings { catalog: &catalog, entries: &entries, idle: &[], busy: &busy };
+        let units = evict::plan_by_age(holdings, before);
+        if units.is_empty() {
+            return Ok(Evicted::default());
+        }
+        let LetGo { done, error } = self.let_go(units, &watch)?;
+        match error {
+            Some(error) if done == Evicted::default() => Err(error),
+            Some(_) | None => Ok(done),
+        }
+    }
+
+    /// Notes how much time has passed, where that is due; with `always`, now.
+    pub(crate) fn keep_age(&self, always: bool) {
+        if let Err(error) = self.index.keep_age(always, self.clock.now()) {
+            tracing::warn!(%error, "how much time has passed could not be noted: what is held counts as younger");
+        }
+    }
+
     fn make_room(&self) -> Result<Evicted, StoreError> {
         let _turn = self.making_room();
+        self.keep_age(false);
         let lack = || self.running.lack(|| Limits { free: None, floor: 0, ..self.limits() });
         if lack().least == 0 {
             return Ok(Evicted::default());
         }
-        self.quarantine.empty();
+        self.empty_quarantine();
         let lack = lack();
         // Where pins and running downloads take too much, all else goes.
         let most = self.decide(Lack::default())?.evictable.min(lack.wanted);
@@ -136,26 +188,33 @@ impl Inner {
     }
 
     /// Removes what `lack` asks for. `false`: that is not to be had, and nothing was removed, or not enough because what was
-    /// to go came into use meanwhile.
+    /// to go came into use meanwhile or could not be removed. What cannot be removed is an error only where nothing else
+    /// could be removed either.
     fn evict(&self, mut lack: Lack) -> Result<(Evicted, bool), StoreError> {
         let mut evicted = Evicted::default();
-        for _ in 0..ROUNDS_MAX {
-            if lack.least == 0 {
-                break;
-            }
+        let (mut rounds, mut stuck_rounds, mut failed) = (0, 0, None);
+        while lack.least > 0 && rounds < ROUNDS_MAX && stuck_rounds < STUCK_ROUNDS_MAX {
             // Before the whole index is read: more than everything is not to be had.
             let (blobs, _) = self.index.totals();
             if blobs.saturating_add(self.partials.idle_bytes()) < lack.least {
                 break;
             }
+            self.write_touched();
             // From before the decision, so that nothing falls between.
             let watch = self.index.watch();
             let eviction = self.decide(lack)?;
             if eviction.evictable < lack.least {
                 break;
             }
-            let done = self.let_go(eviction.units, &watch)?;
+            let let_go = self.let_go(eviction.units, &watch)?;
+            let done = let_go.done;
             evicted.add(done);
+            if let_go.error.is_some() {
+                failed = failed.or(let_go.error);
+                stuck_rounds += 1;
+            } else {
+                rounds += 1;
+            }
             // Free space is not asked for again: some file systems give back only later what was removed.
             lack.least = lack.least.saturating_sub(done.freed_bytes);
             lack.wanted = lack.wanted.saturating_sub(done.freed_bytes);
@@ -164,32 +223,39 @@ impl Inner {
             let Evicted { images, blobs, partials, freed_bytes } = evicted;
             tracing::info!(images, blobs, partials, freed_bytes, "the cache made room");
         }
-        Ok((evicted, lack.least == 0))
+        match failed {
+            Some(error) if evicted == Evicted::default() => Err(error),
+            Some(_) | None => Ok((evicted, lack.least == 0)),
+        }
     }
 
     /// Decides what makes way, by everything as it is now.
     fn decide(&self, lack: Lack) -> Result<Eviction, StoreError> {
-        self.write_touched();
-        let busy = self.running.busy();
+        let stuck = self.stuck.lately();
+        let mut busy = self.running.busy();
+        busy.extend(&stuck);
         let idle = self.partials.idle(&self.layout.partial).into_iter();
+        let idle = idle.filter(|(digest, ..)| !stuck.contains(digest));
         let idle: Vec<Idle> = idle.map(|(digest, bytes, written)| Idle { digest, bytes, written }).collect();
         let catalog = self.index.report(|connection| index::catalog(connection))?;
         let entries = catalog.entries(|_| None);
         Ok(evict::plan(Holdings { catalog: &catalog, entries: &entries, idle: &idle, busy: &busy }, lack))
     }
 
-    /// Removes the units, a batch at a time.
-    fn let_go(&self, units: Vec<Going>, watch: &Watch<'_>) -> Result<Evicted, StoreError> {
-        let mut evicted = Evicted::default();
+    /// Removes the units, a batch at a time. What cannot be removed stays, with all that stands and falls with it, and the
+    /// others go.
+    fn let_go(&self, units: Vec<Going>, watch: &Watch<'_>) -> Result<LetGo, StoreError> {
+        let mut let_go = LetGo::default();
         let mut units = units.into_iter().peekable();
         let mut saved = HashSet::new();
         while units.peek().is_some() {
-            let (done, failed) = self.index.change(|change| {
+            let mut batch = || {
+                self.index.change(|change| {
                 // What came into use since the decision stays, with all that stands and falls with it.
                 saved.extend(watch.named());
                 saved.extend(self.running.busy());
                 let mut batch =
-                    Batch { store: self, removal: Removal::default(), done: Evicted::default(), blobs: 0 };
+                    Batch { store: self, removal: Removal::default(), done: Evicted::default(), blobs: 0, last: None };
                 let (begun, mut count) = (Instant::now(), 0);
                 let mut failed = None;
                 while failed.is_none() && count < BATCH_UNITS_MAX && begun.elapsed() < BATCH_TIME_MAX {
@@ -199,21 +265,36 @@ impl Inner {
                     count += 1;
                     if unit.reach.iter().any(|digest| saved.contains(digest)) {
                         saved.extend(unit.reach);
-                    } else {
-                        failed = batch.let_go(unit, change).err();
+                        continue;
+                    }
+                    match batch.let_go(&unit, change) {
+                        Ok(()) => batch.forget(unit),
+                        Err(error @ (StoreError::Io(_) | StoreError::ReadOnly)) => {
+                            tracing::warn!(digest = ?batch.last, %error, "what was to make way cannot be removed: others do");
+                            self.stuck.add(batch.last);
+                            saved.extend(unit.reach);
+                            let_go.error.get_or_insert(error);
+                        }
+                        Err(error) => failed = Some(error),
                     }
                 }
                 change.forget(&batch.removal)?;
                 self.waiting.forget(&batch.removal.entries);
                 Ok((batch.done, failed))
+            })
+            };
+            let (done, failed) = self.freeing(|| {
+                let done = batch();
+                let freed = done.as_ref().map_or(0, |(done, _)| done.freed_bytes);
+                (done, freed)
             })?;
-            evicted.add(done);
+            let_go.done.add(done);
             if let Some(error) = failed {
                 return Err(error);
             }
             self.let_others_pass();
         }
-        Ok(evicted)
+        Ok(let_go)
     }
 
     /// The lock of the index's writer is not fair: whoever takes it again at once takes it from those who wait.
@@ -230,33 +311,68 @@ impl Inner {
     }
 }
 
+/// What could not be removed, and when that was found out. It is spared for a while with all that leads to it, so that it
+/// does not stand in the way of the rest.
+#[derive(Debug, Default)]
+pub(crate) struct Stuck(Mutex<HashMap<Digest, Instant>>);
+
+impl Stuck {
+    fn lately(&self) -> HashSet<Digest> {
+        let mut stuck = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stuck.retain(|_, at| at.elapsed() < STUCK_FOR);
+        stuck.keys().copied().collect()
+    }
+
+    fn add(&self, digest: Option<Digest>) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(digest.map(|digest| (digest, Instant::now())));
+    }
+}
+
+/// What was let go of.
+#[derive(Debug, Default)]
+struct LetGo {
+    done: Evicted,
+    /// Why something could not be removed: the first of the reasons.
+    error: Option<StoreError>,
+}
+
 /// What one transaction lets go of.
 struct Batch<'a> {
     store: &'a Inner,
     removal: Removal,
     done: Evicted,
     blobs: usize,
+    /// What it began to remove last.
+    last: Option<Digest>,
 }
 
 impl Batch<'_> {
     /// The files go first: a crash leaves rows without files, which the next start drops.
-    fn let_go(&mut self, unit: Going, change: &mut Change<'_>) -> Result<(), StoreError> {
+    fn let_go(&mut self, unit: &Going, change: &mut Change<'_>) -> Result<(), StoreError> {
         if let Some(digest) = unit.partial {
+            self.last = Some(digest);
             let bytes = self.store.partials.remove_if_idle(&self.store.layout.partial, &digest)?;
             self.done.partials += u64::from(bytes.is_some());
             self.done.freed_bytes += bytes.unwrap_or(0);
         }
         for (digest, size) in &unit.blobs {
+            self.last = Some(*digest);
             self.store.remove_blob(change, digest)?;
             self.blobs += 1;
             self.done.blobs += 1;
             self.done.freed_bytes += size;
         }
+        Ok(())
+    }
+
+    fn forget(&mut self, unit: Going) {
         self.done.images += u64::from(unit.shown.is_some());
         self.removal.tags.extend(unit.tag);
         self.removal.links.extend(unit.links);
         self.removal.entries.extend(unit.shown);
-        Ok(())
     }
 }
 
@@ -284,25 +400,46 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let options = StoreOptions::new(temporary.path().join("cache"), Arc::new(Stopped));
         let store = Store::open(options).unwrap();
-        let [named, fetched, unused] = [&b"named"[..], b"fetched", b"unused"]
+        let alpine = "docker.io/library/alpine".parse().unwrap();
+        let [named, fetched, used, noted, unused] = [&b"named"[..], b"fetched", b"used", b"noted", b"unused"]
             .map(|bytes| (Digest::of(bytes), Bytes::from_static(bytes)));
-        for (digest, bytes) in [&named, &fetched, &unused] {
+        for (digest, bytes) in [&named, &fetched, &used, &noted, &unused] {
             store.put(digest, bytes.clone()).await.unwrap();
         }
-        let all = Lack { least: 18, wanted: 18 };
+        let all = Lack { least: 27, wanted: 27 };
         let watch = store.0.index.watch();
         let decided = store.0.decide(all).unwrap();
-        assert_eq!((decided.freed, decided.units.len()), (18, 3));
-        store.add_link(&"docker.io/library/alpine".parse().unwrap(), &named.0, None).await.unwrap();
+        assert_eq!((decided.freed, decided.units.len()), (27, 5));
+        store.add_link(&alpine, &named.0, None).await.unwrap();
+        store.touch(&alpine, &noted.0, false).await;
+        store.0.write_touched();
+        store.touch(&alpine, &used.0, false).await;
         let stage = store.stage(&fetched.0, 7).await.unwrap();
-        let evicted = store.0.let_go(decided.units, &watch).unwrap();
+        let evicted = store.0.let_go(decided.units, &watch).unwrap().done;
         assert_eq!((evicted.blobs, evicted.freed_bytes), (1, 6), "what nobody came for goes");
         assert!(store.open_blob(&named.0).await.unwrap().is_some());
         assert!(store.open_blob(&fetched.0).await.unwrap().is_some());
+        assert!(store.open_blob(&noted.0).await.unwrap().is_some(), "a use counts, written");
+        assert!(store.open_blob(&used.0).await.unwrap().is_some(), "or not yet");
         assert!(store.open_blob(&unused.0).await.unwrap().is_none());
         drop((watch, stage));
-        let (evicted, enough) = store.0.evict(Lack { least: 12, wanted: 12 }).unwrap();
-        assert_eq!((evicted.blobs, enough), (2, true), "afterwards they are like others");
+        let (evicted, enough) = store.0.evict(Lack { least: 21, wanted: 21 }).unwrap();
+        assert_eq!((evicted.blobs, enough), (4, true), "afterwards they are like others");
+    }
+
+    #[tokio::test]
+    async fn an_age_rule_that_finds_nothing_changes_nothing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let options = StoreOptions::new(temporary.path().join("cache"), Arc::new(Stopped));
+        let store = Store::open(options).unwrap();
+        store.put(&Digest::of(b"x"), Bytes::from_static(b"x")).await.unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        store.0.index.take_stale();
+        let before = store.0.index.generation();
+        assert_eq!(store.remove_unused(Duration::from_hours(1)).await.unwrap(), Evicted::default());
+        assert_eq!(store.0.index.generation(), before, "what is kept in memory stays known");
+        assert!(!store.0.index.take_stale(), "and index.json as it is");
+        assert_eq!(store.remove_unused(Duration::ZERO).await.unwrap().blobs, 1);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Room on the disk: what running downloads have yet to write is spoken for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sampan_oci::Digest;
 
@@ -15,8 +16,48 @@ pub(crate) struct Running(Mutex<Sums>);
 struct Sums {
     promised: u64,
     written: u64,
+    /// All that was ever written.
+    ever: u64,
+    /// What was removed lately, the oldest first.
+    freed: VecDeque<Freed>,
     /// What is being downloaded, and by how many.
     busy: HashMap<Digest, u32>,
+}
+
+/// How long the disk may take to give back what was removed: a file that somebody reads, or file systems that free later.
+const GIVING_BACK_MAX: Duration = Duration::from_mins(1);
+
+/// What was removed.
+#[derive(Clone, Copy, Debug)]
+struct Freed {
+    bytes: u64,
+    at: Instant,
+    /// What the disk said was free before.
+    free: u64,
+    /// What downloads had ever written by then.
+    written: u64,
+}
+
+impl Sums {
+    /// The free space to count with, where the disk says `free`. What was removed lately counts as free, so that nothing
+    /// more goes for the same lack; what was written since does not.
+    fn free(&self, free: Option<u64>, now: Instant) -> Option<u64> {
+        let mut lately =
+            self.freed.iter().skip_while(|freed| now.duration_since(freed.at) >= GIVING_BACK_MAX).peekable();
+        // By the oldest, so that what others write is seen after a minute at the latest.
+        let Some((before, written)) = lately.peek().map(|oldest| (oldest.free, oldest.written)) else {
+            return free;
+        };
+        let freed: u64 = lately.map(|freed| freed.bytes).sum();
+        let expected = before.saturating_add(freed).saturating_sub(self.ever - written);
+        free.map(|free| free.max(expected))
+    }
+
+    /// What has to go, by these limits, before `promised` bytes are allowed.
+    fn lack(&self, limits: Limits, promised: u64) -> Lack {
+        let free = self.free(limits.free, Instant::now());
+        Limits { free, ..limits }.lack(promised, self.written)
+    }
 }
 
 /// What there is, and how much there may be, at one moment.
@@ -70,7 +111,7 @@ impl Running {
         limits: impl FnOnce() -> Limits,
     ) -> Option<Room> {
         let mut sums = self.sums();
-        let lack = limits().lack(sums.promised.saturating_add(size), sums.written);
+        let lack = sums.lack(limits(), sums.promised.saturating_add(size));
         (lack.least == 0).then(|| self.give(&mut sums, digest, size))
     }
 
@@ -83,14 +124,28 @@ impl Running {
     ) -> (Room, Lack) {
         let mut sums = self.sums();
         let room = self.give(&mut sums, digest, size);
-        let lack = limits().lack(sums.promised, sums.written);
+        let lack = sums.lack(limits(), sums.promised);
         (room, lack)
     }
 
     /// What has to go as things are.
     pub(crate) fn lack(&self, limits: impl FnOnce() -> Limits) -> Lack {
         let sums = self.sums();
-        limits().lack(sums.promised, sums.written)
+        sums.lack(limits(), sums.promised)
+    }
+
+    /// Notes that so many bytes were removed, when the disk said that `before` bytes were free.
+    pub(crate) fn freed(&self, before: Option<u64>, bytes: u64) {
+        if bytes > 0 {
+            self.freed_at(before, bytes, Instant::now());
+        }
+    }
+
+    fn freed_at(&self, before: Option<u64>, bytes: u64, at: Instant) {
+        let mut sums = self.sums();
+        let written = sums.ever;
+        sums.freed.retain(|freed| at.duration_since(freed.at) < GIVING_BACK_MAX);
+        sums.freed.extend(before.map(|free| Freed { bytes, at, free, written }));
     }
 
     fn give(self: &Arc<Self>, sums: &mut Sums, digest: Digest, size: u64) -> Room {
@@ -121,7 +176,9 @@ impl Room {
 
     pub(crate) fn wrote(&mut self, bytes: u64) {
         self.written += bytes;
-        self.running.sums().written += bytes;
+        let mut sums = self.running.sums();
+        sums.written += bytes;
+        sums.ever += bytes;
     }
 }
 
@@ -183,6 +240,29 @@ mod tests {
         assert_eq!(running.busy(), HashSet::from([Digest::of(&60_u64.to_le_bytes())]));
         let (_room, lack) = running.promise(Digest::of(b"x"), 50, || limits(30));
         assert_eq!(lack, Lack { least: 40, wanted: 50 }, "down to the quota, rather down to 90 of 100");
+    }
+
+    #[test]
+    fn what_was_removed_counts_as_free_for_a_minute_until_it_is_written_over() {
+        let running = Arc::new(Running::default());
+        let disk = || Limits { free: Some(10), floor: 10, ..Limits::default() };
+        let (mut room, lack) = running.promise(Digest::of(b"x"), 40, disk);
+        assert_eq!(lack.least, 40);
+        let begun = Instant::now();
+        running.freed_at(Some(10), 50, begun);
+        assert_eq!(running.lack(disk).least, 0, "the disk says 10 still, but 50 were removed");
+        assert!(reserve(&running, 10, disk()).is_some(), "the rest of it is there for the next");
+        assert!(reserve(&running, 11, disk()).is_none(), "but not more");
+        room.wrote(40);
+        assert!(reserve(&running, 11, disk()).is_none(), "what is written is not free");
+        let free = |at: Duration| running.sums().free(Some(10), begun + at);
+        assert_eq!(free(Duration::from_secs(59)), Some(20));
+        assert_eq!(free(GIVING_BACK_MAX), Some(10), "then the disk is believed");
+        running.freed_at(Some(10), 5, begun + Duration::from_secs(1));
+        assert_eq!(free(Duration::from_secs(2)), Some(25), "one after the other");
+        assert_eq!(free(GIVING_BACK_MAX), Some(15), "and each for a minute");
+        let given_back = running.sums().free(Some(100), begun + Duration::from_secs(2));
+        assert_eq!(given_back, Some(100), "what was given back is not counted twice");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use sampan_oci::{Digest, MediaType};
+use sampan_oci::{Digest, MediaType, Millis, Reference};
 
 use crate::error::StoreError;
 use crate::index;
@@ -22,8 +22,8 @@ pub(crate) struct Settled(Mutex<Option<Instant>>);
 
 impl Store {
     /// Writes `index.json` if what is held has changed since, at most every 30 s: for housekeeping. With it the folder is
-    /// an OCI image layout, and a lost index gets its tags, proofs and pins back; an index that is not lost survives a power
-    /// cut as it is now. [`flush`](Self::flush) does it at once.
+    /// an OCI image layout, and a lost index gets its tags, proofs and pins back (of pins, those on what is held); an index
+    /// that is not lost survives a power cut as it is now. [`flush`](Self::flush) does it at once.
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: the file is as it was, and
     /// the next call tries again.
@@ -78,7 +78,8 @@ impl Inner {
     }
 }
 
-/// Every image held, as `index.json` is to tell it.
+/// Every image held, as `index.json` is to tell it, and every pin on what is held. A pin on a tag that is not held, or on a
+/// digest while it is damaged, has no descriptor it could stand at: it is lost with the index.
 fn roots(connection: &Connection) -> rusqlite::Result<Vec<Root>> {
     let catalog = index::catalog(connection)?;
     let media_types: HashMap<String, String> =
@@ -86,27 +87,72 @@ fn roots(connection: &Connection) -> rusqlite::Result<Vec<Root>> {
     let pins: HashSet<(i64, String)> = keyed(connection, "SELECT image, reference FROM pin")?;
     let unconfirmed = keyed(connection, "SELECT image, tag FROM tag WHERE confirmed = 0")?;
     let unproven = keyed(connection, "SELECT image, digest FROM link WHERE proven = 0")?;
-    // Platforms are not told here: no image configuration is read for it.
-    let entries = catalog.entries(|_| None).into_iter().filter_map(|entry| {
-        let (key, shown) = (entry.key, entry.shown);
-        let digest = shown.digest.to_string();
-        let reference = shown.tag.as_ref().map_or_else(|| digest.clone(), ToString::to_string);
-        let unconfirmed = match &shown.tag {
-            Some(_) => unconfirmed.contains(&(key, reference.clone())),
-            None => unproven.contains(&(key, digest.clone())),
+    let proofs: HashSet<(i64, Digest)> =
+        catalog.links.iter().filter(|link| link.proven).map(|link| (link.image, link.digest)).collect();
+    // The manifests below one whose parts the image is known to show.
+    let proven = |key: i64, reach: &HashSet<Digest>, root: &Digest| {
+        let shown = |digest: &&Digest| {
+            let listed = catalog.manifests.get(*digest);
+            *digest != root
+                && listed.is_some_and(|l| l.iter().all(|edge| proofs.contains(&(key, edge.digest))))
         };
+        let mut proven: Vec<Digest> = reach.iter().filter(shown).copied().collect();
+        proven.sort_unstable();
+        proven
+    };
+    // Platforms are not told here: no image configuration is read for it.
+    let entries = catalog.entries(|_| None);
+    let untagged: HashSet<(i64, Digest)> = entries
+        .iter()
+        .filter(|entry| entry.shown.tag.is_none())
+        .map(|entry| (entry.key, entry.shown.digest))
+        .collect();
+    let mut roots: Vec<Root> = entries
+        .into_iter()
+        .filter_map(|entry| {
+            let proven = proven(entry.key, &entry.reach, &entry.shown.digest);
+            let (key, shown) = (entry.key, entry.shown);
+            let digest = shown.digest.to_string();
+            let reference = shown.tag.as_ref().map_or_else(|| digest.clone(), ToString::to_string);
+            let unconfirmed = match &shown.tag {
+                Some(_) => unconfirmed.contains(&(key, reference.clone())),
+                None => unproven.contains(&(key, digest.clone())),
+            };
+            Some(Root {
+                size: size_of(&catalog, &shown.digest)?,
+                media_type: MediaType::parse(media_types.get(&digest)?)?,
+                image: shown.image,
+                tag: shown.tag,
+                digest: shown.digest,
+                first_seen: shown.created,
+                pinned: pins.contains(&(key, reference)),
+                confirmed: !unconfirmed,
+                proven,
+            })
+        })
+        .collect();
+    // What is pinned by its digest and is no entry, or one by a tag: told once more, by its digest.
+    let created: HashMap<(i64, Digest), Millis> =
+        catalog.links.iter().map(|link| ((link.image, link.digest), link.created)).collect();
+    let pinned = catalog.pins.iter().filter_map(|(key, reference)| {
+        let Reference::Digest(digest) = reference else { return None };
+        let place = (*key, *digest);
         Some(Root {
-            size: size_of(&catalog, &shown.digest)?,
-            media_type: MediaType::parse(media_types.get(&digest)?)?,
-            image: shown.image,
-            tag: shown.tag,
-            digest: shown.digest,
-            first_seen: shown.created,
-            pinned: pins.contains(&(key, reference)),
-            confirmed: !unconfirmed,
+            size: size_of(&catalog, digest).filter(|_| !untagged.contains(&place))?,
+            media_type: MediaType::parse(media_types.get(&digest.to_string())?)?,
+            image: catalog.images.get(key)?.clone(),
+            tag: None,
+            digest: *digest,
+            first_seen: *created.get(&place)?,
+            pinned: true,
+            confirmed: proofs.contains(&place),
+            proven: proven(*key, &catalog.reach(*digest), digest),
         })
     });
-    Ok(entries.collect())
+    let mut pinned: Vec<Root> = pinned.collect();
+    pinned.sort_by(|a, b| (&a.image, a.digest).cmp(&(&b.image, b.digest)));
+    roots.extend(pinned);
+    Ok(roots)
 }
 
 fn size_of(catalog: &crate::catalog::Catalog, digest: &Digest) -> Option<u64> {

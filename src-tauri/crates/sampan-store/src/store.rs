@@ -18,12 +18,13 @@ use crate::layout::Layout;
 use crate::leftover;
 use crate::partial::Partial;
 use crate::quarantine::Quarantine;
+use crate::quota::Stuck;
 use crate::room::Running;
 use crate::session::Partials;
 use crate::settle::Settled;
 use crate::stage::Stage;
 use crate::undo::Waiting;
-use crate::verified::{Verified, Verify};
+use crate::verified::{FileId, Verified, Verify};
 
 /// How to open a [`Store`].
 #[derive(Clone, Debug)]
@@ -81,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) quota: Mutex<Option<u64>>,
     /// Held by whoever makes room.
     pub(crate) making_room: Mutex<()>,
+    pub(crate) stuck: Stuck,
     /// What was cleared and may be wanted back.
     pub(crate) waiting: Waiting,
     pub(crate) verified: Arc<Verified>,
@@ -94,6 +96,15 @@ pub(crate) struct Inner {
     pub(crate) hot: Hot,
     /// Last, so that the lock outlives the index's files.
     pub(crate) layout: Layout,
+}
+
+/// A blob that was read whole.
+#[derive(Debug)]
+pub(crate) enum Small {
+    Right(Bytes),
+    /// Wrong bytes, or too many, in this file.
+    Damaged(FileId),
+    Missing,
 }
 
 impl Store {
@@ -123,7 +134,7 @@ impl Store {
         let idle = if layout.is_read_only() {
             HashMap::new()
         } else {
-            leftover::sweep(&layout.partial, clock.now())?
+            leftover::sweep(&layout.partial, leftover::now(&layout, clock.now())?)?
         };
         let quarantine = Quarantine::open(&layout.root);
         let index = Index::open(&layout, clock.now())?;
@@ -133,6 +144,7 @@ impl Store {
             free_space_floor_bytes,
             quota: Mutex::new(quota),
             making_room: Mutex::default(),
+            stuck: Stuck::default(),
             waiting: Waiting::default(),
             verified: Arc::default(),
             quarantine,
@@ -298,12 +310,17 @@ impl Store {
             let Some(media_type) = inner.index.look_up(|c| index::media_type(c, &image, &digest))? else {
                 return Ok(None);
             };
-            if let Some(bytes) = inner.small_blob(&digest)? {
-                inner.hot.keep_manifest(generation, &image, &digest, &bytes, media_type);
-                return Ok(Some((bytes, media_type)));
-            }
-            // Damaged bytes are not served, whether or not a read-only disk lets them be removed.
-            if let Err(error) = inner.quarantine(&digest) {
+            let damaged = match inner.small_blob(&digest)? {
+                Small::Right(bytes) => {
+                    inner.hot.keep_manifest(generation, &image, &digest, &bytes, media_type);
+                    return Ok(Some((bytes, media_type)));
+                }
+                Small::Damaged(damaged) => Some(damaged),
+                Small::Missing => None,
+            };
+            // Damaged bytes are not served, whether or not a read-only disk lets them be removed. And what was fetched
+            // again since they were read is another file.
+            if let Err(error) = inner.quarantine_file(&digest, damaged.as_ref()) {
                 tracing::warn!(%digest, %error, "a damaged manifest could not be removed");
             }
             Ok(None)
@@ -377,6 +394,7 @@ impl Store {
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.run(|inner| {
             let written = inner.index.write_touched().and_then(|()| inner.settle_all());
+            inner.keep_age(true);
             inner.settle_for_good();
             written
         })
@@ -441,15 +459,16 @@ impl Inner {
         Ok(found)
     }
 
-    /// A blob of a manifest's size, hashed. `None`: missing, damaged or too large.
-    pub(crate) fn small_blob(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
-        let Some(blob) = self.open_blob(*digest)? else { return Ok(None) };
+    /// A blob of a manifest's size, hashed.
+    pub(crate) fn small_blob(&self, digest: &Digest) -> Result<Small, StoreError> {
+        let Some(blob) = self.open_blob(*digest)? else { return Ok(Small::Missing) };
+        let damaged = || Ok(Small::Damaged(blob.file().state().map_err(StoreError::Io)?.identity));
         let Some(size) = usize::try_from(blob.size()).ok().filter(|size| *size <= MANIFEST_BYTES_MAX) else {
-            return Ok(None);
+            return damaged();
         };
         let mut bytes = vec![0; size];
         let filled = blob.file().read_full_at(&mut bytes, 0).map_err(StoreError::Io)?;
-        Ok((filled == size && digest.names(&bytes)).then(|| bytes.into()))
+        if filled == size && digest.names(&bytes) { Ok(Small::Right(bytes.into())) } else { damaged() }
     }
 
     /// Removes a file that was published and could not be recorded.

@@ -1,10 +1,11 @@
 //! Clearing with a way back: a single entry is hidden at once, and removed a little later.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sampan_oci::{Digest, ImageName, Millis, Tag};
 
-use crate::catalog::ImageEntry;
+use crate::catalog::{Entry, ImageEntry};
 use crate::clear::{Choice, Cleared, Selection};
 use crate::error::StoreError;
 use crate::store::{Inner, Store};
@@ -40,10 +41,28 @@ pub(crate) struct Hidden {
     digest: Digest,
     /// Whether the whole image was cleared, of which this is the only entry.
     pub(crate) whole: bool,
-    last_used: Millis,
+    was: Uses,
     since: Millis,
+    begun: Instant,
     /// It is being removed: too late.
     settling: bool,
+}
+
+/// How an entry was used.
+#[derive(Clone, Copy, Debug)]
+struct Uses {
+    last_used: Millis,
+    hits: u64,
+    pinned: bool,
+    /// The last use by a count that no clock sets back.
+    aged: i64,
+}
+
+impl Uses {
+    fn of(entry: &Entry) -> Self {
+        let Entry { aged, shown: ImageEntry { last_used, hits, pinned, .. }, .. } = entry;
+        Self { last_used: *last_used, hits: *hits, pinned: *pinned, aged: *aged }
+    }
 }
 
 impl Hidden {
@@ -51,14 +70,16 @@ impl Hidden {
         self.digest == entry.digest && self.tag == entry.tag && self.image == entry.image
     }
 
-    /// Whether the entry was used after it was cleared: whoever did that wants it.
-    pub(crate) fn was_used(&self, entry: &ImageEntry) -> bool {
-        entry.last_used > self.last_used
+    /// Whether the entry was used or pinned after it was cleared: whoever did that wants it.
+    pub(crate) fn was_used(&self, entry: &Entry) -> bool {
+        let (was, is) = (self.was, Uses::of(entry));
+        is.last_used > was.last_used || is.hits > was.hits || is.aged != was.aged || is.pinned && !was.pinned
     }
 
-    fn is_due(&self, now: Millis) -> bool {
-        // A clock that was set back would hide it for as long again.
-        now < self.since || now.since(self.since) >= UNDO_MILLIS
+    /// By the store's clock, or by one that is never set back: that would hide it for as long again.
+    fn is_due(&self, now: Millis, instant: Instant) -> bool {
+        now.since(self.since) >= UNDO_MILLIS
+            || instant.saturating_duration_since(self.begun) >= Duration::from_millis(UNDO_MILLIS)
     }
 }
 
@@ -78,7 +99,8 @@ impl Waiting {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hide(&self, entry: &ImageEntry, whole: bool, now: Millis) -> Undo {
+    fn hide(&self, hidden: &Entry, whole: bool, now: Millis) -> Undo {
+        let entry = &hidden.shown;
         let mut list = self.list();
         // Cleared twice: the later one counts, and the earlier one brings nothing back.
         list.entries.retain(|hidden| hidden.settling || !hidden.is(entry));
@@ -90,8 +112,9 @@ impl Waiting {
             tag: entry.tag.clone(),
             digest: entry.digest,
             whole,
-            last_used: entry.last_used,
+            was: Uses::of(hidden),
             since: now,
+            begun: Instant::now(),
             settling: false,
         });
         undo
@@ -151,14 +174,14 @@ impl Store {
         self.0.waiting.bring_back(*undo)
     }
 
-    /// Removes what was hidden at least 10 s ago by the store's clock. What was used since it was hidden stays, and is
-    /// listed again.
+    /// Removes what was hidden at least 10 s ago, by the store's clock or by one that is never set back. What was used or
+    /// pinned since it was hidden stays, and is listed again.
     /// # Errors
     /// As [`clear`](Self::clear); what could not be removed is listed again.
     pub async fn settle_clears(&self) -> Result<(), StoreError> {
         self.run(|inner| {
             let now = inner.clock.now();
-            inner.settle(|hidden, _| hidden.is_due(now))
+            inner.settle(|hidden, _| hidden.is_due(now, Instant::now()))
         })
         .await
     }
@@ -174,6 +197,14 @@ impl Inner {
             return Ok((self.clear(&Choice::Selected(selection.clone()))?, None));
         };
         let whole = selected.iter().any(|selected| selected.reference.is_none());
+        let (_, entries) = self.entries()?;
+        let Some(entry) = entries.iter().find(|found| {
+            (&found.shown.image, &found.shown.tag, found.shown.digest)
+                == (&entry.image, &entry.tag, entry.digest)
+        }) else {
+            // Gone in between.
+            return Ok((Cleared::default(), None));
+        };
         let undo = self.waiting.hide(entry, whole, self.clock.now());
         if let Err(error) = self.settle(|_, place| place > WAITING_MAX) {
             // Nobody would get the way back: who is told that it failed must not see it go.
@@ -196,5 +227,39 @@ impl Inner {
         let done = self.clear(&Choice::Hidden(taken.clone()));
         self.waiting.settled(&taken);
         done.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_set_back_neither_shortens_nor_lengthens_the_ten_seconds() {
+        let (waiting, begun) = (Waiting::default(), Instant::now());
+        let shown = ImageEntry {
+            image: "docker.io/library/alpine".parse().unwrap(),
+            tag: None,
+            digest: Digest::of(b"m"),
+            platforms: Vec::new(),
+            size_bytes: 0,
+            own_bytes: 0,
+            fetched_bytes: 0,
+            created: Millis(0),
+            last_used: Millis(0),
+            hits: 0,
+            pinned: false,
+            unconfirmed: false,
+            history: Vec::new(),
+        };
+        waiting.hide(&Entry { key: 1, reach: [shown.digest].into(), aged: 0, shown }, false, Millis(50_000));
+        let due = |now: i64, seconds: u64| {
+            let at = begun + Duration::from_secs(seconds);
+            waiting.list().entries[0].is_due(Millis(now), at)
+        };
+        assert!(!due(59_999, 1));
+        assert!(due(60_000, 1), "by the store's clock");
+        assert!(!due(0, 1), "which was set back");
+        assert!(due(0, 11), "and is then not the one that counts");
     }
 }

@@ -31,7 +31,7 @@ struct Made {
 }
 
 fn hold(catalog: &mut Catalog, digest: Digest, size: u64, created: i64) {
-    catalog.held.insert(digest, Held { size, fetched: size, created: Millis(created) });
+    catalog.held.insert(digest, Held { size, fetched: size, created: Millis(created), aged: created });
 }
 
 /// Adds a manifest with the number `own`, 10 bytes long. What it lists is held only if it is put in besides.
@@ -42,7 +42,9 @@ fn add(catalog: &mut Catalog, own: u32, made: &Made) {
     let edge = |number: &u32| Edge { digest: blob(*number), configuration: false, platform: None };
     catalog.manifests.insert(digest, made.lists.iter().map(edge).collect());
     for digest in made.lists.iter().map(|number| blob(*number)).chain([digest]) {
-        let link = LinkRow { image: made.key, digest, created: used, last_used: used, hits: 0, proven: true };
+        let aged = made.used;
+        let link =
+            LinkRow { image: made.key, digest, created: used, last_used: used, hits: 0, proven: true, aged };
         catalog.links.push(link);
     }
     if let Some(number) = made.tag {

@@ -17,6 +17,7 @@ pub(crate) struct Change<'a> {
     size_bytes: i64,
     blobs: i64,
     named: Vec<Digest>,
+    age: i64,
 }
 
 /// What a committed change did.
@@ -26,7 +27,8 @@ pub(super) struct Done {
     pub(super) size_bytes: i64,
     /// By how many blobs they became more.
     pub(super) blobs: i64,
-    /// What manifests, tags, links and pins came to lead to: an eviction that was decided before must spare it.
+    /// What manifests, tags, links and pins came to lead to, and what was used: an eviction that was decided before must
+    /// spare it.
     pub(super) named: Vec<Digest>,
 }
 
@@ -45,8 +47,14 @@ pub(super) fn integer(size: u64) -> i64 {
 }
 
 impl<'a> Change<'a> {
-    pub(super) fn new(transaction: Transaction<'a>) -> Self {
-        Self { transaction, size_bytes: 0, blobs: 0, named: Vec::new() }
+    /// `age`: the count of [`age`](super::age) now.
+    pub(super) fn new(transaction: Transaction<'a>, age: i64) -> Self {
+        Self { transaction, size_bytes: 0, blobs: 0, named: Vec::new(), age }
+    }
+
+    /// The count of [`age`](super::age) when it began.
+    pub(super) fn age(&self) -> i64 {
+        self.age
     }
 
     /// Ends the change.
@@ -102,10 +110,10 @@ impl<'a> Change<'a> {
         let before = self.blob_size(&text)?;
         // What was fetched once is not imported by being imported too.
         self.run(
-            "INSERT INTO blob (digest, size, created, fetched, checked) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO blob (digest, size, created, fetched, checked, aged) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (digest) DO UPDATE SET size = excluded.size, checked = excluded.checked,
-                 fetched = max(fetched, excluded.fetched)",
-            params![text, size, created.0, integer(fetched), checked.0],
+                 fetched = max(fetched, excluded.fetched), aged = excluded.aged",
+            params![text, size, created.0, integer(fetched), checked.0, self.age],
         )?;
         self.size_bytes += size - before.unwrap_or(0);
         self.blobs += i64::from(before.is_none());
@@ -192,17 +200,18 @@ impl<'a> Change<'a> {
         // A proof stays one, and does not take its size from hearsay.
         let sql = match word {
             Word::Proof => {
-                "INSERT INTO link (image, digest, size, created, last_used) VALUES (?1, ?2, ?3, ?4, ?4)
+                "INSERT INTO link (image, digest, size, created, last_used, aged) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
                  ON CONFLICT (image, digest) DO UPDATE SET
                      size = CASE proven WHEN 1 THEN coalesce(excluded.size, size) ELSE excluded.size END,
-                     proven = 1, last_used = max(last_used, excluded.last_used)"
+                     proven = 1, last_used = max(last_used, excluded.last_used), aged = excluded.aged"
             }
             Word::Hearsay => {
-                "INSERT INTO link (image, digest, size, created, last_used, proven) VALUES (?1, ?2, ?3, ?4, ?4, 0)
-                 ON CONFLICT (image, digest) DO UPDATE SET last_used = max(last_used, excluded.last_used)"
+                "INSERT INTO link (image, digest, size, created, last_used, proven, aged) VALUES (?1, ?2, ?3, ?4, ?4, 0, ?5)
+                 ON CONFLICT (image, digest) DO UPDATE SET last_used = max(last_used, excluded.last_used),
+                     aged = excluded.aged"
             }
         };
-        self.run(sql, params![image, digest.to_string(), size.map(integer), now.0])?;
+        self.run(sql, params![image, digest.to_string(), size.map(integer), now.0, self.age])?;
         self.named.push(*digest);
         Ok(())
     }
@@ -294,6 +303,10 @@ impl<'a> Change<'a> {
         self.run(
             "INSERT INTO tag_history (image, tag, digest, first_seen) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
             params![image, tag.as_str(), text, now.0],
+        )?;
+        self.run(
+            "UPDATE link SET aged = ?3 WHERE image = ?1 AND digest = ?2",
+            params![image, text, self.age],
         )?;
         self.named.push(*digest);
         Ok(())
@@ -395,10 +408,11 @@ impl<'a> Change<'a> {
     ) -> Result<(), StoreError> {
         let (registry, repository) = (image.registry.as_str(), image.repository.as_str());
         self.run(
-            "UPDATE link SET last_used = max(last_used, ?4), hits = hits + ?5 WHERE digest = ?3
+            "UPDATE link SET last_used = max(last_used, ?4), hits = hits + ?5, aged = ?6 WHERE digest = ?3
              AND image = (SELECT id FROM image WHERE registry = ?1 AND repository = ?2)",
-            params![registry, repository, digest.to_string(), used.0, hits],
+            params![registry, repository, digest.to_string(), used.0, hits, self.age],
         )?;
+        self.named.push(*digest);
         Ok(())
     }
 

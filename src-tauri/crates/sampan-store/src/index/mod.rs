@@ -1,5 +1,6 @@
 //! The index: what the blobs are. Only an index: lost or damaged, it is made again from the files (SECURITY.md R71, R74).
 
+mod age;
 mod change;
 pub(crate) mod damage;
 mod lookup;
@@ -27,6 +28,7 @@ use crate::error::{OpenError, StoreError};
 use crate::folder::Folder;
 use crate::layout::Layout;
 use crate::rebuild::Found;
+use age::Age;
 use seal::Seal;
 use touched::Touched;
 
@@ -52,7 +54,8 @@ pub(crate) struct Index {
     /// Whether the file is as its seal says; changed with the writer at hand only.
     sealed: AtomicBool,
     root: Folder,
-    /// What changes have come to lead to since an eviction began to be decided; `None`: none is under way.
+    age: Age,
+    /// What changes have come to lead to, or to use, since an eviction began to be decided; `None`: none is under way.
     named: Mutex<Option<HashSet<Digest>>>,
     /// How many changes wait for their turn.
     waiting: AtomicU32,
@@ -91,7 +94,10 @@ impl Index {
     /// Opens the index, or makes it anew if it is missing or damaged, and squares it with the files under `blobs/`.
     pub(crate) fn open(layout: &Layout, now: Millis) -> Result<Self, OpenError> {
         let root = layout.index_folder();
-        let writer = match seal::look(root)? {
+        let seal = seal::look(root)?;
+        // Before anything is changed: a crash in between is no damage.
+        seal::remove(root)?;
+        let writer = match seal {
             Seal::Broken => replace_damaged(root, "it changed while it was closed")?,
             seal @ (Seal::Whole | Seal::Missing) => match open_sound(root, seal == Seal::Whole) {
                 Ok(Some(connection)) => connection,
@@ -100,7 +106,7 @@ impl Index {
                 Err(error) => return Err(error.into()),
             },
         };
-        seal::remove(root)?;
+        let age = Age::read(&writer, now)?;
         let mut index = Self {
             writer: Mutex::new(writer),
             lookups: Mutex::new(connect(root)?),
@@ -112,6 +118,7 @@ impl Index {
             layout_stale: AtomicBool::new(true),
             sealed: AtomicBool::new(false),
             root: root.again()?,
+            age,
             named: Mutex::default(),
             waiting: AtomicU32::new(0),
             read_only: false,
@@ -121,6 +128,7 @@ impl Index {
         // All or nothing: what a crash leaves of this is blank again.
         let squared = index.change(|change| {
             let unknown = change.square_with(&files, now)?;
+            age::keep(change, now)?;
             // Where the index is not lost, a power cut has undone a removal, or has taken the index's last changes.
             let found = if lost { Found::read(layout, &files) } else { Found::among(layout, &unknown) };
             found.record(change, now)
@@ -174,7 +182,7 @@ impl Index {
             self.sealed.store(false, Ordering::Release);
         }
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut change = Change::new(transaction);
+        let mut change = Change::new(transaction, self.age.now());
         let done = work(&mut change)?;
         let change::Done { size_bytes, blobs, named } = change.commit()?;
         self.size_bytes.fetch_add(size_bytes, Ordering::AcqRel);
@@ -183,6 +191,19 @@ impl Index {
             all.extend(named);
         }
         Ok(done)
+    }
+
+    /// How old what is used now counts as, in milliseconds of time this cache has seen pass.
+    pub(crate) fn age(&self) -> i64 {
+        self.age.now()
+    }
+
+    /// Writes that count down, at most once in an hour; with `always`, now.
+    pub(crate) fn keep_age(&self, always: bool, now: Millis) -> Result<(), StoreError> {
+        if self.read_only || !(always || self.age.is_due()) {
+            return Ok(());
+        }
+        self.change_quietly(|change| Ok(age::keep(change, now)?))
     }
 
     /// Brings every change into the index's file, and seals it. Blocks.
@@ -266,11 +287,12 @@ impl Index {
 
     /// Writes the uses noted so far. Blocks. A failure loses them: they only order what is cleared first.
     pub(crate) fn write_touched(&self) -> Result<(), StoreError> {
-        let (uses, tags) = lock(&self.touched).take();
-        if uses.is_empty() && tags.is_empty() {
+        if lock(&self.touched).is_empty() {
             return Ok(());
         }
         self.change_quietly(|change| {
+            // Taken when nobody else changes anything: whoever is about to remove what was used sees it here or there.
+            let (uses, tags) = lock(&self.touched).take();
             for (image, uses) in &uses {
                 for (digest, (used, hits)) in uses {
                     change.record_use(image, digest, *used, *hits)?;
@@ -286,14 +308,16 @@ impl Index {
     }
 }
 
-/// Sees what changes come to lead to.
+/// Sees what changes come to lead to, and what is used.
 #[derive(Debug)]
 pub(crate) struct Watch<'a>(&'a Index);
 
 impl Watch<'_> {
     /// All of it so far. Asked from within a change, it is complete.
     pub(crate) fn named(&self) -> HashSet<Digest> {
-        lock(&self.0.named).clone().unwrap_or_default()
+        let mut named = lock(&self.0.named).clone().unwrap_or_default();
+        lock(&self.0.touched).add_used(&mut named);
+        named
     }
 }
 

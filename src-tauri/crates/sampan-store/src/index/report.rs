@@ -1,5 +1,6 @@
 //! The whole index at one moment, as plain data to decide on.
 
+use std::collections::HashMap;
 use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -31,12 +32,13 @@ fn read(connection: &Connection) -> rusqlite::Result<Catalog> {
         }
         Ok(())
     })?;
-    each(connection, "SELECT digest, size, created, fetched FROM blob", |row| {
+    each(connection, "SELECT digest, size, created, fetched, aged FROM blob", |row| {
         if let Some(digest) = text(row, 0)? {
             let number =
                 |place| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
             let (size, fetched) = (number(1)?, number(3)?);
-            catalog.held.insert(digest, Held { size, fetched, created: Millis(row.get(2)?) });
+            let (created, aged) = (Millis(row.get(2)?), row.get(4)?);
+            catalog.held.insert(digest, Held { size, fetched, created, aged });
         }
         Ok(())
     })?;
@@ -59,12 +61,12 @@ fn read(connection: &Connection) -> rusqlite::Result<Catalog> {
         }
         Ok(())
     })?;
-    each(connection, "SELECT image, digest, created, last_used, hits, proven FROM link", |row| {
+    each(connection, "SELECT image, digest, created, last_used, hits, proven, aged FROM link", |row| {
         if let Some(digest) = text(row, 1)? {
             let (created, last_used) = (Millis(row.get(2)?), Millis(row.get(3)?));
             let hits = u64::try_from(row.get::<_, i64>(4)?).unwrap_or(0);
-            let (image, proven) = (row.get(0)?, row.get(5)?);
-            catalog.links.push(LinkRow { image, digest, created, last_used, hits, proven });
+            let (image, proven, aged) = (row.get(0)?, row.get(5)?, row.get(6)?);
+            catalog.links.push(LinkRow { image, digest, created, last_used, hits, proven, aged });
         }
         Ok(())
     })?;
@@ -98,13 +100,23 @@ fn read(connection: &Connection) -> rusqlite::Result<Catalog> {
     Ok(catalog)
 }
 
-/// The size in bytes, whether it is held, and when it was last found right, of each digest.
+/// The size in bytes, whether it is held, and when it was last found right, of each digest; a part comes with what lists
+/// it.
 pub(crate) fn parts(
     connection: &Connection,
     digests: &[Digest],
 ) -> rusqlite::Result<Vec<(u64, bool, Option<Millis>)>> {
     let mut held = connection.prepare_cached("SELECT size, checked FROM blob WHERE digest = ?1")?;
-    let mut listed = connection.prepare_cached("SELECT size FROM descriptor WHERE digest = ?1 LIMIT 1")?;
+    // By what lists them: to look for a digest among all that is listed is to read all of it.
+    let mut listed = connection.prepare_cached("SELECT digest, size FROM descriptor WHERE manifest = ?1")?;
+    let mut sizes: HashMap<String, i64> = HashMap::new();
+    for digest in digests {
+        let rows = listed.query_map([digest.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for row in rows {
+            let (digest, size) = row?;
+            sizes.entry(digest).or_insert(size);
+        }
+    }
     let size = |size: i64| u64::try_from(size).unwrap_or(0);
     let part = |digest: &Digest| {
         let text = digest.to_string();
@@ -112,8 +124,7 @@ pub(crate) fn parts(
         if let Some((bytes, checked)) = found {
             return Ok((size(bytes), true, Some(Millis(checked))));
         }
-        let bytes = listed.query_row([&text], |row| row.get(0)).optional()?;
-        Ok((size(bytes.unwrap_or(0)), false, None))
+        Ok((size(sizes.get(&text).copied().unwrap_or(0)), false, None))
     };
     digests.iter().map(part).collect()
 }

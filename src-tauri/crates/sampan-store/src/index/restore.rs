@@ -38,8 +38,9 @@ pub(crate) fn fetched(change: &Change<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Records an image: its tag, its pin, and that it shows everything its manifest leads to. `found` has every manifest held,
-/// with its size in bytes, the root's among them.
+/// Records an image: its tag, its pin, and that it shows what its manifest lists, and what those below it list of which
+/// `index.json` says so (SECURITY.md R84); of all else that it leads to this is hearsay. `found` has every manifest held, with
+/// its size in bytes, the root's among them.
 pub(crate) fn root(
     change: &Change<'_>,
     root: &Root,
@@ -47,22 +48,28 @@ pub(crate) fn root(
     now: Millis,
 ) -> Result<(), StoreError> {
     let image = change.image(&root.image)?;
-    let mut links: HashMap<Digest, u64> = HashMap::from([(root.digest, root.size)]);
+    let mut links = HashMap::from([(root.digest, (root.size, root.confirmed))]);
     let mut open = vec![root.digest];
     while let Some((manifest, _)) = open.pop().and_then(|digest| found.get(&digest)) {
+        // That an image shows an index says nothing of who shows the parts of what the index lists.
+        let proven =
+            root.confirmed && (manifest.digest == root.digest || root.proven.contains(&manifest.digest));
         for listed in manifest.descriptors() {
-            if links.insert(listed.digest, listed.size).is_none() && found.contains_key(&listed.digest) {
+            let known = links.insert(listed.digest, (listed.size, proven));
+            if let Some((size, before)) = known {
+                links.insert(listed.digest, (size, before || proven));
+            } else if found.contains_key(&listed.digest) {
                 open.push(listed.digest);
             }
         }
     }
-    for (digest, size) in links {
+    for (digest, (size, proven)) in links {
         // Nothing is known of the last use: as if it were now, so that nothing goes too early.
         change.run(
-            "INSERT INTO link (image, digest, size, created, last_used, proven) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO link (image, digest, size, created, last_used, proven, aged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (image, digest) DO UPDATE SET proven = max(proven, excluded.proven),
                  created = min(created, excluded.created)",
-            params![image, digest.to_string(), integer(size), root.first_seen.0, now.0, root.confirmed],
+            params![image, digest.to_string(), integer(size), root.first_seen.0, now.0, proven, change.age()],
         )?;
     }
     let digest = root.digest.to_string();

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 /// One step per version of the schema; `PRAGMA user_version` counts the steps taken. Steps are never edited, only added.
-const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
+const MIGRATIONS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
     CREATE TABLE image (
@@ -65,8 +65,15 @@ const VERSION_2: &str = "
     CREATE TABLE note (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
+const VERSION_3: &str = "
+    -- When it was last used, or came, in milliseconds that this cache has seen pass: no step of the wall clock is in it.
+    -- What is older than this column counts as used at the beginning of that count.
+    ALTER TABLE link ADD COLUMN aged INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE blob ADD COLUMN aged INTEGER NOT NULL DEFAULT 0;
+";
+
 /// The version this Sampan writes: the number of [`MIGRATIONS`].
-pub(crate) const VERSION: i32 = 2;
+pub(crate) const VERSION: i32 = 3;
 
 /// The version an open index has.
 pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i32> {

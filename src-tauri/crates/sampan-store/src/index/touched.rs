@@ -1,6 +1,6 @@
 //! Uses and confirmations that wait in memory to be written together: a hit must cost no write.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sampan_oci::{Digest, ImageName, Millis, Tag};
 
@@ -55,6 +55,15 @@ impl Touched {
             }
         });
         self.is_due(now)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.uses.is_empty() && self.tags.is_empty()
+    }
+
+    /// Adds what was used to a list.
+    pub(super) fn add_used(&self, list: &mut HashSet<Digest>) {
+        list.extend(self.uses.values().flat_map(HashMap::keys));
     }
 
     pub(super) fn confirmed(&self, image: &ImageName, tag: &Tag) -> Option<Millis> {

@@ -120,7 +120,7 @@ impl Looking {
         let digest = self.digest;
         if hasher.finish() != digest {
             store.verified.remove(&digest);
-            let taken = writable(store.quarantine_file(&digest, &id))?;
+            let taken = writable(store.quarantine_file(&digest, Some(&id)))?;
             return Ok(if taken == Some(false) { Step::Gone } else { Step::Damaged });
         }
         store.verified.insert(digest, id);

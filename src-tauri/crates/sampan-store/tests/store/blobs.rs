@@ -188,6 +188,11 @@ async fn verification_is_remembered_until_the_file_changes() {
         store.open_blob(&digest).await.unwrap().unwrap().verified(),
         "a caller that hashed it may say so"
     );
+    let reading = store.open_blob(&digest).await.unwrap().unwrap();
+    file.set_modified(later + std::time::Duration::from_secs(1)).unwrap();
+    reading.mark_verified();
+    let changed = store.open_blob(&digest).await.unwrap().unwrap();
+    assert!(!changed.verified(), "but not of what was written while it was hashed");
 }
 
 #[cfg(unix)]

@@ -1,13 +1,14 @@
 //! Damage on disk, of every kind and in great number: all of it is found, and nothing else is touched.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use sampan_oci::Digest;
-use sampan_store::{ScrubPace, Store};
+use sampan_store::{Disk, Operation, ScrubPace, Store, Verdict, Witness};
 
-use crate::setting::{Cache, asked, noise};
+use crate::setting::{Cache, Image, asked, name, noise};
 
 /// The kinds of damage, in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -346,4 +347,39 @@ async fn on_a_disk_that_cannot_be_written_damage_is_found_and_not_served_all_the
     assert!(store.open_blob(&Digest::of(&right)).await.unwrap().unwrap().verified());
     store.quarantine(&digest).await.unwrap();
     assert_eq!(store.health().await.unwrap().damaged, 1, "counted once it can be taken out");
+}
+
+/// A disk on which a file is replaced right after it was read.
+#[derive(Debug, Default)]
+struct Replacing(Mutex<Option<(PathBuf, Bytes)>>);
+
+impl Witness for Replacing {
+    fn before(&self, _operation: &Operation<'_>) -> std::io::Result<Verdict> {
+        Ok(Verdict::Go)
+    }
+
+    fn after(&self, operation: &Operation<'_>) {
+        if matches!(operation, Operation::Read { .. })
+            && let Some((path, bytes)) = self.0.lock().unwrap().take()
+        {
+            let new = path.with_extension("new");
+            fs::write(&new, bytes).unwrap();
+            fs::rename(new, path).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_was_fetched_again_while_its_damaged_file_was_read_stays() {
+    let (cache, alpine) = (Cache::new(), name("alpine"));
+    let image = Image::new("amd64", &[noise(1, 100)]);
+    let replacing = Arc::new(Replacing::default());
+    let store = cache.try_open_on(Disk::watched(replacing.clone())).unwrap();
+    image.put(&store, &alpine).await;
+    cache.flip_a_bit(&image.digest());
+    *replacing.0.lock().unwrap() = Some((cache.blob_path(&image.digest()), image.bytes.clone()));
+    assert!(store.manifest(&alpine, &image.digest()).await.unwrap().is_none(), "what was read is damaged");
+    let again = store.manifest(&alpine, &image.digest()).await.unwrap();
+    assert_eq!(again.expect("the new file is not").0, image.bytes);
+    assert_eq!(store.health().await.unwrap().damaged, 0);
 }

@@ -226,6 +226,18 @@ async fn partials_that_nobody_went_on_with_for_two_weeks_go_at_start() {
     assert_eq!(cache.partials(), 0, "one millisecond too many");
 }
 
+#[tokio::test]
+async fn a_start_with_a_clock_that_is_years_ahead_keeps_partials() {
+    let cache = Cache::new();
+    let blob = noise(6, usize::try_from(SIZE).unwrap());
+    cut_short(&cache, &blob).await;
+    // The files were written by the system's clock, a moment ago.
+    let now = UNIX_EPOCH.elapsed().unwrap().as_millis();
+    cache.clock.advance(i64::try_from(now).unwrap() + 3650 * 86_400_000);
+    drop(cache.open());
+    assert_eq!(cache.partials(), 2);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn links_in_place_of_a_partials_files_are_replaced_and_never_followed() {

@@ -1,14 +1,18 @@
 //! The hard cap: what makes way, what never does, and what is refused.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use sampan_oci::{Digest, Millis};
-use sampan_store::{Evicted, Store, StoreError};
+use sampan_oci::Digest;
+use sampan_store::{Disk, Evicted, Operation, Store, StoreError, StoreOptions, Verdict, Witness};
 
 use crate::setting::{Cache, Image, name, noise, tag};
+
+const DAY: Duration = Duration::from_hours(24);
+const DAY_MILLIS: i64 = 86_400_000;
 
 /// An image of one layer of so many bytes, of its own.
 fn image(seed: u64, bytes: usize) -> Image {
@@ -276,14 +280,103 @@ async fn an_open_reader_finishes_when_its_image_makes_way() {
     assert_eq!(reader.read_at(0, 30_000).await.unwrap(), *layer, "and readable to the end");
 }
 
+/// Closes the cache, and opens it again so many days later.
+fn days_later(cache: &Cache, store: Store, days: i64) -> Store {
+    drop(store);
+    cache.clock.advance(days * DAY_MILLIS);
+    cache.open()
+}
+
 #[tokio::test]
-async fn the_age_rule_removes_what_was_not_used_since() {
+async fn the_age_rule_removes_what_was_not_used_for_so_long() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let images = put_each(&cache, &store, &["a", "b"]).await;
+    store.put(&Digest::of(b"stray"), Bytes::from_static(b"stray")).await.unwrap();
+    let store = days_later(&cache, store, 2);
+    store.touch(&name("b"), &images[1].digest(), false).await;
+    assert_eq!(store.remove_unused(3 * DAY).await.unwrap(), Evicted::default(), "nothing is so old");
+    let removed = store.remove_unused(DAY).await.unwrap();
+    let freed = (images[0].bytes.len() + 30_000 + b"stray".len()) as u64;
+    let removed = (removed.images, removed.blobs, removed.freed_bytes);
+    assert_eq!(removed, (1, 3, freed), "the configuration is `b`'s too");
+    assert_eq!(listed(&store).await, ["b"], "used a moment ago");
+    assert_eq!(store.link(&name("a"), &images[0].digest()).await.unwrap(), None, "nothing of it is left");
+    let usage = store.usage().await.unwrap();
+    assert_eq!((usage.size_bytes, usage.blobs), cache.du());
+}
+
+#[tokio::test]
+async fn the_age_rule_spares_what_is_being_downloaded() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let image = image(1, 30_000);
+    store.put_manifest(&name("a"), &image.manifest, image.bytes.clone()).await.unwrap();
+    let store = days_later(&cache, store, 2);
+    let running = store.stage(&Digest::of(&image.blobs[1]), 30_000).await.unwrap();
+    assert_eq!(store.remove_unused(DAY).await.unwrap().images, 0);
+    drop(running);
+    assert_eq!(store.remove_unused(DAY).await.unwrap().images, 1);
+}
+
+#[tokio::test]
+async fn no_step_of_the_clock_makes_anything_old() {
+    const YEARS: i64 = 3650;
     let cache = Cache::new();
     let store = cache.open();
     put_each(&cache, &store, &["a", "b"]).await;
-    let cleared = store.remove_unused(Millis(1_001_500)).await.unwrap();
-    assert_eq!(cleared.images.len(), 1);
-    assert_eq!(listed(&store).await, ["b"]);
+    cache.clock.advance(YEARS * DAY_MILLIS);
+    assert_eq!(store.remove_unused(DAY).await.unwrap(), Evicted::default(), "ten years in a moment");
+    let mut store = days_later(&cache, store, YEARS);
+    for _ in 0..10 {
+        store = days_later(&cache, store, 0);
+        assert_eq!(store.remove_unused(4 * DAY).await.unwrap(), Evicted::default(), "nor between two runs");
+    }
+    let store = days_later(&cache, store, -3 * YEARS);
+    put_each(&cache, &store, &["c"]).await;
+    let store = days_later(&cache, store, 3 * YEARS);
+    assert_eq!(store.remove_unused(7 * DAY).await.unwrap(), Evicted::default(), "nor used in the past");
+    assert_eq!(listed(&store).await, ["a", "b", "c"]);
+    store.remove_unused(4 * DAY).await.unwrap();
+    assert_eq!(
+        listed(&store).await,
+        ["c"],
+        "of each step three days count: six for the others, three for it"
+    );
+}
+
+/// A disk that removes no file of this name, as if it were marked as never to be changed.
+#[derive(Debug)]
+struct Marked(Vec<String>);
+
+impl Witness for Marked {
+    fn before(&self, operation: &Operation<'_>) -> io::Result<Verdict> {
+        if let Operation::Remove { path } = operation
+            && self.0.iter().any(|name| path.ends_with(name))
+        {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(Verdict::Go)
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_removed_does_not_keep_others_from_making_way() {
+    let cache = Cache::new();
+    let marked: Vec<String> = (1..7).map(|seed| Digest::of(&noise(seed, 30_000)).hex()).collect();
+    let options = StoreOptions::new(cache.dir.clone(), cache.clock.clone());
+    let disk = Disk::watched(Arc::new(Marked(marked)));
+    let store = Store::open(StoreOptions { quota: Some(270_000), disk, ..options }).unwrap();
+    put_each(&cache, &store, &["a", "b", "c", "d", "e", "f", "g", "h"]).await;
+    image(9, 30_000).put_as(&store, &name("i"), "latest").await;
+    assert_eq!(listed(&store).await, ["a", "b", "c", "d", "e", "f", "h", "i"], "six before it stay");
+    let usage = store.usage().await.unwrap();
+    assert_eq!((usage.size_bytes, usage.blobs), cache.du(), "what is left of them is counted");
+    assert!(usage.size_bytes <= 270_000);
+    store.set_quota(Some(100_000));
+    store.make_room().await.unwrap();
+    assert_eq!(listed(&store).await, ["a", "b", "c", "d", "e", "f"], "all others go");
+    assert_eq!(store.make_room().await.unwrap(), Evicted::default(), "then nothing is left to go");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sampan_oci::{Digest, Reference};
+use sampan_oci::Digest;
 use sampan_store::{Disk, OpenError, Operation, Selected, Selection, Store, StoreError, Verdict, Witness};
 
 use crate::setting::{Cache, Image, files_below, name, noise, tag};
@@ -61,9 +61,14 @@ async fn serves_and_refuses(store: &Store, image: &Image) {
     read_only(store.add_link(&alpine, &new, None).await, "link");
     read_only(store.put_referrers(&alpine, &digest, Bytes::new()).await, "referrers");
     read_only(store.clear(&Selection::All).await.map(drop), "clear");
-    let one = Selected { image: alpine.clone(), reference: Some(Reference::Tag(tag("3.20"))) };
-    read_only(store.clear_later(&Selection::Images(vec![one])).await.map(drop), "clear with a way back");
+    let selected = vec![Selected { image: alpine.clone(), reference: None }];
+    read_only(store.clear_later(&Selection::Images(selected)).await.map(drop), "clear later");
     read_only(store.quarantine(&Digest::of(&image.blobs[1])).await, "quarantine");
+    let refused = store.open_blob(&Digest::of(&image.blobs[1])).await.unwrap().unwrap();
+    assert!(!refused.verified(), "but what was found damaged does not pass for right");
+    assert!(refused.verify().await.unwrap());
+    read_only(store.quarantine_file(&refused).await, "quarantine of a file");
+    assert!(!store.open_blob(&Digest::of(&image.blobs[1])).await.unwrap().unwrap().verified());
     store.touch(&alpine, &digest, false).await;
     store.flush().await.expect("uses are not noted, and nothing is to be written");
     assert_eq!(store.images().await.unwrap(), listed, "nothing changed");

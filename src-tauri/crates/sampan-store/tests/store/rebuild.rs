@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use sampan_oci::{Digest, ImageName, Millis};
+use sampan_oci::{Digest, ImageName, Millis, Reference};
 use sampan_store::{ImageEntry, Link, OpenError, Store};
 
 use crate::setting::{Cache, Image, name, noise, tag};
@@ -350,4 +350,67 @@ async fn a_large_cache_is_found_out_again_in_bounded_time() {
     let full = sampan_store::ScrubPace::FULL;
     let report = store.scrub(full, || false, |_| {}, std::future::pending()).await.unwrap();
     println!("scrub: {:?}, {} blobs", began.elapsed(), report.blobs);
+}
+
+/// Loses the index of a cache, which is made anew.
+async fn lose_the_index(cache: &Cache, store: Store) -> Store {
+    store.flush().await.unwrap();
+    drop(store);
+    fs::remove_file(cache.dir.join("sampan.db")).unwrap();
+    cache.open()
+}
+
+#[tokio::test]
+async fn what_an_index_lists_proves_nothing_of_the_parts_of_what_is_listed() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let (private, public) = (name("private"), name("public"));
+    let amd = Image::new("amd64", &[noise(1, 300)]);
+    let arm = Image::new("arm64", &[noise(2, 300)]);
+    let index = Image::index(&[("amd64", &amd), ("arm64", &arm)]);
+    let [of_amd, of_arm] = [&amd, &arm].map(|image| Digest::of(&image.blobs[1]));
+    amd.put(&store, &private).await;
+    arm.put(&store, &public).await;
+    // Lists the other image's manifest, and never showed what that one is made of.
+    index.put_as(&store, &public, "latest").await;
+    let store = lose_the_index(&cache, store).await;
+    for (image, digest, shown) in [
+        (&public, index.digest(), true),
+        (&public, amd.digest(), true),
+        (&public, arm.digest(), true),
+        (&public, of_amd, false),
+        (&public, of_arm, true),
+        (&private, amd.digest(), true),
+        (&private, of_amd, true),
+        (&private, of_arm, false),
+    ] {
+        let link = store.link(image, &digest).await.unwrap();
+        assert_eq!(link.is_some(), shown, "{image} {digest}");
+    }
+    let listed = store.images().await.unwrap();
+    assert_eq!(listed.len(), 2);
+    assert_eq!(listed[1].platforms.len(), 2, "it is made of both all the same");
+}
+
+#[tokio::test]
+async fn every_pin_on_what_is_held_comes_back() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let alpine = name("alpine");
+    let amd = Image::new("amd64", &[noise(1, 300)]);
+    let index = Image::index(&[("amd64", &amd)]);
+    amd.put(&store, &alpine).await;
+    index.put_as(&store, &alpine, "latest").await;
+    // With a tag, and below an index.
+    let pins = [Reference::Digest(index.digest()), Reference::Digest(amd.digest())];
+    for pin in &pins {
+        assert!(store.pin(&alpine, pin).await.unwrap());
+    }
+    let before = store.images().await.unwrap();
+    let store = lose_the_index(&cache, store).await;
+    let after = store.images().await.unwrap();
+    assert_eq!(after, before, "and nothing else");
+    for pin in &pins {
+        assert!(store.unpin(&alpine, pin).await.unwrap(), "{pin}");
+    }
 }

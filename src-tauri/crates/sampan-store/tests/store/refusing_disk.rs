@@ -223,3 +223,46 @@ async fn idle_partials_make_way_for_a_download_oldest_first_and_only_where_that_
     let again = store.partial(&idle[0].0, 400_000).await.unwrap();
     assert!(again.held().is_empty(), "what made way begins again");
 }
+
+#[tokio::test]
+async fn a_reader_that_holds_up_the_disk_costs_no_second_image() {
+    const SIZE: usize = 300_000;
+    let cache = Cache::new();
+    let Some(disk) = SmallDisk::mount(&cache.dir) else { return };
+    let options = || StoreOptions::new(disk.path.clone(), cache.clock.clone());
+    let store = Store::open(options()).unwrap();
+    for seed in 1..=3 {
+        cache.clock.advance(1000);
+        store.put(&Digest::of(&noise(seed, SIZE)), noise(seed, SIZE)).await.unwrap();
+    }
+    let free = store.usage().await.unwrap().free_bytes.unwrap();
+    drop(store);
+    // The index may grow a little meanwhile.
+    let store = Store::open(StoreOptions { free_space_floor_bytes: free - 100_000, ..options() }).unwrap();
+    let reader = store.open_blob(&Digest::of(&noise(1, SIZE))).await.unwrap().unwrap();
+    let first = store.stage(&Digest::of(b"first"), 150_000).await.expect("the oldest makes way");
+    assert_eq!(store.usage().await.unwrap().blobs, 2);
+    drop(first);
+    let second = store.stage(&Digest::of(b"second"), 150_000).await.unwrap();
+    assert_eq!(store.usage().await.unwrap().blobs, 2, "its room counts, though somebody still reads it");
+    assert_eq!(reader.read_at(0, SIZE).await.unwrap(), noise(1, SIZE));
+    drop(second);
+}
+
+#[tokio::test]
+async fn a_cache_on_a_full_disk_is_served() {
+    let cache = Cache::new();
+    let Some(disk) = SmallDisk::mount(&cache.dir) else { return };
+    let store = open_at(&disk.path, &cache.clock).unwrap();
+    let held = Digest::of(b"held");
+    store.put(&held, Bytes::from_static(b"held")).await.unwrap();
+    store.flush().await.unwrap();
+    drop(store);
+    let filler = fill(&disk.path);
+    let store = open_at(&disk.path, &cache.clock).expect("hits need no room");
+    assert!(store.is_read_only());
+    assert!(store.open_blob(&held).await.unwrap().is_some());
+    drop(store);
+    std::fs::remove_file(filler).unwrap();
+    assert!(!open_at(&disk.path, &cache.clock).unwrap().is_read_only());
+}

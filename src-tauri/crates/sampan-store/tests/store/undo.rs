@@ -96,6 +96,39 @@ async fn what_is_used_meanwhile_stays() {
 }
 
 #[tokio::test]
+async fn what_is_used_under_a_clock_set_back_or_pinned_meanwhile_stays() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let (one, two) = (image(1), image(2));
+    one.put_as(&store, &name("one"), "latest").await;
+    two.put_as(&store, &name("two"), "latest").await;
+    hide(&store, "one").await;
+    hide(&store, "two").await;
+    cache.clock.advance(-500_000);
+    store.settle_clears().await.unwrap();
+    store.touch(&name("one"), &one.digest(), true).await;
+    assert!(store.pin(&name("two"), &"latest".parse().unwrap()).await.unwrap());
+    cache.clock.advance(510_000);
+    store.settle_clears().await.unwrap();
+    assert_eq!(store.images().await.unwrap().len(), 2, "wanted by whoever did that");
+}
+
+#[tokio::test]
+async fn what_is_hidden_is_not_told_blob_by_blob() {
+    let cache = Cache::new();
+    let store = cache.open();
+    for what in ["one", "two"] {
+        image(1).put_as(&store, &name(what), "latest").await;
+    }
+    let latest: Reference = "latest".parse().unwrap();
+    let undo = hide(&store, "one").await;
+    assert!(store.image_blobs(&name("one"), &latest).await.unwrap().is_empty());
+    assert_eq!(store.image_blobs(&name("two"), &latest).await.unwrap()[0].shared, 1, "as the list says");
+    store.undo_clear(&undo);
+    assert_eq!(store.image_blobs(&name("two"), &latest).await.unwrap()[0].shared, 2);
+}
+
+#[tokio::test]
 async fn of_seventeen_the_oldest_goes_at_once() {
     let cache = Cache::new();
     let store = cache.open();
