@@ -236,7 +236,8 @@ impl Store {
         let damaged = damaged.clone();
         self.run(move |inner| {
             let id = damaged.file().state().map_err(StoreError::Io)?.identity;
-            inner.quarantine_file(&damaged.digest(), Some(&id)).map(drop)
+            let taken = inner.quarantine_file(&damaged.digest(), Some(&id)).map(drop);
+            taken.inspect_err(|_| inner.verified.keep_damaged(damaged.digest(), id))
         })
         .await
     }

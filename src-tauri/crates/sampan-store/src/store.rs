@@ -456,7 +456,11 @@ impl Inner {
         {
             tracing::warn!(%digest, %error, "what is in the place of a blob is none, and cannot be taken out");
         }
-        Ok(found)
+        // One that is known to be damaged and cannot be removed is as if it were not there: it is passed through.
+        Ok(found.filter(|blob| {
+            let state = blob.file().state();
+            state.is_ok_and(|state| !self.verified.is_damaged(&digest, &state.identity))
+        }))
     }
 
     /// A blob of a manifest's size, hashed.

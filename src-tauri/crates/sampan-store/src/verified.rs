@@ -11,6 +11,9 @@ use sampan_oci::Digest;
 /// hashing again.
 const VERIFIED_MAX: usize = 65_536;
 
+/// Damaged files that stay where they are and are remembered; beyond it all are forgotten, which costs finding them again.
+const DAMAGED_MAX: usize = 1024;
+
 /// How long a file that was found right counts as right. By a clock that only goes forward: no step of the wall clock
 /// makes a check older or younger (SECURITY.md R75).
 const CHECK_AGE_MAX: Duration = Duration::from_hours(24);
@@ -33,6 +36,8 @@ pub(crate) struct Verified(Mutex<Memory>);
 struct Memory {
     verify: Verify,
     files: HashMap<Digest, Check>,
+    /// Files that were found damaged, and that the disk did not let be taken out.
+    damaged: HashMap<Digest, FileId>,
     /// Counts the checks, so that the older half can be told where the clock is too coarse.
     turn: u64,
 }
@@ -76,6 +81,20 @@ impl Verified {
 
     pub(crate) fn remove(&self, digest: &Digest) {
         self.memory().files.remove(digest);
+    }
+
+    /// Remembers a damaged file that could not be taken out: it is not to be served, whoever asks.
+    pub(crate) fn keep_damaged(&self, digest: Digest, id: FileId) {
+        let mut memory = self.memory();
+        if memory.damaged.len() >= DAMAGED_MAX {
+            memory.damaged.clear();
+        }
+        memory.damaged.insert(digest, id);
+    }
+
+    /// Whether it is known that this very file is damaged.
+    pub(crate) fn is_damaged(&self, digest: &Digest, id: &FileId) -> bool {
+        self.memory().damaged.get(digest) == Some(id)
     }
 
     /// Takes effect with the next opening of a blob.

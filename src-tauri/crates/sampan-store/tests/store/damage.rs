@@ -334,9 +334,9 @@ async fn on_a_disk_that_cannot_be_written_damage_is_found_and_not_served_all_the
     }
     let blob = store.open_blob(&digest).await.unwrap().unwrap();
     let (first, refused) = (blob.verify().await, store.quarantine_file(&blob).await);
-    let again = store.open_blob(&digest).await.unwrap().unwrap();
-    let (second, report) = (again.verified(), scrub(&store).await);
-    let third = store.open_blob(&digest).await.unwrap().unwrap().verified();
+    let second = store.open_blob(&digest).await.unwrap().is_some();
+    let report = scrub(&store).await;
+    let third = store.open_blob(&digest).await.unwrap().is_some();
     if root {
         assert!(immutable("-i"), "the temporary folder must be removable again");
     }
