@@ -1,6 +1,5 @@
 //! Archives that go out are read by the programs people have, and theirs come in.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
-
 #![cfg(target_os = "linux")]
 
 use std::path::Path;

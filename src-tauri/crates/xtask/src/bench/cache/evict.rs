@@ -48,9 +48,18 @@ pub(super) fn evict(sampan: &Sampan, contents: &Contents, wanted: usize, pace: P
             thread::sleep(GLANCE);
             before = sampan.held()?;
         }
-        let lowered = Instant::now();
         let quota = quota_for(before, wanted);
         sampan.lower_quota(quota)?;
+        // A person has some seconds to think again: until then nothing goes.
+        let (asked, mut lowered) = (Instant::now(), Instant::now());
+        while asked.elapsed() < EVICTION_MAX {
+            let looked = Instant::now();
+            if sampan.held()?.blobs != before.blobs {
+                break;
+            }
+            lowered = looked;
+            thread::sleep(GLANCE);
+        }
         let mut last = (sampan.held()?, Instant::now());
         let mut same = 0;
         // A step may take longer than some looks: it is over when it is under the quota and stays where it is.
