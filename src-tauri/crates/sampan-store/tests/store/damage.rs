@@ -229,13 +229,13 @@ async fn the_first_read_finds_every_damaged_file() {
 }
 
 #[tokio::test]
-#[ignore = "a minute: for the nightly run"]
+#[ignore = "cargo xtask torture damage"]
 async fn one_scrub_finds_every_one_of_10_000_damaged_files() {
     one_scrub_finds_all_of(asked("SAMPAN_TORTURE_POINTS", 10_000)).await;
 }
 
 #[tokio::test]
-#[ignore = "a minute: for the nightly run"]
+#[ignore = "cargo xtask torture damage"]
 async fn the_first_read_finds_every_one_of_10_000_damaged_files() {
     every_first_read_finds_its_damage_of(asked("SAMPAN_TORTURE_POINTS", 10_000)).await;
 }

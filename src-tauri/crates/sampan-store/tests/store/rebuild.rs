@@ -302,7 +302,7 @@ async fn index_json_is_settled_when_something_changed_and_not_at_every_call() {
 }
 
 #[tokio::test]
-#[ignore = "30,000 files: for the nightly run, where its figures are read"]
+#[ignore = "30,000 files: run by its name, to read its figures"]
 async fn a_large_cache_is_found_out_again_in_bounded_time() {
     let cache = Cache::new();
     drop(cache.open());
