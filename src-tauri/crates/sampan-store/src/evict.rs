@@ -17,6 +17,18 @@ pub(crate) struct Lack {
     pub(crate) least: u64,
     /// Rather these, where there is so much that may go: so that the next download need not ask again.
     pub(crate) wanted: u64,
+    /// Where not even the least may go, all goes that may.
+    pub(crate) or_all: bool,
+}
+
+impl Lack {
+    /// What of it is to be had, where so many bytes may go.
+    pub(crate) fn within(self, evictable: u64) -> Self {
+        if !self.or_all || evictable >= self.least {
+            return self;
+        }
+        Self { least: evictable, wanted: evictable, ..self }
+    }
 }
 
 /// A partial download that nobody has open.
@@ -88,6 +100,7 @@ pub(crate) fn plan(holdings: Holdings<'_>, lack: Lack) -> Eviction {
     units.sort_by_key(|(used, _)| *used);
 
     let mut needed = Needed::of(&units, size_of);
+    let lack = lack.within(needed.bytes);
     let mut eviction = Eviction { evictable: needed.bytes, ..Eviction::default() };
     if eviction.evictable < lack.least {
         return eviction;

@@ -1,11 +1,12 @@
 //! What requests asked of the index a moment ago, kept in memory: a pull that is served from the cache asks the same few
 //! questions again and again.
 //!
-//! Everything here is true of one generation of the index: the first change that is committed afterwards makes all of it
-//! unknown. A file is only ever removed in such a change, so what was cleared, evicted or found damaged is not served from
-//! here. A file that somebody else deletes goes unnoticed until the next change: its bytes were right when they were read.
+//! Everything here is still true: each committed change of the index tells which digests it was about, and the answers that
+//! have to do with those are forgotten, while the others stay. A file is only ever removed in such a change, so what was
+//! cleared, evicted or found damaged is not served from here. A file that somebody else deletes goes unnoticed until then:
+//! its bytes were right when they were read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ const ENTRIES_MAX: usize = 16 * 1024;
 /// How long bytes that were hashed count as right.
 const TRUSTED_FOR: Duration = Duration::from_hours(24);
 
-/// The answers of one generation.
+/// The answers that still hold.
 #[derive(Debug, Default)]
 pub(crate) struct Hot {
     shelf: Mutex<Shelf>,
@@ -32,6 +33,7 @@ pub(crate) struct Hot {
 
 #[derive(Debug, Default)]
 struct Shelf {
+    /// Counts the committed changes: an answer that was asked for before the last of them is not kept.
     generation: u64,
     images: HashMap<ImageName, Answers>,
     entries: usize,
@@ -46,16 +48,12 @@ struct Answers {
 }
 
 impl Shelf {
-    fn of(&self, generation: u64, image: &ImageName) -> Option<&Answers> {
-        if self.generation == generation { self.images.get(image) } else { None }
-    }
-
-    /// Where an answer of this generation goes; `None`: a newer one is known already.
+    /// Where an answer goes that was asked for in this generation; `None`: it may not hold any more.
     fn place(&mut self, generation: u64, image: &ImageName, bytes: usize) -> Option<&mut Answers> {
-        if generation < self.generation || bytes > BYTES_MAX {
+        if generation != self.generation || bytes > BYTES_MAX {
             return None;
         }
-        if generation > self.generation || self.entries >= ENTRIES_MAX || self.bytes + bytes > BYTES_MAX {
+        if self.entries >= ENTRIES_MAX || self.bytes + bytes > BYTES_MAX {
             *self = Self { generation, ..Self::default() };
         }
         self.entries += 1;
@@ -72,13 +70,46 @@ impl Hot {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// To be asked for before a question whose answer is then kept.
+    pub(crate) fn generation(&self) -> u64 {
+        self.shelf().generation
+    }
+
+    /// A change was committed, or failed after it may have removed files. `about`: every digest that it changed an answer
+    /// about; `None`: any.
+    pub(crate) fn forget(&self, about: Option<&HashSet<Digest>>) {
+        let mut kept = self.shelf();
+        kept.generation += 1;
+        let generation = kept.generation;
+        let Some(about) = about else {
+            *kept = Shelf { generation, ..Shelf::default() };
+            return;
+        };
+        let (mut entries, mut bytes) = (0, 0);
+        kept.images.retain(|_, answers| {
+            let before = answers.tags.len();
+            answers.tags.retain(|_, held| !about.contains(&held.digest));
+            entries += before - answers.tags.len();
+            for digest in about {
+                entries += usize::from(answers.links.remove(digest).is_some());
+                if let Some((manifest, ..)) = answers.manifests.remove(digest) {
+                    entries += 1;
+                    bytes += manifest.len();
+                }
+            }
+            !(answers.tags.is_empty() && answers.links.is_empty() && answers.manifests.is_empty())
+        });
+        kept.entries = kept.entries.saturating_sub(entries);
+        kept.bytes = kept.bytes.saturating_sub(bytes);
+    }
+
     /// Whether each read of a manifest is to be hashed, as long as this is so.
     pub(crate) fn set_always_read(&self, always: bool) {
         self.always_read.store(always, Ordering::Release);
     }
 
-    pub(crate) fn tag(&self, generation: u64, image: &ImageName, tag: &Tag) -> Option<HeldTag> {
-        self.shelf().of(generation, image)?.tags.get(tag).copied()
+    pub(crate) fn tag(&self, image: &ImageName, tag: &Tag) -> Option<HeldTag> {
+        self.shelf().images.get(image)?.tags.get(tag).copied()
     }
 
     pub(crate) fn keep_tag(&self, generation: u64, image: &ImageName, tag: &Tag, held: HeldTag) {
@@ -95,8 +126,8 @@ impl Hot {
         }
     }
 
-    pub(crate) fn link(&self, generation: u64, image: &ImageName, digest: &Digest) -> Option<Link> {
-        self.shelf().of(generation, image)?.links.get(digest).copied()
+    pub(crate) fn link(&self, image: &ImageName, digest: &Digest) -> Option<Link> {
+        self.shelf().images.get(image)?.links.get(digest).copied()
     }
 
     pub(crate) fn keep_link(&self, generation: u64, image: &ImageName, digest: &Digest, link: Link) {
@@ -105,17 +136,12 @@ impl Hot {
         }
     }
 
-    pub(crate) fn manifest(
-        &self,
-        generation: u64,
-        image: &ImageName,
-        digest: &Digest,
-    ) -> Option<(Bytes, MediaType)> {
+    pub(crate) fn manifest(&self, image: &ImageName, digest: &Digest) -> Option<(Bytes, MediaType)> {
         if self.always_read.load(Ordering::Acquire) {
             return None;
         }
         let kept = self.shelf();
-        let (bytes, media_type, hashed) = kept.of(generation, image)?.manifests.get(digest)?;
+        let (bytes, media_type, hashed) = kept.images.get(image)?.manifests.get(digest)?;
         (hashed.elapsed() < TRUSTED_FOR).then(|| (bytes.clone(), *media_type))
     }
 
@@ -144,15 +170,48 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_known_only_in_its_own_generation() {
+    fn a_change_makes_unknown_what_it_was_about_and_nothing_else() {
+        let (hot, alpine, nginx) =
+            (Hot::default(), image("docker.io/library/alpine"), image("docker.io/library/nginx"));
+        let (old, new, tag) = (Digest::of(b"old"), Digest::of(b"new"), "latest".parse().unwrap());
+        let bytes = Bytes::from_static(b"{}");
+        for image in [&alpine, &nginx] {
+            for digest in [&old, &new] {
+                hot.keep_link(0, image, digest, Link { size: Some(1) });
+                hot.keep_manifest(0, image, digest, &bytes, MediaType::OciIndex);
+            }
+        }
+        hot.keep_tag(0, &alpine, &tag, HeldTag { digest: old, checked: Millis(1) });
+        hot.keep_tag(0, &nginx, &tag, HeldTag { digest: new, checked: Millis(1) });
+        hot.forget(Some(&HashSet::from([old])));
+        for image in [&alpine, &nginx] {
+            assert!(hot.link(image, &old).is_none() && hot.manifest(image, &old).is_none());
+            assert!(hot.link(image, &new).is_some() && hot.manifest(image, &new).is_some());
+        }
+        assert!(hot.tag(&alpine, &tag).is_none(), "it pointed there");
+        assert!(hot.tag(&nginx, &tag).is_some(), "it did not");
+        let left = |hot: &Hot| {
+            let shelf = hot.shelf();
+            (shelf.images.len(), shelf.entries, shelf.bytes)
+        };
+        assert_eq!(left(&hot), (2, 5, 4), "what is counted is what is left");
+        hot.forget(None);
+        assert!(
+            hot.tag(&nginx, &tag).is_none() && hot.link(&nginx, &new).is_none(),
+            "anything may have changed"
+        );
+        assert_eq!(left(&hot), (0, 0, 0));
+    }
+
+    #[test]
+    fn an_answer_from_before_a_change_is_not_kept() {
         let (hot, alpine, digest) = (Hot::default(), image("docker.io/library/alpine"), Digest::of(b"x"));
-        hot.keep_link(3, &alpine, &digest, Link { size: Some(1) });
-        assert_eq!(hot.link(3, &alpine, &digest), Some(Link { size: Some(1) }));
-        assert_eq!(hot.link(4, &alpine, &digest), None, "the index has changed since");
-        assert_eq!(hot.link(3, &image("docker.io/library/nginx"), &digest), None);
-        hot.keep_link(4, &alpine, &digest, Link { size: Some(2) });
-        hot.keep_link(3, &alpine, &digest, Link { size: Some(1) });
-        assert_eq!(hot.link(4, &alpine, &digest), Some(Link { size: Some(2) }), "late is too late");
+        let asked = hot.generation();
+        hot.forget(Some(&HashSet::from([digest])));
+        hot.keep_link(asked, &alpine, &digest, Link { size: Some(1) });
+        assert_eq!(hot.link(&alpine, &digest), None, "late is too late");
+        hot.keep_link(hot.generation(), &alpine, &digest, Link { size: Some(2) });
+        assert_eq!(hot.link(&alpine, &digest), Some(Link { size: Some(2) }));
     }
 
     #[test]
@@ -162,7 +221,7 @@ mod tests {
         for n in 0_u32..100 {
             let digest = Digest::of(&n.to_be_bytes());
             hot.keep_manifest(0, &alpine, &digest, &large, MediaType::OciIndex);
-            assert!(hot.manifest(0, &alpine, &digest).is_some());
+            assert!(hot.manifest(&alpine, &digest).is_some());
             assert!(hot.shelf().bytes <= BYTES_MAX);
         }
         for n in 0_u32..50_000 {
@@ -171,7 +230,7 @@ mod tests {
         }
         let too_large = Bytes::from(vec![0; BYTES_MAX + 1]);
         hot.keep_manifest(0, &alpine, &Digest::of(b"x"), &too_large, MediaType::OciIndex);
-        assert!(hot.manifest(0, &alpine, &Digest::of(b"x")).is_none());
+        assert!(hot.manifest(&alpine, &Digest::of(b"x")).is_none());
     }
 
     #[test]
@@ -180,7 +239,7 @@ mod tests {
         hot.keep_manifest(0, &alpine, &digest, &Bytes::from_static(b"x"), MediaType::OciIndex);
         hot.keep_link(0, &alpine, &digest, Link { size: None });
         hot.set_always_read(true);
-        assert!(hot.manifest(0, &alpine, &digest).is_none());
-        assert!(hot.link(0, &alpine, &digest).is_some());
+        assert!(hot.manifest(&alpine, &digest).is_none());
+        assert!(hot.link(&alpine, &digest).is_some());
     }
 }

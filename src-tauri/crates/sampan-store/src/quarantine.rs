@@ -177,7 +177,7 @@ fn number_of(name: &str) -> Option<u64> {
 impl Inner {
     pub(crate) fn set_verify(&self, verify: Verify) {
         self.verified.set(verify);
-        self.hot.set_always_read(verify == Verify::Always);
+        self.index.hot.set_always_read(verify == Verify::Always);
     }
 
     /// Takes out what stands in a blob's place. `false`: nothing does.

@@ -5,6 +5,7 @@
 //! and last write: a download that was cut short yesterday goes before an image used today.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,15 @@ use crate::store::{Inner, Store};
 /// large file may take as long as a thousand small ones.
 const BATCH_UNITS_MAX: usize = 64;
 const BATCH_BLOBS_MAX: usize = 256;
-const BATCH_TIME_MAX: Duration = Duration::from_millis(50);
+const BATCH_TIME_MAX: Duration = Duration::from_millis(10);
 
 /// How long an eviction lets others pass between two transactions.
 const PASSING_TIME_MAX: Duration = Duration::from_millis(20);
+
+/// How long an eviction that nobody waits for rests after each transaction, so that hits have the processor and the disk
+/// for most of the time: as a multiple of what that took, but no longer than this for each blob that went.
+const REST: u32 = 4;
+const REST_FOR_A_BLOB: Duration = Duration::from_micros(300);
 
 /// How often a decision is made again because what it would have removed came into use meanwhile.
 const ROUNDS_MAX: u32 = 4;
@@ -130,6 +136,7 @@ impl Inner {
         if let Some(room) = self.running.reserve(digest, size, || self.limits()) {
             return Ok(room);
         }
+        let _need = Need::of(&self.in_need);
         let _turn = self.making_room();
         // Kept for diagnosis only: they are the first to make way.
         self.empty_quarantine();
@@ -181,10 +188,9 @@ impl Inner {
             return Ok(Evicted::default());
         }
         self.empty_quarantine();
-        let lack = lack();
         // Where pins and running downloads take too much, all else goes.
-        let most = self.decide(Lack::default())?.evictable.min(lack.wanted);
-        Ok(self.evict(Lack { least: most, wanted: most })?.0)
+        let Lack { wanted, .. } = lack();
+        Ok(self.evict(Lack { least: wanted, wanted, or_all: true })?.0)
     }
 
     /// Removes what `lack` asks for. `false`: that is not to be had, and nothing was removed, or not enough because what was
@@ -196,13 +202,15 @@ impl Inner {
         while lack.least > 0 && rounds < ROUNDS_MAX && stuck_rounds < STUCK_ROUNDS_MAX {
             // Before the whole index is read: more than everything is not to be had.
             let (blobs, _) = self.index.totals();
-            if blobs.saturating_add(self.partials.idle_bytes()) < lack.least {
+            let all = blobs.saturating_add(self.partials.idle_bytes());
+            if lack.within(all).least > all {
                 break;
             }
             self.write_touched();
             // From before the decision, so that nothing falls between.
             let watch = self.index.watch();
             let eviction = self.decide(lack)?;
+            lack = lack.within(eviction.evictable);
             if eviction.evictable < lack.least {
                 break;
             }
@@ -249,6 +257,7 @@ impl Inner {
         let mut units = units.into_iter().peekable();
         let mut saved = HashSet::new();
         while units.peek().is_some() {
+            let begun = Instant::now();
             let mut batch = || {
                 self.index.change(|change| {
                 // What came into use since the decision stays, with all that stands and falls with it.
@@ -293,8 +302,20 @@ impl Inner {
                 return Err(error);
             }
             self.let_others_pass();
+            if units.peek().is_some() {
+                let blobs = u32::try_from(done.blobs).unwrap_or(u32::MAX);
+                self.rest((begun.elapsed() * REST).min(REST_FOR_A_BLOB.saturating_mul(blobs.max(1))));
+            }
         }
         Ok(let_go)
+    }
+
+    /// Leaves the processor and the disk to others, unless somebody waits for the room.
+    fn rest(&self, time: Duration) {
+        let begun = Instant::now();
+        while self.in_need.load(Ordering::Acquire) == 0 && begun.elapsed() < time {
+            std::thread::sleep(time.saturating_sub(begun.elapsed()).min(Duration::from_millis(5)));
+        }
     }
 
     /// The lock of the index's writer is not fair: whoever takes it again at once takes it from those who wait.
@@ -308,6 +329,22 @@ impl Inner {
     /// Only one decides and removes at a time. Never taken within a change of the index, which it makes.
     fn making_room(&self) -> MutexGuard<'_, ()> {
         self.making_room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody waits for room: an eviction that goes on does not rest.
+struct Need<'a>(&'a AtomicU32);
+
+impl<'a> Need<'a> {
+    fn of(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Need<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -406,7 +443,7 @@ mod tests {
         for (digest, bytes) in [&named, &fetched, &used, &noted, &unused] {
             store.put(digest, bytes.clone()).await.unwrap();
         }
-        let all = Lack { least: 27, wanted: 27 };
+        let all = Lack { least: 27, wanted: 27, or_all: false };
         let watch = store.0.index.watch();
         let decided = store.0.decide(all).unwrap();
         assert_eq!((decided.freed, decided.units.len()), (27, 5));
@@ -423,7 +460,7 @@ mod tests {
         assert!(store.open_blob(&used.0).await.unwrap().is_some(), "or not yet");
         assert!(store.open_blob(&unused.0).await.unwrap().is_none());
         drop((watch, stage));
-        let (evicted, enough) = store.0.evict(Lack { least: 21, wanted: 21 }).unwrap();
+        let (evicted, enough) = store.0.evict(Lack { least: 21, wanted: 21, or_all: false }).unwrap();
         assert_eq!((evicted.blobs, enough), (4, true), "afterwards they are like others");
     }
 
@@ -435,9 +472,9 @@ mod tests {
         store.put(&Digest::of(b"x"), Bytes::from_static(b"x")).await.unwrap();
         std::thread::sleep(Duration::from_millis(5));
         store.0.index.take_stale();
-        let before = store.0.index.generation();
+        let before = store.0.index.hot.generation();
         assert_eq!(store.remove_unused(Duration::from_hours(1)).await.unwrap(), Evicted::default());
-        assert_eq!(store.0.index.generation(), before, "what is kept in memory stays known");
+        assert_eq!(store.0.index.hot.generation(), before, "what is kept in memory stays known");
         assert!(!store.0.index.take_stale(), "and index.json as it is");
         assert_eq!(store.remove_unused(Duration::ZERO).await.unwrap().blobs, 1);
     }

@@ -82,7 +82,7 @@ impl Limits {
         let beyond = |limit: u64| used.saturating_sub(limit);
         let of_quota = self.quota.map_or(0, beyond);
         let wanted = if of_quota == 0 { 0 } else { self.quota.map_or(0, |quota| beyond(goal(quota))) };
-        Lack { least: of_quota.max(of_disk), wanted: wanted.max(of_disk) }
+        Lack { least: of_quota.max(of_disk), wanted: wanted.max(of_disk), or_all: false }
     }
 }
 
@@ -239,7 +239,11 @@ mod tests {
         assert!(reserve(&running, 40, limits(0)).is_some());
         assert_eq!(running.busy(), HashSet::from([Digest::of(&60_u64.to_le_bytes())]));
         let (_room, lack) = running.promise(Digest::of(b"x"), 50, || limits(30));
-        assert_eq!(lack, Lack { least: 40, wanted: 50 }, "down to the quota, rather down to 90 of 100");
+        assert_eq!(
+            lack,
+            Lack { least: 40, wanted: 50, or_all: false },
+            "down to the quota, rather down to 90 of 100"
+        );
     }
 
     #[test]
@@ -268,14 +272,22 @@ mod tests {
     #[test]
     fn what_has_to_go_satisfies_the_quota_and_the_disk() {
         let limits = Limits { taken: 100, quota: Some(100), free: Some(5), floor: 10 };
-        assert_eq!(limits.lack(0, 0), Lack { least: 5, wanted: 5 }, "a full cache need not shrink by itself");
-        assert_eq!(limits.lack(20, 0), Lack { least: 25, wanted: 30 });
+        assert_eq!(
+            limits.lack(0, 0),
+            Lack { least: 5, wanted: 5, or_all: false },
+            "a full cache need not shrink by itself"
+        );
+        assert_eq!(limits.lack(20, 0), Lack { least: 25, wanted: 30, or_all: false });
         assert_eq!(
             limits.lack(20, 20),
-            Lack { least: 20, wanted: 30 },
+            Lack { least: 20, wanted: 30, or_all: false },
             "what is written needs no more of the disk"
         );
         let small = Limits { quota: Some(5), ..limits };
-        assert_eq!(small.lack(0, 0), Lack { least: 95, wanted: 95 }, "a tenth of so little is nothing");
+        assert_eq!(
+            small.lack(0, 0),
+            Lack { least: 95, wanted: 95, or_all: false },
+            "a tenth of so little is nothing"
+        );
     }
 }

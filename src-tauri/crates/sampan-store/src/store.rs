@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -12,7 +13,6 @@ use crate::blob::BlobFile;
 use crate::claim::Claim;
 use crate::disk::Disk;
 use crate::error::{OpenError, StoreError, blocking};
-use crate::hot::Hot;
 use crate::index::{self, Change, Index, Word};
 use crate::layout::Layout;
 use crate::leftover;
@@ -82,6 +82,8 @@ pub(crate) struct Inner {
     pub(crate) quota: Mutex<Option<u64>>,
     /// Held by whoever makes room.
     pub(crate) making_room: Mutex<()>,
+    /// How many wait for room, or make it for a download that waits.
+    pub(crate) in_need: AtomicU32,
     pub(crate) stuck: Stuck,
     /// What was cleared and may be wanted back.
     pub(crate) waiting: Waiting,
@@ -93,7 +95,6 @@ pub(crate) struct Inner {
     /// Platforms read from image configurations; at most one for each image held.
     pub(crate) platforms: Mutex<HashMap<Digest, Option<Platform>>>,
     pub(crate) index: Index,
-    pub(crate) hot: Hot,
     /// Last, so that the lock outlives the index's files.
     pub(crate) layout: Layout,
 }
@@ -144,6 +145,7 @@ impl Store {
             free_space_floor_bytes,
             quota: Mutex::new(quota),
             making_room: Mutex::default(),
+            in_need: AtomicU32::new(0),
             stuck: Stuck::default(),
             waiting: Waiting::default(),
             verified: Arc::default(),
@@ -153,7 +155,6 @@ impl Store {
             partials: Partials::new(idle),
             platforms: Mutex::default(),
             index,
-            hot: Hot::default(),
             layout,
         };
         inner.set_verify(verify);
@@ -248,10 +249,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Index`].
     pub async fn held_tag(&self, image: &ImageName, tag: &Tag) -> Result<Option<HeldTag>, StoreError> {
-        let generation = self.0.index.generation();
-        if let Some(held) = self.0.hot.tag(generation, image, tag) {
+        if let Some(held) = self.0.index.hot.tag(image, tag) {
             return Ok(Some(held));
         }
+        let generation = self.0.index.hot.generation();
         let (image, tag) = (image.clone(), tag.clone());
         self.run(move |inner| {
             // Before the row is read: what is written meanwhile is in the row.
@@ -260,7 +261,7 @@ impl Store {
                 return Ok(None);
             };
             held.checked = confirmed.map_or(held.checked, |at| held.checked.max(at));
-            inner.hot.keep_tag(generation, &image, &tag, held);
+            inner.index.hot.keep_tag(generation, &image, &tag, held);
             Ok(Some(held))
         })
         .await
@@ -280,7 +281,7 @@ impl Store {
     pub async fn touch_tag(&self, image: &ImageName, tag: &Tag) {
         let now = self.0.clock.now();
         let due = self.0.index.touch_tag(image, tag, now);
-        self.0.hot.confirm(image, tag, now);
+        self.0.index.hot.confirm(image, tag, now);
         self.write_touched_if(due);
     }
 
@@ -292,7 +293,7 @@ impl Store {
     }
 
     /// A manifest's bytes and media type, if it is held and linked to the image. The bytes are hashed whenever they are
-    /// read, and then kept in memory until the index changes, at most a day; damaged ones are removed, and the answer is
+    /// read, and then kept in memory until the index changes about it, at most a day; damaged ones are removed, and the answer is
     /// `None`.
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Index`].
@@ -301,10 +302,10 @@ impl Store {
         image: &ImageName,
         digest: &Digest,
     ) -> Result<Option<(Bytes, MediaType)>, StoreError> {
-        let generation = self.0.index.generation();
-        if let Some(kept) = self.0.hot.manifest(generation, image, digest) {
+        if let Some(kept) = self.0.index.hot.manifest(image, digest) {
             return Ok(Some(kept));
         }
+        let generation = self.0.index.hot.generation();
         let (image, digest) = (image.clone(), *digest);
         self.run(move |inner| {
             let Some(media_type) = inner.index.look_up(|c| index::media_type(c, &image, &digest))? else {
@@ -312,7 +313,7 @@ impl Store {
             };
             let damaged = match inner.small_blob(&digest)? {
                 Small::Right(bytes) => {
-                    inner.hot.keep_manifest(generation, &image, &digest, &bytes, media_type);
+                    inner.index.hot.keep_manifest(generation, &image, &digest, &bytes, media_type);
                     return Ok(Some((bytes, media_type)));
                 }
                 Small::Damaged(damaged) => Some(damaged),
@@ -350,15 +351,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Index`].
     pub async fn link(&self, image: &ImageName, digest: &Digest) -> Result<Option<Link>, StoreError> {
-        let generation = self.0.index.generation();
-        if let Some(link) = self.0.hot.link(generation, image, digest) {
+        if let Some(link) = self.0.index.hot.link(image, digest) {
             return Ok(Some(link));
         }
+        let generation = self.0.index.hot.generation();
         let (image, digest) = (image.clone(), *digest);
         self.run(move |inner| {
             let link = inner.index.look_up(|c| index::link(c, &image, &digest))?;
             if let Some(link) = link {
-                inner.hot.keep_link(generation, &image, &digest, link);
+                inner.index.hot.keep_link(generation, &image, &digest, link);
             }
             Ok(link)
         })

@@ -131,7 +131,7 @@ fn check(world: &World) -> Result<(), TestCaseError> {
     let (catalog, idle) = (world.catalog(), world.idle());
     let entries = catalog.entries(|_| None);
     let busy: HashSet<Digest> = world.busy.iter().map(|number| blob(*number)).collect();
-    let lack = Lack { least: world.least, wanted: world.least + world.more };
+    let lack = Lack { least: world.least, wanted: world.least + world.more, or_all: false };
     let holdings = Holdings { catalog: &catalog, entries: &entries, idle: &idle, busy: &busy };
     let eviction = plan(holdings, lack);
     let gone: Vec<Digest> = eviction.units.iter().flat_map(|u| &u.blobs).map(|(digest, _)| *digest).collect();
@@ -231,7 +231,7 @@ fn evict(catalog: &Catalog, least: u64) -> Eviction {
     let entries = catalog.entries(|_| None);
     let busy = HashSet::new();
     let holdings = Holdings { catalog, entries: &entries, idle: &[], busy: &busy };
-    plan(holdings, Lack { least, wanted: least })
+    plan(holdings, Lack { least, wanted: least, or_all: false })
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn a_hundred_thousand_blobs_are_decided_on_at_once() {
     let entries = catalog.entries(|_| None);
     let busy: HashSet<Digest> = (0..64).map(|n| blob(5_000_000 + n)).collect();
     let holdings = Holdings { catalog: &catalog, entries: &entries, idle: &[], busy: &busy };
-    let eviction = plan(holdings, Lack { least: 10_000_000, wanted: 10_000_000 });
+    let eviction = plan(holdings, Lack { least: 10_000_000, wanted: 10_000_000, or_all: false });
     let took = begun.elapsed();
     assert!(eviction.freed >= 10_000_000 && eviction.units.len() > 1000);
     // Not optimised, on a machine that does other things too; what is quadratic takes minutes.

@@ -17,6 +17,7 @@ pub(crate) struct Change<'a> {
     size_bytes: i64,
     blobs: i64,
     named: Vec<Digest>,
+    about: HashSet<Digest>,
     age: i64,
 }
 
@@ -30,6 +31,8 @@ pub(super) struct Done {
     /// What manifests, tags, links and pins came to lead to, and what was used: an eviction that was decided before must
     /// spare it.
     pub(super) named: Vec<Digest>,
+    /// What else came or went, or was pointed at: answers that name it may have changed.
+    pub(super) about: HashSet<Digest>,
 }
 
 /// On whose word something is recorded.
@@ -49,7 +52,7 @@ pub(super) fn integer(size: u64) -> i64 {
 impl<'a> Change<'a> {
     /// `age`: the count of [`age`](super::age) now.
     pub(super) fn new(transaction: Transaction<'a>, age: i64) -> Self {
-        Self { transaction, size_bytes: 0, blobs: 0, named: Vec::new(), age }
+        Self { transaction, size_bytes: 0, blobs: 0, named: Vec::new(), about: HashSet::new(), age }
     }
 
     /// The count of [`age`](super::age) when it began.
@@ -60,7 +63,7 @@ impl<'a> Change<'a> {
     /// Ends the change.
     pub(super) fn commit(self) -> rusqlite::Result<Done> {
         self.transaction.commit()?;
-        Ok(Done { size_bytes: self.size_bytes, blobs: self.blobs, named: self.named })
+        Ok(Done { size_bytes: self.size_bytes, blobs: self.blobs, named: self.named, about: self.about })
     }
 
     pub(super) fn run(&self, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<usize> {
@@ -117,6 +120,7 @@ impl<'a> Change<'a> {
         )?;
         self.size_bytes += size - before.unwrap_or(0);
         self.blobs += i64::from(before.is_none());
+        self.about.insert(*digest);
         Ok(())
     }
 
@@ -130,6 +134,7 @@ impl<'a> Change<'a> {
         self.run("DELETE FROM blob WHERE digest = ?1", [&text])?;
         self.run("DELETE FROM manifest WHERE digest = ?1", [&text])?;
         self.run("DELETE FROM descriptor WHERE manifest = ?1", [&text])?;
+        self.about.insert(*digest);
         Ok(())
     }
 
@@ -294,6 +299,7 @@ impl<'a> Change<'a> {
         now: Millis,
     ) -> rusqlite::Result<()> {
         let text = digest.to_string();
+        self.leave("SELECT digest FROM tag WHERE image = ?1 AND tag = ?2", params![image, tag.as_str()])?;
         self.run(
             "INSERT INTO tag (image, tag, digest, checked, confirmed) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (image, tag) DO UPDATE SET digest = excluded.digest, checked = excluded.checked,
@@ -309,6 +315,17 @@ impl<'a> Change<'a> {
             params![image, text, self.age],
         )?;
         self.named.push(*digest);
+        Ok(())
+    }
+
+    /// Notes which digests were pointed at: `sql` tells.
+    fn leave(&mut self, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<()> {
+        let mut statement = self.transaction.prepare_cached(sql)?;
+        let left = statement.query_map(values, |row| row.get::<_, String>(0))?;
+        for digest in left {
+            // A text that is no digest is no answer to anybody.
+            self.about.extend(digest?.parse::<Digest>());
+        }
         Ok(())
     }
 
@@ -435,10 +452,14 @@ impl<'a> Change<'a> {
     /// Forgets what was cleared, except the blobs: those by [`forget_blob`](Self::forget_blob), once they are gone.
     pub(crate) fn forget(&mut self, removal: &Removal) -> Result<(), StoreError> {
         for (image, tag) in &removal.tags {
-            self.run("DELETE FROM tag WHERE image = ?1 AND tag = ?2", params![image, tag.as_str()])?;
+            self.leave(
+                "DELETE FROM tag WHERE image = ?1 AND tag = ?2 RETURNING digest",
+                params![image, tag.as_str()],
+            )?;
             self.run("DELETE FROM tag_history WHERE image = ?1 AND tag = ?2", params![image, tag.as_str()])?;
         }
         for (image, digest) in &removal.links {
+            self.about.insert(*digest);
             let digest = digest.to_string();
             self.run("DELETE FROM link WHERE image = ?1 AND digest = ?2", params![image, digest])?;
             self.run("DELETE FROM referrers WHERE image = ?1 AND subject = ?2", params![image, digest])?;
@@ -448,7 +469,10 @@ impl<'a> Change<'a> {
             self.run("DELETE FROM pin WHERE image = ?1 AND reference = ?2", params![image, reference])?;
         }
         for image in &removal.images {
-            for table in ["tag", "tag_history", "link", "referrers", "pin"] {
+            for table in ["tag", "link"] {
+                self.leave(&format!("DELETE FROM {table} WHERE image = ?1 RETURNING digest"), [image])?;
+            }
+            for table in ["tag_history", "referrers", "pin"] {
                 self.run(&format!("DELETE FROM {table} WHERE image = ?1"), [image])?;
             }
         }

@@ -13,7 +13,7 @@ mod timing;
 mod touched;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub(crate) use report::{catalog, parts};
 
 use crate::error::{OpenError, StoreError};
 use crate::folder::Folder;
+use crate::hot::Hot;
 use crate::layout::Layout;
 use crate::rebuild::Found;
 use age::Age;
@@ -46,8 +47,8 @@ pub(crate) struct Index {
     reports: Mutex<Connection>,
     size_bytes: AtomicI64,
     blobs: AtomicI64,
-    /// Counts the committed changes that questions of requests may notice.
-    generation: AtomicU64,
+    /// What was asked a moment ago.
+    pub(crate) hot: Hot,
     touched: Mutex<Touched>,
     /// Whether what is held has changed since `index.json` told it.
     layout_stale: AtomicBool,
@@ -113,7 +114,7 @@ impl Index {
             reports: Mutex::new(connect(root)?),
             size_bytes: AtomicI64::new(0),
             blobs: AtomicI64::new(0),
-            generation: AtomicU64::new(0),
+            hot: Hot::default(),
             touched: Mutex::new(Touched::since(now)),
             layout_stale: AtomicBool::new(true),
             sealed: AtomicBool::new(false),
@@ -153,17 +154,12 @@ impl Index {
         &self,
         work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let done = self.change_quietly(work);
+        let done = self.commit(work);
         // Also after a failure: files may be gone that the rows still name. And not before the commit: an answer from the
         // time before it would pass for a new one.
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.hot.forget(done.as_ref().ok().map(|(_, about)| about));
         self.set_stale();
-        done
-    }
-
-    /// How many changes there were. Asked for before a question, it tells whether the answer still holds.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        Ok(done?.0)
     }
 
     /// A [`change`](Self::change) of nothing that an answer, or `index.json`, tells.
@@ -171,6 +167,14 @@ impl Index {
         &self,
         work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        Ok(self.commit(work)?.0)
+    }
+
+    /// Runs `work` in one transaction. Returns what it returned, and the digests that it changed an answer about.
+    fn commit<T>(
+        &self,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
+    ) -> Result<(T, HashSet<Digest>), StoreError> {
         if self.read_only {
             return Err(StoreError::ReadOnly);
         }
@@ -184,13 +188,14 @@ impl Index {
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut change = Change::new(transaction, self.age.now());
         let done = work(&mut change)?;
-        let change::Done { size_bytes, blobs, named } = change.commit()?;
+        let change::Done { size_bytes, blobs, named, mut about } = change.commit()?;
         self.size_bytes.fetch_add(size_bytes, Ordering::AcqRel);
         self.blobs.fetch_add(blobs, Ordering::AcqRel);
+        about.extend(&named);
         if let Some(all) = &mut *lock(&self.named) {
             all.extend(named);
         }
-        Ok(done)
+        Ok((done, about))
     }
 
     /// How old what is used now counts as, in milliseconds of time this cache has seen pass.

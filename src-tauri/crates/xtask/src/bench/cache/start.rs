@@ -1,4 +1,5 @@
-//! How soon Sampan is ready: with its files in memory or not, with its index or without.
+//! How soon Sampan is ready: with its files in memory or not, after it ended in order or was killed, with its index or
+//! without.
 
 use std::{
     fs,
@@ -27,16 +28,23 @@ pub(super) struct Starts {
 pub(super) fn starts(sampan: &mut Sampan, reps: usize, contents: &Contents) -> Result<Vec<Starts>> {
     let goal = Some(Goal::AtMost(2.0));
     let mut starts = Vec::new();
-    for (found, goal, cold, index) in [
-        ("files in memory", goal, false, true),
-        ("files on disk only", goal, true, true),
-        ("files in memory, no index", None, false, false),
-        ("files on disk only, no index", None, true, false),
+    sampan.mirror.stop();
+    for (found, goal, killed, cold, index) in [
+        ("files in memory", goal, false, false, true),
+        ("files on disk only", goal, false, true, true),
+        ("files in memory, after SIGKILL", goal, true, false, true),
+        ("files on disk only, after SIGKILL", goal, true, true, true),
+        ("files in memory, no index", None, false, false, false),
+        ("files on disk only, no index", None, false, true, false),
     ] {
         eprintln!("Starting: {found} ...");
         let mut seconds = Vec::new();
         for _ in 0..if index { reps } else { 1 } {
-            sampan.mirror.stop();
+            if killed {
+                // One that ended in order says so beside its index, which the next start then need not look through.
+                sampan.mirror.start_timed()?;
+                sampan.mirror.kill()?;
+            }
             let _aside = (!index).then(|| Aside::set(&sampan.folder.join("cache"))).transpose()?;
             if cold && !drop_caches() {
                 eprintln!("  not measured: dropping the page cache takes root");
