@@ -1,6 +1,6 @@
 //! Answers: heads by the specification, bodies with an account.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -16,7 +16,7 @@ use sampan_oci::{
 };
 
 use crate::blobs::{Found, Reader};
-use crate::body::{Account, CountedBody};
+use crate::body::{Account, CountedBody, Course};
 use crate::error::PullError;
 use crate::lists::{Referrers, TagList};
 
@@ -156,14 +156,14 @@ impl Draft {
         digest: &Digest,
         found: Found,
         range: Option<&str>,
-        read: impl FnOnce(Found, u64, u64, Arc<OnceLock<Outcome>>) -> Reader,
+        read: impl FnOnce(Found, u64, u64, Arc<Course>) -> Reader,
     ) -> Response {
         self.blob_headers(image, digest, found.outcome);
         let size = found.size;
         let Some((start, end)) = self.part(range, size) else { return self.unsatisfiable(size) };
         self.set(CONTENT_LENGTH, (end - start).to_string());
         self.account.expect(end - start);
-        let reader = read(found, start, end, self.account.late());
+        let reader = read(found, start, end, self.account.course());
         let chunks = stream::try_unfold(reader, |mut reader| async move {
             Ok(reader.next().await?.map(|bytes| (bytes, reader)))
         });

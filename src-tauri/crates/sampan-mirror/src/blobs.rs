@@ -1,6 +1,6 @@
 //! Blobs: from disk, from the one download, or passed through.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use sampan_oci::{Bypass, Outcome, RangeRequest, Source};
 use sampan_store::BlobFile;
 use sampan_upstream::{Upstream, UpstreamError};
 
+use crate::body::Course;
 use crate::disk::{DiskReader, sound};
 use crate::download::{Download, Follower, Wanted};
 use crate::error::PullError;
@@ -219,20 +220,20 @@ fn not_kept(error: &PullError) -> Option<Bypass> {
 
 impl Found {
     /// The bytes `start..end`.
-    /// `late` is told another outcome than [`outcome`](Self::outcome) if it changes on the way. `conduit`: the way of files
-    /// to the client's connection, if it has one.
+    /// `course` is told another outcome than [`outcome`](Self::outcome) if it changes on the way, and what is sent from a
+    /// file. `conduit`: the way of files to the client's connection, if it has one.
     pub(crate) fn read(
         self,
         mirror: &Arc<Inner>,
         start: u64,
         end: u64,
-        late: Arc<OnceLock<Outcome>>,
+        course: Arc<Course>,
         conduit: Option<&Conduit>,
     ) -> Reader {
         let Self { from, wanted, upstream, size, .. } = self;
         match from {
             From::Disk(file) => {
-                let (store, conduit) = (mirror.store.clone(), conduit.cloned());
+                let (store, conduit) = (mirror.store.clone(), conduit.cloned().map(|way| (way, course)));
                 Reader::Disk(DiskReader::new(store, wanted.digest, file, start, end, conduit))
             }
             From::Download(download) => Reader::Follow {
@@ -243,7 +244,7 @@ impl Found {
                 mirror: mirror.clone(),
                 wanted,
                 upstream,
-                late,
+                course,
             },
             From::Through(mut passing) => {
                 passing.limit(start, end);
@@ -265,7 +266,7 @@ pub(crate) enum Reader {
         wanted: Wanted,
         upstream: Upstream,
         /// Told when the blob turns out not to be kept.
-        late: Arc<OnceLock<Outcome>>,
+        course: Arc<Course>,
     },
     Through(Box<Passthrough>),
 }
@@ -276,13 +277,13 @@ impl Reader {
         match self {
             Self::Disk(reader) => return reader.next().await,
             Self::Through(passing) => return passing.next().await,
-            Self::Follow { follower, download, start, end, mirror, wanted, upstream, late } => {
+            Self::Follow { follower, download, start, end, mirror, wanted, upstream, course } => {
                 let error = match follower.next().await {
                     Ok(bytes) => return Ok(bytes),
                     Err(error) => error,
                 };
                 let Some(why) = not_kept(&error) else { return Err(error) };
-                let _ = late.set(Outcome::Bypass(why));
+                course.turned_out(Outcome::Bypass(why));
                 // The disk filled up in the middle, or a person paused: this client goes on without the cache.
                 let at = follower.position();
                 // What the client was sent is part of what is written: nothing else may be hashed in its place.

@@ -1,11 +1,13 @@
 //! A blob from the cache: hashed on its first read since start, so that damage on disk is found before a client has it.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sampan_oci::{Digest, Hasher};
 use sampan_store::{BlobFile, Store, StoreError};
 
+use crate::body::Course;
 use crate::download::{READ_BYTES, SMALL_BYTES, TAIL_BYTES};
 use crate::error::PullError;
 use crate::sendfile::Conduit;
@@ -54,8 +56,8 @@ pub(crate) struct DiskReader {
     end: u64,
     /// Present while an unverified blob is read whole.
     hasher: Option<Hasher>,
-    /// How a verified file gets to the client without being read; `None`: it has to be.
-    conduit: Option<Conduit>,
+    /// How a verified file gets to the client without being read, and the answer it is sent for; `None`: it has to be read.
+    conduit: Option<(Conduit, Arc<Course>)>,
 }
 
 impl DiskReader {
@@ -66,7 +68,7 @@ impl DiskReader {
         file: BlobFile,
         start: u64,
         end: u64,
-        conduit: Option<Conduit>,
+        conduit: Option<(Conduit, Arc<Course>)>,
     ) -> Self {
         let hasher = (!file.verified()).then(|| digest.hasher());
         Self { store, digest, file, at: start, end, hasher, conduit }
@@ -112,7 +114,9 @@ impl DiskReader {
     /// Has the next bytes sent straight from the file, where that can be done; returns what stands for them. Bytes that are
     /// still to be hashed have to be read anyway: hashing is what that answer costs, not the copying.
     async fn send(&mut self) -> Result<Option<Bytes>, PullError> {
-        let Some(conduit) = self.conduit.as_ref().filter(|_| self.hasher.is_none()) else { return Ok(None) };
+        let Some((conduit, course)) = self.conduit.as_ref().filter(|_| self.hasher.is_none()) else {
+            return Ok(None);
+        };
         let Some(len) = conduit.fits(&self.file, self.end - self.at) else { return Ok(None) };
         match conduit.bring(&self.file, self.at, len).await {
             Ok(true) => {}
@@ -120,7 +124,7 @@ impl DiskReader {
             Err(error) if unreadable(&error) => return self.damaged(self.digest).await,
             Err(error) => return Err(StoreError::from(error).into()),
         }
-        let stand_in = conduit.announce(&self.file, self.at, len);
+        let stand_in = conduit.announce(&self.file, self.at, len, course);
         self.at += len as u64;
         Ok(Some(stand_in))
     }

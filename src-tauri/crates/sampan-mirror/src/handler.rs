@@ -196,7 +196,7 @@ async fn blob(
         Err(error) => return draft.failed(&error),
     };
     let id = draft.id();
-    draft.blob(&image, &digest, found, range, |found, start, end, late| {
+    draft.blob(&image, &digest, found, range, |found, start, end, course| {
         mirror.sink.tell(&Event::BlobStarted {
             id,
             at: mirror.clock.now(),
@@ -206,7 +206,7 @@ async fn blob(
             offset: start,
             source: found.source,
         });
-        found.read(mirror, start, end, late, conduit)
+        found.read(mirror, start, end, course, conduit)
     })
 }
 

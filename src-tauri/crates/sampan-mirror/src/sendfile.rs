@@ -29,6 +29,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use sampan_store::BlobFile;
 
+use crate::body::Course;
+
 /// The most bytes sent for one stand-in.
 pub(crate) const REGION_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The fewest, above whatever hyper may write between two answers: if it ever copied a stand-in among other bytes, the
@@ -68,6 +70,8 @@ struct Region {
     /// How many bytes are still to be sent.
     left: usize,
     begun: bool,
+    /// The answer it is sent for.
+    course: Arc<Course>,
 }
 
 /// The way of files to one connection. Clones are the same way.
@@ -82,8 +86,8 @@ impl Conduit {
         Self { offload, regions: Arc::default() }
     }
 
-    /// How many of the next `rest` bytes of `file` make a region; `None`: they have to be read. The last region of many is
-    /// small, so that an answer is not told as given before nearly all of it is.
+    /// How many of the next `rest` bytes of `file` make a region; `None`: they have to be read. What is left for the last
+    /// region is enough for one.
     pub(crate) fn fits(&self, file: &BlobFile, rest: u64) -> Option<usize> {
         if file.as_file().is_none() || self.offload.unfit.load(Ordering::Relaxed) {
             return None;
@@ -97,9 +101,11 @@ impl Conduit {
     }
 
     /// Announces `len` bytes of `file` from `offset`, as [`fits`](Self::fits) measured them. What is returned stands for
-    /// them, and has to be the next that the body yields.
-    pub(crate) fn announce(&self, file: &BlobFile, offset: u64, len: usize) -> Bytes {
-        self.regions().push_back(Region { file: file.clone(), offset, left: len, begun: false });
+    /// them, and has to be the next that the body yields. `course` is told what of them was sent.
+    pub(crate) fn announce(&self, file: &BlobFile, offset: u64, len: usize, course: &Arc<Course>) -> Bytes {
+        course.wait_for(len as u64);
+        let (file, course) = (file.clone(), course.clone());
+        self.regions().push_back(Region { file, offset, left: len, begun: false, course });
         self.offload.blank.slice(..len)
     }
 

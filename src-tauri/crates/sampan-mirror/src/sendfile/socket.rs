@@ -39,11 +39,14 @@ impl Socket {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let (file, mut offset) = match self.conduit.regions().front() {
-            Some(region) if region.left == len => (region.file.clone(), region.offset),
-            Some(_) | None => return Poll::Ready(Err(out_of_step())),
+        let due = match self.conduit.regions().front() {
+            Some(region) if region.left == len => {
+                Some((region.file.clone(), region.offset, region.course.clone()))
+            }
+            Some(_) | None => None,
         };
-        let Some(open) = file.as_file() else { return Poll::Ready(Err(out_of_step())) };
+        let Some((file, mut offset, course)) = due else { return Poll::Ready(Err(self.out_of_step())) };
+        let Some(open) = file.as_file() else { return Poll::Ready(Err(self.out_of_step())) };
         loop {
             if let Err(error) = ready!(self.stream.poll_write_ready(context)) {
                 return Poll::Ready(Err(error));
@@ -52,16 +55,21 @@ impl Socket {
             match self.stream.try_io(Interest::WRITABLE, send) {
                 Ok(0) => {
                     // What a client was promised is not there: it must not get to the end of its answer.
+                    course.broke_off();
                     (self.conduit.offload.damaged)(&file);
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
                 Ok(count) => {
                     self.sent(count);
+                    course.sent(count as u64);
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.turn = 0,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
+                    if !is_the_clients(&error) {
+                        course.broke_off();
+                    }
                     if unreadable(&error) {
                         (self.conduit.offload.damaged)(&file);
                     }
@@ -79,6 +87,7 @@ impl Socket {
             region.left -= sent;
             region.begun = true;
             if region.left == 0 {
+                // The course outlives it, in the hands of whoever sent: nothing is told while this lock is held.
                 regions.pop_front();
                 self.before = 0;
             }
@@ -94,6 +103,14 @@ impl Socket {
         error
     }
 
+    /// Ends the connection: what hyper hands on is not what was announced. That is no client's doing either.
+    fn out_of_step(&self) -> io::Error {
+        if let Some(due) = self.conduit.regions().front() {
+            due.course.broke_off();
+        }
+        io::Error::other("what was to be written is not what was announced")
+    }
+
     /// Whether `len` other bytes may be written now: not in the middle of a region, and before one only as many as a head
     /// has.
     fn in_step(&self, len: usize) -> bool {
@@ -102,8 +119,25 @@ impl Socket {
     }
 }
 
-fn out_of_step() -> io::Error {
-    io::Error::other("what was to be written is not what was announced")
+/// Whether a failed send is the client's doing, who hung up or is out of reach. All else is the file's: `sendfile` has one
+/// error for both ends.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(
+            Errno::PIPE
+                | Errno::CONNRESET
+                | Errno::CONNABORTED
+                | Errno::TIMEDOUT
+                | Errno::NOTCONN
+                | Errno::HOSTUNREACH
+                | Errno::HOSTDOWN
+                | Errno::NETUNREACH
+                | Errno::NETDOWN
+                | Errno::NETRESET
+                | Errno::SHUTDOWN
+        )
+    )
 }
 
 impl AsyncRead for Socket {
@@ -137,7 +171,7 @@ impl AsyncWrite for Socket {
         }
         let slices = &slices[..others];
         if !self.in_step(slices.iter().map(|slice| slice.len()).sum()) {
-            return Poll::Ready(Err(out_of_step()));
+            return Poll::Ready(Err(self.out_of_step()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
         if !self.conduit.regions().is_empty() {
@@ -153,7 +187,7 @@ impl AsyncWrite for Socket {
     /// hyper flushes when it has handed on all it had: what is announced still is what it lost.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.conduit.regions().is_empty() {
-            return Poll::Ready(Err(out_of_step()));
+            return Poll::Ready(Err(self.out_of_step()));
         }
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -165,16 +199,18 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
+    use std::sync::{Arc, Mutex};
 
-    use sampan_oci::Digest;
+    use sampan_oci::{Digest, Event, TransferId};
     use sampan_store::{BlobFile, Store, StoreOptions};
     use sampan_testkit::{TestClock, random_bytes};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::EventSink;
+    use crate::body::Course;
 
     const LEN: usize = 200_000;
 
@@ -207,6 +243,18 @@ mod tests {
         Scene { socket, conduit, client, file, bytes: bytes.to_vec(), path, damaged, dir }
     }
 
+    /// An answer that nobody has an account of.
+    fn announce(conduit: &Conduit, file: &BlobFile, offset: u64, len: usize) -> bytes::Bytes {
+        conduit.announce(file, offset, len, &course(&Arc::default()))
+    }
+
+    /// An answer that writes down what it tells.
+    fn course(told: &Arc<Mutex<Vec<Event>>>) -> Arc<Course> {
+        let told = told.clone();
+        let sink = EventSink::new(move |event| told.lock().unwrap().push(event.clone()));
+        Arc::new(Course::new(TransferId(1), Arc::new(TestClock::new()), sink))
+    }
+
     /// Writes as hyper does: until all is gone, or an error.
     async fn write_all(socket: &mut Socket, mut slices: Vec<bytes::Bytes>) -> io::Result<()> {
         while !slices.is_empty() {
@@ -233,7 +281,7 @@ mod tests {
             read
         };
         let writing = async {
-            let stand_in = conduit.announce(&file, 1000, 150_000);
+            let stand_in = announce(&conduit, &file, 1000, 150_000);
             write_all(&mut socket, vec!["head".into(), stand_in]).await.unwrap();
             write_all(&mut socket, vec!["next".into()]).await.unwrap();
             socket.shutdown().await.unwrap();
@@ -247,24 +295,24 @@ mod tests {
         type Wrong = fn(&Conduit, &BlobFile) -> Vec<bytes::Bytes>;
         let cases: [(&str, Wrong); 7] = [
             ("a stand-in nobody announced", |conduit, _| vec![conduit.offload.blank.slice(..70_000)]),
-            ("one that was cut", |conduit, file| vec![conduit.announce(file, 0, 70_000).slice(..69_999)]),
+            ("one that was cut", |conduit, file| vec![announce(conduit, file, 0, 70_000).slice(..69_999)]),
             ("one that lost its beginning", |conduit, file| {
-                vec![conduit.announce(file, 0, 70_000).slice(1..)]
+                vec![announce(conduit, file, 0, 70_000).slice(1..)]
             }),
             ("one that was copied", |conduit, file| {
-                vec![bytes::Bytes::copy_from_slice(&conduit.announce(file, 0, REGION))]
+                vec![bytes::Bytes::copy_from_slice(&announce(conduit, file, 0, REGION))]
             }),
             ("one that was copied behind a head", |conduit, file| {
-                let stand_in = conduit.announce(file, 0, REGION);
+                let stand_in = announce(conduit, file, 0, REGION);
                 vec![[b"HTTP/1.1 200 OK\r\n\r\n", &stand_in[..]].concat().into()]
             }),
             ("one that was forgotten", |conduit, file| {
-                drop(conduit.announce(file, 0, 70_000));
+                drop(announce(conduit, file, 0, 70_000));
                 vec!["head".into()]
             }),
             ("two in the wrong order", |conduit, file| {
-                let first = conduit.announce(file, 0, 70_000);
-                vec![conduit.announce(file, 70_000, 80_000), first]
+                let first = announce(conduit, file, 0, 70_000);
+                vec![announce(conduit, file, 70_000, 80_000), first]
             }),
         ];
         for (what, wrong) in cases {
@@ -282,7 +330,7 @@ mod tests {
     #[tokio::test]
     async fn other_bytes_in_the_middle_of_a_file_end_the_connection() {
         let Scene { mut socket, conduit, client, file, .. } = scene().await;
-        let stand_in = conduit.announce(&file, 0, 150_000);
+        let stand_in = announce(&conduit, &file, 0, 150_000);
         // As if the socket had taken a part only.
         socket.sent(1000);
         write_all(&mut socket, vec!["x".into(), stand_in.slice(1000..)]).await.unwrap_err();
@@ -292,7 +340,8 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_too_short_ends_the_connection_and_is_told() {
         let Scene { mut socket, conduit, mut client, file, path, damaged, dir: _dir, .. } = scene().await;
-        let stand_in = conduit.announce(&file, 0, LEN);
+        let course = course(&Arc::default());
+        let stand_in = conduit.announce(&file, 0, LEN, &course);
         std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(100_000).unwrap();
         let reading = async {
             let mut read = Vec::new();
@@ -306,5 +355,39 @@ mod tests {
         };
         assert_eq!(tokio::join!(reading, writing).0, 100_000, "and not a byte that is not the file's");
         assert_eq!(damaged.load(Ordering::SeqCst), 1);
+        assert!(course.is_broken(), "and it was not the client who left");
+    }
+
+    #[tokio::test]
+    async fn a_client_who_hangs_up_breaks_nothing_of_ours() {
+        let Scene { mut socket, conduit, client, file, damaged, dir: _dir, .. } = scene().await;
+        let course = course(&Arc::default());
+        drop(client);
+        for _ in 0..3 {
+            let stand_in = conduit.announce(&file, 0, LEN, &course);
+            if write_all(&mut socket, vec![stand_in]).await.is_err() {
+                break;
+            }
+        }
+        assert!(!conduit.regions().is_empty(), "it could not be sent");
+        assert!(!course.is_broken());
+        assert_eq!(damaged.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn an_error_of_a_send_is_the_clients_or_the_files() {
+        for (errno, clients) in [
+            (Errno::PIPE, true),
+            (Errno::CONNRESET, true),
+            (Errno::TIMEDOUT, true),
+            (Errno::HOSTUNREACH, true),
+            (Errno::IO, false),
+            (Errno::STALE, false),
+            (Errno::INVAL, false),
+            (Errno::NOMEM, false),
+        ] {
+            assert_eq!(is_the_clients(&errno.into()), clients, "{errno:?}");
+        }
+        assert!(!is_the_clients(&io::ErrorKind::UnexpectedEof.into()));
     }
 }

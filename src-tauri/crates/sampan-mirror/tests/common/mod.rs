@@ -155,6 +155,17 @@ impl TestMirror {
         }
     }
 
+    /// Waits until an answer like this was told, and returns the first.
+    pub async fn answered(&self, wanted: impl Fn(&Answered) -> bool) -> Answered {
+        loop {
+            let told = self.told.notified();
+            if let Some(answered) = self.answers().into_iter().find(&wanted) {
+                return answered;
+            }
+            told.await;
+        }
+    }
+
     /// How the downloads went, as told: the most connections at once, retries, and repaired breaks of the last one.
     pub fn going(&self) -> (u32, u64, u64) {
         let events = self.events.lock().unwrap();
