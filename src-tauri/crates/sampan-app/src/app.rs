@@ -37,7 +37,7 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 /// A running Sampan. Cheap to clone; [`shutdown`](Self::shutdown) ends it for all clones.
 #[derive(Clone)]
 pub struct App {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {

@@ -340,6 +340,7 @@ impl House for Keeper {
         match work {
             Work::Clears => return inner.end_clears().await,
             Work::Layout => {
+                inner.recover().await;
                 if let Err(error) = inner.store.settle_layout().await {
                     tracing::warn!(%error, "the cache folder could not be settled");
                 }
@@ -355,6 +356,22 @@ impl House for Keeper {
 }
 
 impl Inner {
+    /// Where the cache could not be written, tries again: somebody may have made room, or given the right back.
+    async fn recover(&self) {
+        if !self.keeping.is_read_only() {
+            return;
+        }
+        if let Err(error) = self.store.recover().await {
+            // The log is told by those who come for what is not kept, once a minute.
+            tracing::debug!(%error, "the cache still cannot be written");
+            return;
+        }
+        self.keeping.can_write();
+        // What is found to be there may differ from what a copy of the index said.
+        self.list_changed();
+        self.refresh().await;
+    }
+
     /// Removes what can no longer be brought back; whether more waits.
     async fn end_clears(&self) -> bool {
         // By the clock that the store goes by.
@@ -410,6 +427,68 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A disk of 4 MiB, unmounted when dropped.
+    #[cfg(target_os = "linux")]
+    struct SmallDisk(tempfile::TempDir);
+
+    #[cfg(target_os = "linux")]
+    impl SmallDisk {
+        /// `None`, with the reason printed, where the test may not mount one.
+        fn mount() -> Option<Self> {
+            let folder = tempfile::tempdir().unwrap();
+            let mut mount = std::process::Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(folder.path());
+            if mount.output().is_ok_and(|mounted| mounted.status.success()) {
+                return Some(Self(folder));
+            }
+            eprintln!("SKIPPED: a small disk can be mounted by root only");
+            None
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            // Lazily: files of the cache may still be open.
+            let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_cache_on_a_full_disk_is_written_again_by_the_next_housekeeping_once_there_is_room() {
+        use crate::api::NotKeeping;
+        use crate::{App, Config, Flags, Surroundings, SystemClock};
+
+        let Some(disk) = SmallDisk::mount() else { return };
+        let (state, cache) = (tempfile::tempdir().unwrap(), disk.0.path().join("cache"));
+        let options = sampan_store::StoreOptions::new(cache.clone(), Arc::new(SystemClock));
+        drop(Store::open(options).unwrap());
+        let filler = disk.0.path().join("filler");
+        // As much as there is, also where a write is cut in the middle.
+        let filled = std::fs::write(&filler, vec![1; 8 << 20]);
+        assert!(filled.is_err(), "the disk is full");
+        let flags = Flags {
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            cache_dir: Some(cache),
+            state_dir: Some(state.path().join("state")),
+            ..Flags::default()
+        };
+        let config = Config::load(flags).unwrap();
+        let app = App::start(config, &Surroundings::default()).await.unwrap();
+        let snapshots = app.snapshots();
+        let shown = || snapshots.borrow().cache.not_keeping;
+        let keeper = Keeper(app.inner.clone());
+        keeper.carry_out(Work::Layout).await;
+        assert_eq!(shown(), Some(NotKeeping::ReadOnly), "tried, and it still cannot be written");
+        std::fs::remove_file(&filler).unwrap();
+        keeper.carry_out(Work::Layout).await;
+        assert_eq!(shown(), None, "space was deleted");
+        let (image, tag) = ("docker.io/library/alpine".parse().unwrap(), "3.20".parse().unwrap());
+        keeper.0.store.set_tag(&image, &tag, &Digest::of(b"new")).await.expect("it is written");
+        app.shutdown().await;
+    }
 
     #[test]
     fn the_floor_is_a_twentieth_of_the_disk_between_one_and_ten_gibibytes() {

@@ -91,6 +91,16 @@ impl Keeping {
         let _ = self.now.compare_exchange(FULL, GOOD, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// Whether the cache could not be written when that was last tried.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.now.load(Ordering::Relaxed) == READ_ONLY
+    }
+
+    /// It was tried, and it can be written.
+    pub(crate) fn can_write(&self) {
+        let _ = self.now.compare_exchange(READ_ONLY, GOOD, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Why nothing new is kept, if so.
     pub(crate) fn not_keeping(&self, paused: bool, bounds: Bounds) -> Option<NotKeeping> {
         match (self.now.load(Ordering::Relaxed), paused) {
@@ -191,6 +201,14 @@ mod tests {
         assert_eq!(keeping.not_keeping(true, any), Some(NotKeeping::Paused), "a person asked for it");
         assert!(!keeping.learn(&answered(60_002, Outcome::Hit)));
         assert_eq!(keeping.not_keeping(false, any), Some(NotKeeping::ReadOnly), "a hit says nothing of it");
+        keeping.forget();
+        assert!(keeping.is_read_only(), "nor does a setting");
+        keeping.can_write();
+        assert_eq!(keeping.not_keeping(false, any), None, "but a try does");
+        assert!(
+            keeping.learn(&answered(60_002, Outcome::Bypass(Bypass::ReadOnly))),
+            "and it may change again"
+        );
         assert!(!keeping.learn(&answered(60_003, Outcome::Miss)));
         assert_eq!(keeping.not_keeping(false, any), None, "what was fetched was kept");
     }

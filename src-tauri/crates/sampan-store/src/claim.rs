@@ -3,11 +3,13 @@
 use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile, Operation};
 use crate::error::OpenError;
 use crate::folder::Folder;
 use crate::index_copy::IndexCopy;
+use crate::verified::FileId;
 
 const LOCK: &str = "lock";
 pub(crate) const MARKER: &str = "oci-layout";
@@ -22,12 +24,22 @@ pub(crate) struct Claim {
     pub(crate) root: Folder,
     /// The index, of a cache that cannot be written.
     pub(crate) index_copy: Option<IndexCopy>,
-    pub(crate) lock: DiskFile,
+    pub(crate) lock: Arc<DiskFile>,
 }
 
 impl Claim {
     /// Takes the folder at `path`, making it (0700) if it is missing.
     pub(crate) fn take(path: &Path, disk: &Disk) -> Result<Self, OpenError> {
+        Self::take_for_writing(path, disk, None)
+    }
+
+    /// Takes for writing what this process has [taken read-only](Self::take_read_only), with that `lock`. It is never let go
+    /// of in between, so that no other process comes first.
+    pub(crate) fn take_again(path: &Path, disk: &Disk, lock: &Arc<DiskFile>) -> Result<Self, OpenError> {
+        Self::take_for_writing(path, disk, Some(lock))
+    }
+
+    fn take_for_writing(path: &Path, disk: &Disk, held: Option<&Arc<DiskFile>>) -> Result<Self, OpenError> {
         make_folder(path, disk)?;
         let root = open_root(path, disk, true)?;
         let names = root.names()?;
@@ -41,14 +53,22 @@ impl Claim {
             // It is what says that the folder is ours: a power cut must not take it and leave what is made after it.
             root.sync()?;
         }
-        match lock.try_lock() {
-            Ok(()) => {
-                lock.set_len(0)?;
-                lock.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+        let lock = match (lock.try_lock(), held) {
+            (Ok(()), _) => {
+                sign(&lock)?;
+                Arc::new(lock)
             }
-            Err(TryLockError::WouldBlock) => return Err(locked(&lock)),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-        }
+            // Ours from before: whoever could only read the folder did not sign.
+            (Err(TryLockError::WouldBlock), Some(held)) if is_same_file(held, &lock)? => {
+                // Windows lets nobody write what is locked by another handle: there it stays unsigned.
+                if cfg!(unix) {
+                    sign(&lock)?;
+                }
+                Arc::clone(held)
+            }
+            (Err(TryLockError::WouldBlock), _) => return Err(locked(&lock)),
+            (Err(TryLockError::Error(error)), _) => return Err(error.into()),
+        };
         Ok(Self { root, index_copy: None, lock })
     }
 
@@ -71,13 +91,23 @@ impl Claim {
             }
         }
         let index_copy = Some(IndexCopy::make(&root)?);
-        Ok(Some(Self { root, index_copy, lock }))
+        Ok(Some(Self { root, index_copy, lock: Arc::new(lock) }))
     }
 
     /// The folder the index is in.
     pub(crate) fn index_folder(&self) -> &Folder {
         self.index_copy.as_ref().map_or(&self.root, |copy| &copy.folder)
     }
+}
+
+/// Writes into the lock who has it.
+fn sign(lock: &DiskFile) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
+}
+
+fn is_same_file(one: &DiskFile, other: &DiskFile) -> io::Result<bool> {
+    Ok(FileId::of(&one.metadata()?).is_same_file(&FileId::of(&other.metadata()?)))
 }
 
 fn make_folder(path: &Path, disk: &Disk) -> io::Result<()> {

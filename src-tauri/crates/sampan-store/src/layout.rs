@@ -15,6 +15,8 @@ use crate::index_copy::IndexCopy;
 
 /// image-spec, image-layout.md, "oci-layout file".
 const MARKER_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// The folder of downloads.
+pub(crate) const PARTIAL: &str = "partial";
 /// No marker is as long.
 const MARKER_BYTES_MAX: usize = 4096;
 
@@ -25,7 +27,7 @@ pub(crate) struct Layout {
     pub(crate) partial: Folder,
     backend: Arc<dyn Backend>,
     index_copy: Option<IndexCopy>,
-    _lock: DiskFile,
+    lock: Arc<DiskFile>,
 }
 
 impl Layout {
@@ -43,13 +45,13 @@ impl Layout {
         let blobs = child(&root, "blobs")?;
         let sha256 = child(&blobs, Algorithm::Sha256.as_str())?;
         let sha512 = child(&blobs, Algorithm::Sha512.as_str())?;
-        let partial = child(&root, "partial")?;
+        let partial = child(&root, PARTIAL)?;
         let quarantine = child(&root, "quarantine")?;
         let backend: Arc<dyn Backend> = match keep {
             Keep::Files => Arc::new(Files::new(sha256, sha512, quarantine)),
             Keep::Memory(memory) => Arc::new(memory),
         };
-        let layout = Self { root, partial, backend, index_copy, _lock: lock };
+        let layout = Self { root, partial, backend, index_copy, lock };
         if !layout.is_read_only() {
             layout.mark()?;
         }
@@ -118,11 +120,12 @@ impl Layout {
 
     /// A new file for a download's bytes, and its name under `partial/`.
     pub(crate) fn new_partial(&self, digest: &Digest) -> io::Result<(String, DiskFile)> {
-        // Randomly keyed by the standard library; `O_EXCL` turns a name that is taken into an error.
-        let random = RandomState::new().build_hasher().finish();
-        let name = format!("{}-{}.{random:016x}", digest.algorithm().as_str(), digest.hex());
-        let file = self.partial.open_for_writing(&name, true)?;
-        Ok((name, file))
+        new_partial(&self.partial, digest)
+    }
+
+    /// What keeps other processes out.
+    pub(crate) fn lock(&self) -> &Arc<DiskFile> {
+        &self.lock
     }
 
     fn mark(&self) -> io::Result<()> {
@@ -141,4 +144,13 @@ impl Layout {
         self.root.rename(&name, &self.root, MARKER)?;
         self.root.sync()
     }
+}
+
+/// A new file for a download's bytes in the folder of downloads, and its name.
+pub(crate) fn new_partial(partial: &Folder, digest: &Digest) -> io::Result<(String, DiskFile)> {
+    // Randomly keyed by the standard library; `O_EXCL` turns a name that is taken into an error.
+    let random = RandomState::new().build_hasher().finish();
+    let name = format!("{}-{}.{random:016x}", digest.algorithm().as_str(), digest.hex());
+    let file = partial.open_for_writing(&name, true)?;
+    Ok((name, file))
 }

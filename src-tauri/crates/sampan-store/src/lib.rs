@@ -36,6 +36,7 @@ mod publish;
 mod quarantine;
 mod quota;
 mod rebuild;
+mod reopen;
 mod room;
 mod scrub;
 mod session;

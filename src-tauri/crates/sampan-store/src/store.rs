@@ -19,6 +19,7 @@ use crate::leftover;
 use crate::partial::Partial;
 use crate::quarantine::Quarantine;
 use crate::quota::Stuck;
+use crate::reopen::Current;
 use crate::room::Running;
 use crate::session::Partials;
 use crate::settle::Settled;
@@ -56,7 +57,7 @@ impl StoreOptions {
 /// An open cache. Cheap to clone; the cache is released when the last clone, the last [`Stage`] and the last
 /// [`Partial`] are dropped.
 #[derive(Clone, Debug)]
-pub struct Store(pub(crate) Arc<Inner>);
+pub struct Store(pub(crate) Current);
 
 /// What a tag points at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,7 @@ pub(crate) struct Inner {
     pub(crate) dir: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) free_space_floor_bytes: u64,
-    pub(crate) quota: Mutex<Option<u64>>,
+    pub(crate) quota: Arc<Mutex<Option<u64>>>,
     /// Held by whoever makes room.
     pub(crate) making_room: Mutex<()>,
     /// How many wait for room, or make it for a download that waits.
@@ -117,52 +118,24 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; a folder that is not ours, in use, or of a newer Sampan is left as it was.
     pub fn open(options: StoreOptions) -> Result<Self, OpenError> {
-        let claim = Claim::take(&options.dir, &options.disk);
-        let refused = match claim.and_then(|claim| Self::on(claim, options.clone())) {
+        let open = |claim| {
+            let (quota, verified) = (Arc::new(Mutex::new(options.quota)), Arc::<Verified>::default());
+            verified.set(options.verify);
+            let inner = Inner::open(claim, options.clone(), quota, verified)?;
+            Ok(Self(Current::new(inner, options.clone())))
+        };
+        let refused = match Claim::take(&options.dir, &options.disk).and_then(open) {
             Err(error) if error.forbids_writing() => error,
             opened => return opened,
         };
         let Some(claim) = Claim::take_read_only(&options.dir, &options.disk)? else { return Err(refused) };
-        let store = Self::on(claim, options)?;
+        let store = open(claim)?;
         tracing::warn!(error = %refused, "the cache cannot be written: what it holds is served, and nothing is kept");
         Ok(store)
     }
 
-    fn on(claim: Claim, options: StoreOptions) -> Result<Self, OpenError> {
-        let StoreOptions { dir, clock, free_space_floor_bytes, quota, verify, disk: _, backend } = options;
-        index::refuse_future(claim.index_folder())?;
-        let layout = Layout::prepare(claim, backend)?;
-        let idle = if layout.is_read_only() {
-            HashMap::new()
-        } else {
-            leftover::sweep(&layout.partial, leftover::now(&layout, clock.now())?)?
-        };
-        let quarantine = Quarantine::open(&layout.root);
-        let index = Index::open(&layout, clock.now())?;
-        let inner = Inner {
-            dir,
-            clock,
-            free_space_floor_bytes,
-            quota: Mutex::new(quota),
-            making_room: Mutex::default(),
-            in_need: AtomicU32::new(0),
-            stuck: Stuck::default(),
-            waiting: Waiting::default(),
-            verified: Arc::default(),
-            quarantine,
-            settled: Settled::default(),
-            running: Arc::default(),
-            partials: Partials::new(idle),
-            platforms: Mutex::default(),
-            index,
-            layout,
-        };
-        inner.set_verify(verify);
-        Ok(Self(Arc::new(inner)))
-    }
-
-    /// Whether the cache could not be written when it was opened (SECURITY.md R70). What it holds is served; whatever
-    /// would change it is [`StoreError::ReadOnly`], and uses are not noted.
+    /// Whether the cache could not be written when it was opened (SECURITY.md R70), nor since ([`recover`](Self::recover)).
+    /// What it holds is served; whatever would change it is [`StoreError::ReadOnly`], and uses are not noted.
     pub fn is_read_only(&self) -> bool {
         self.0.layout.is_read_only()
     }
@@ -433,6 +406,46 @@ impl Store {
 }
 
 impl Inner {
+    /// Opens what was claimed. `quota` and `verified` are what is in force and known already.
+    pub(crate) fn open(
+        claim: Claim,
+        options: StoreOptions,
+        quota: Arc<Mutex<Option<u64>>>,
+        verified: Arc<Verified>,
+    ) -> Result<Self, OpenError> {
+        let StoreOptions { dir, clock, free_space_floor_bytes, quota: _, verify: _, disk: _, backend } =
+            options;
+        index::refuse_future(claim.index_folder())?;
+        let layout = Layout::prepare(claim, backend)?;
+        let idle = if layout.is_read_only() {
+            HashMap::new()
+        } else {
+            leftover::sweep(&layout.partial, leftover::now(&layout, clock.now())?)?
+        };
+        let quarantine = Quarantine::open(&layout.root);
+        let index = Index::open(&layout, clock.now())?;
+        let inner = Self {
+            dir,
+            clock,
+            free_space_floor_bytes,
+            quota,
+            making_room: Mutex::default(),
+            in_need: AtomicU32::new(0),
+            stuck: Stuck::default(),
+            waiting: Waiting::default(),
+            verified,
+            quarantine,
+            settled: Settled::default(),
+            running: Arc::default(),
+            partials: Partials::new(idle),
+            platforms: Mutex::default(),
+            index,
+            layout,
+        };
+        inner.set_verify(inner.verified.verify());
+        Ok(inner)
+    }
+
     pub(crate) fn refuse_if_read_only(&self) -> Result<(), StoreError> {
         if self.layout.is_read_only() { Err(StoreError::ReadOnly) } else { Ok(()) }
     }

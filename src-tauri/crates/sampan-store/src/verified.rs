@@ -97,6 +97,11 @@ impl Verified {
         self.memory().damaged.get(digest) == Some(id)
     }
 
+    /// What was [set](Self::set).
+    pub(crate) fn verify(&self) -> Verify {
+        self.memory().verify
+    }
+
     /// Takes effect with the next opening of a blob.
     pub(crate) fn set(&self, verify: Verify) {
         let mut memory = self.memory();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use sampan_oci::Digest;
@@ -101,6 +102,54 @@ async fn a_cache_on_a_disk_that_refuses_every_change_is_served() {
         assert!(!store.is_read_only(), "writable again, all as before");
         assert_eq!(store.left_of(&Digest::of(b"left")), 2);
     }
+}
+
+/// A disk that refuses whatever would change it, until it is told otherwise.
+#[derive(Debug, Default)]
+struct Healing(AtomicBool);
+
+impl Witness for Healing {
+    fn before(&self, operation: &Operation<'_>) -> io::Result<Verdict> {
+        if operation.changes() && !self.0.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(Verdict::Go)
+    }
+}
+
+#[tokio::test]
+async fn a_cache_that_can_be_written_again_is_written_without_a_restart() {
+    let (cache, image) = (Cache::new(), image());
+    let store = cache.open();
+    image.put_as(&store, &name("alpine"), "3.20").await;
+    drop(store);
+    let disk = Arc::new(Healing::default());
+    let store = cache.try_open_on(Disk::watched(disk.clone())).unwrap();
+    let clone = store.clone();
+    store.set_quota(Some(10_000_000));
+    let layer = Digest::of(&image.blobs[1]);
+    let before = store.open_blob(&layer).await.unwrap().unwrap();
+    let refused = store.recover().await;
+    assert!(matches!(refused, Err(OpenError::Io(_))), "{refused:?}");
+    assert!(store.is_read_only(), "nothing has changed");
+
+    disk.0.store(true, Ordering::SeqCst);
+    store.recover().await.unwrap();
+    assert!(!store.is_read_only() && !clone.is_read_only(), "for everybody who has it");
+    let new = Digest::of(b"new");
+    clone.put(&new, Bytes::from_static(b"new")).await.unwrap();
+    store.set_tag(&name("alpine"), &tag("new"), &image.digest()).await.unwrap();
+    assert_eq!(clone.tags(&name("alpine")).await.unwrap(), [tag("3.20"), tag("new")]);
+    assert_eq!(store.usage().await.unwrap().quota_bytes, Some(10_000_000), "what was set stays");
+    assert_eq!(before.read_at(0, 5000).await.unwrap(), image.blobs[1], "who was reading reads on");
+    assert_eq!(cache.partials(), 0, "the probe is gone");
+    let second = cache.try_open();
+    assert!(matches!(second, Err(OpenError::Locked { pid: Some(_) })), "and it is locked: {second:?}");
+    store.recover().await.expect("one that can be written is left as it is");
+    drop((store, clone, before));
+    let store = cache.open();
+    assert!(store.open_blob(&new).await.unwrap().is_some(), "what was written is there");
+    assert_eq!(store.tags(&name("alpine")).await.unwrap(), [tag("3.20"), tag("new")]);
 }
 
 #[tokio::test]
@@ -212,10 +261,10 @@ mod mounted {
         mount(&["-o", "remount,ro", path]);
         let store = Store::open(StoreOptions::new(dir.clone(), clock.clone())).unwrap();
         serves_and_refuses(&store, &image).await;
-        drop(store);
+        store.recover().await.unwrap_err();
         mount(&["-o", "remount,rw", path]);
-        let store = open_at(&dir, &clock).unwrap();
-        assert!(!store.is_read_only());
+        store.recover().await.unwrap();
+        assert!(!store.is_read_only(), "without a restart");
         store.put(&Digest::of(b"new"), Bytes::from_static(b"new")).await.unwrap();
     }
 

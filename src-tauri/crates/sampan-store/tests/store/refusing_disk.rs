@@ -262,7 +262,10 @@ async fn a_cache_on_a_full_disk_is_served() {
     let store = open_at(&disk.path, &cache.clock).expect("hits need no room");
     assert!(store.is_read_only());
     assert!(store.open_blob(&held).await.unwrap().is_some());
-    drop(store);
+    let full = store.recover().await.unwrap_err();
+    assert!(store.is_read_only(), "{full}");
     std::fs::remove_file(filler).unwrap();
-    assert!(!open_at(&disk.path, &cache.clock).unwrap().is_read_only());
+    store.recover().await.expect("space was deleted");
+    assert!(!store.is_read_only(), "without a restart");
+    store.put(&Digest::of(b"new"), Bytes::from_static(b"new")).await.unwrap();
 }
