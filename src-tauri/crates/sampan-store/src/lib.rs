@@ -29,6 +29,7 @@ mod index_json;
 mod layout;
 mod ledger;
 mod leftover;
+mod own;
 mod partial;
 mod parts;
 mod pins;

@@ -71,9 +71,11 @@ pub fn default_quota(free_bytes: u64, cache_bytes: u64) -> u64 {
 }
 
 impl Store {
-    /// Sets the most bytes the cache may take: blobs, partial downloads, what running ones have yet to write, and what is
-    /// kept of damaged files. `None`: whatever the disk has. It counts from the next download on, or from
-    /// [`make_room`](Self::make_room).
+    /// Sets the most bytes the cache may take: blobs, partial downloads, what running ones have yet to write, what is
+    /// kept of damaged files, and the index and the ledgers, as large as the last
+    /// [`settle_layout`](Self::settle_layout) found them. `None`: whatever the disk has. It counts from the next download
+    /// on, or from [`make_room`](Self::make_room). Where the index alone takes as much, which nothing that makes way would
+    /// change, every download is [`StoreError::Full`], and only what is beyond the quota without the index makes way.
     pub fn set_quota(&self, bytes: Option<u64>) {
         *self.0.quota.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
     }
@@ -113,8 +115,15 @@ impl Inner {
     fn limits(&self) -> Limits {
         let (blobs, _) = self.index.totals();
         let taken = blobs.saturating_add(self.partials.bytes()).saturating_add(self.quarantine_bytes());
-        let (quota, floor) = (self.quota(), self.free_space_floor_bytes);
-        Limits { taken, quota, free: self.free_bytes(), floor }
+        // Nothing that makes way makes the index smaller: it is taken from the quota, not added to what could go.
+        let quota = self.quota().map(|quota| quota.saturating_sub(self.own.bytes()));
+        Limits { taken, quota, free: self.free_bytes(), floor: self.free_space_floor_bytes }
+    }
+
+    /// The quota and the bytes of the index, where these leave nothing of it for images.
+    fn outgrown(&self) -> Option<(u64, u64)> {
+        let own = self.own.bytes();
+        self.quota().filter(|quota| *quota <= own && own > 0).map(|quota| (quota, own))
     }
 
     /// Empties the quarantine, and expects the disk to give it back.
@@ -133,6 +142,9 @@ impl Inner {
     /// Sets room aside for `size` more bytes of the blob. What was not used for the longest makes way, where that is enough;
     /// otherwise nothing does.
     pub(crate) fn reserve(&self, digest: Digest, size: u64) -> Result<Room, StoreError> {
+        if self.outgrown().is_some() {
+            return Err(StoreError::Full);
+        }
         if let Some(room) = self.running.reserve(digest, size, || self.limits()) {
             return Ok(room);
         }
@@ -183,7 +195,21 @@ impl Inner {
     fn make_room(&self) -> Result<Evicted, StoreError> {
         let _turn = self.making_room();
         self.keep_age(false);
-        let lack = || self.running.lack(|| Limits { free: None, floor: 0, ..self.limits() });
+        let outgrown = self.outgrown();
+        if let Some((quota, own)) = outgrown {
+            tracing::warn!(
+                quota,
+                own,
+                "the cache's index alone takes more than the quota: nothing new is kept until that is raised"
+            );
+        }
+        // To empty the cache would not make its index smaller. What images take by themselves stays within the quota.
+        let by_quota = |limits: Limits| outgrown.map_or(limits.quota, |(quota, _)| Some(quota));
+        let limits = || {
+            let limits = self.limits();
+            Limits { free: None, floor: 0, quota: by_quota(limits), ..limits }
+        };
+        let lack = || self.running.lack(limits);
         if lack().least == 0 {
             return Ok(Evicted::default());
         }

@@ -23,12 +23,18 @@ pub(crate) struct Settled(Mutex<Option<Instant>>);
 impl Store {
     /// Writes `index.json` if what is held has changed since, at most every 30 s: for housekeeping. With it the folder is
     /// an OCI image layout, and a lost index gets its tags, proofs and pins back (of pins, those on what is held); an index
-    /// that is not lost survives a power cut as it is now. [`flush`](Self::flush) does it at once.
+    /// that is not lost survives a power cut as it is now. [`flush`](Self::flush) does it at once. Also measures what the index
+    /// and the ledgers take of the [quota](Self::set_quota), each time.
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: the file is as it was, and
     /// the next call tries again.
     pub async fn settle_layout(&self) -> Result<(), StoreError> {
-        self.run(|inner| inner.settle_index_json(SETTLE_EVERY)).await
+        self.run(|inner| {
+            let settled = inner.settle_index_json(SETTLE_EVERY);
+            inner.own.measure(&inner.layout);
+            settled
+        })
+        .await
     }
 }
 

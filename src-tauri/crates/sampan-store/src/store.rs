@@ -16,6 +16,7 @@ use crate::error::{OpenError, StoreError, blocking};
 use crate::index::{self, Change, Index, Word};
 use crate::layout::Layout;
 use crate::leftover;
+use crate::own::Own;
 use crate::partial::Partial;
 use crate::quarantine::Quarantine;
 use crate::quota::Stuck;
@@ -91,6 +92,7 @@ pub(crate) struct Inner {
     pub(crate) verified: Arc<Verified>,
     pub(crate) quarantine: Quarantine,
     pub(crate) settled: Settled,
+    pub(crate) own: Own,
     pub(crate) running: Arc<Running>,
     pub(crate) partials: Partials,
     /// Platforms read from image configurations; at most one for each image held.
@@ -436,6 +438,7 @@ impl Inner {
             verified,
             quarantine,
             settled: Settled::default(),
+            own: Own::default(),
             running: Arc::default(),
             partials: Partials::new(idle),
             platforms: Mutex::default(),

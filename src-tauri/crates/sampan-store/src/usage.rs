@@ -1,8 +1,8 @@
 //! How much of the disk the cache takes.
 
 use crate::error::StoreError;
-use crate::index;
 use crate::store::Store;
+use crate::{index, own};
 
 /// What is on disk, by the index's running totals: cheap to ask for, several times a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Usage {
     pub pinned_bytes: u64,
     /// Bytes of damaged files that are kept for diagnosis.
     pub quarantine_bytes: u64,
+    /// Bytes of what the cache keeps beside images: its index, `index.json`, and the ledgers of downloads.
+    pub own_bytes: u64,
 }
 
 impl Store {
@@ -39,6 +41,7 @@ impl Store {
                 // An index that fails says so at each pull. The other numbers are known without it.
                 pinned_bytes: inner.index.look_up(index::pinned_bytes).unwrap_or(0),
                 quarantine_bytes: inner.quarantine_bytes(),
+                own_bytes: own::size(&inner.layout).unwrap_or_else(|_| inner.own.bytes()),
             })
         })
         .await

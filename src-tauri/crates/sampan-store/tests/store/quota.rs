@@ -108,6 +108,56 @@ async fn a_quota_that_is_lowered_counts_at_once() {
 }
 
 #[tokio::test]
+async fn the_index_and_the_ledgers_count_as_well() {
+    let cache = Cache::new();
+    let store = cache.open();
+    put_each(&cache, &store, &["a", "b", "c", "d"]).await;
+    let mut partial = store.partial(&Digest::of(b"left"), 50_000).await.unwrap();
+    partial.write(vec![(0, noise(9, 10_000))]).await.unwrap();
+    drop(partial);
+    store.settle_layout().await.unwrap();
+    let usage = store.usage().await.unwrap();
+    assert_eq!(usage.own_bytes, cache.du_own());
+    assert!(usage.own_bytes > 50_000, "the index of an empty cache is as large: {}", usage.own_bytes);
+    // Room for all of it but a part of the index.
+    let everything = usage.size_bytes + usage.partial_bytes + usage.own_bytes;
+    store.set_quota(Some(everything - 20_000));
+    let evicted = store.make_room().await.unwrap();
+    assert!(evicted.freed_bytes >= 20_000, "{evicted:?}");
+    let (own, usage) = (usage.own_bytes, store.usage().await.unwrap());
+    let (taken, quota) = (usage.size_bytes + usage.partial_bytes + own, everything - 20_000);
+    assert!(taken <= quota, "{taken} of {quota}, with the index as it was last measured");
+    let rest = quota - taken;
+    drop(store.stage(&Digest::of(b"x"), rest).await.expect("what is left can be used"));
+    assert_eq!(store.make_room().await.unwrap(), Evicted::default());
+}
+
+#[tokio::test]
+async fn a_quota_smaller_than_the_index_keeps_nothing_new_and_empties_nothing_in_vain() {
+    let cache = Cache::new();
+    let store = cache.open();
+    put_each(&cache, &store, &["a"]).await;
+    store.settle_layout().await.unwrap();
+    let own = store.usage().await.unwrap().own_bytes;
+    assert!(own > 40_000, "{own}");
+    store.set_quota(Some(40_000));
+    for _ in 0..3 {
+        assert_eq!(store.make_room().await.unwrap(), Evicted::default());
+        for size in [0, 1, 50_000] {
+            let refused = store.stage(&Digest::of(b"x"), size).await.err();
+            assert!(matches!(refused, Some(StoreError::Full)), "{size}: {refused:?}");
+        }
+    }
+    assert_eq!(listed(&store).await, ["a"], "it would not have helped");
+    store.set_quota(Some(20_000));
+    store.make_room().await.unwrap();
+    assert!(listed(&store).await.is_empty(), "but images alone stay within the quota");
+    assert_eq!(store.make_room().await.unwrap(), Evicted::default(), "and that is the end of it");
+    store.set_quota(Some(own + 200_000));
+    drop(store.stage(&Digest::of(b"x"), 1000).await.expect("raised, it is a cache again"));
+}
+
+#[tokio::test]
 async fn an_image_larger_than_the_quota_keeps_its_first_layers() {
     let cache = Cache::new();
     let store = cache.open_with_quota(100_000);

@@ -237,6 +237,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         let usage = store.usage().await.unwrap();
         prop_assert_eq!((usage.size_bytes, usage.blobs), cache.du(), "after {:?}", step);
         prop_assert_eq!(usage.partial_bytes, cache.du_partial(), "after {:?}", step);
+        prop_assert_eq!(usage.own_bytes, cache.du_own(), "after {:?}", step);
     }
     Ok(())
 }

@@ -83,7 +83,16 @@ impl Cache {
         (sizes.iter().map(|path| path.symlink_metadata().unwrap().len()).sum(), sizes.len() as u64)
     }
 
-    /// The same of what is not published, without ledgers, which no quota counts.
+    /// The same of everything that is neither a blob nor a download's bytes, nor set aside: the index, the ledgers.
+    pub(crate) fn du_own(&self) -> u64 {
+        let size = |path: &PathBuf| path.symlink_metadata().map_or(0, |metadata| metadata.len());
+        let all = files_below(&self.dir).into_iter();
+        let apart = ["blobs", "quarantine"].map(|folder| self.dir.join(folder));
+        let own = all.filter(|path| !apart.iter().any(|folder| path.starts_with(folder)));
+        own.map(|path| size(&path)).sum::<u64>() - self.du_partial()
+    }
+
+    /// The same of what is not published, without ledgers.
     pub(crate) fn du_partial(&self) -> u64 {
         let files = files_below(&self.dir.join("partial")).into_iter();
         let bytes = files.filter(|path| path.extension().is_none_or(|kind| kind != "ledger"));
