@@ -84,8 +84,8 @@ impl Object for DiskFile {
     }
 
     fn state(&self) -> io::Result<State> {
-        let metadata = self.metadata()?;
-        Ok(State { size: metadata.len(), identity: FileId::of(&metadata) })
+        let identity = self.id()?;
+        Ok(State { size: identity.size(), identity })
     }
 
     fn as_file(&self) -> Option<&File> {

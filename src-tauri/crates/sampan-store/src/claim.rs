@@ -9,7 +9,6 @@ use crate::disk::{Disk, DiskFile, Operation};
 use crate::error::OpenError;
 use crate::folder::Folder;
 use crate::index_copy::IndexCopy;
-use crate::verified::FileId;
 
 const LOCK: &str = "lock";
 pub(crate) const MARKER: &str = "oci-layout";
@@ -107,7 +106,7 @@ fn sign(lock: &DiskFile) -> io::Result<()> {
 }
 
 fn is_same_file(one: &DiskFile, other: &DiskFile) -> io::Result<bool> {
-    Ok(FileId::of(&one.metadata()?).is_same_file(&FileId::of(&other.metadata()?)))
+    Ok(one.id()?.is_same_file(&other.id()?))
 }
 
 fn make_folder(path: &Path, disk: &Disk) -> io::Result<()> {

@@ -7,6 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::verified::FileId;
+
 /// The disk a cache is on. Cheap to clone. A real one costs each operation one branch.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Option<Arc<Watch>>);
@@ -281,7 +283,7 @@ impl DiskFile {
         self.disk.perform(&operation, || self.file.set_len(len))
     }
 
-    /// Makes the file survive a power cut.
+    /// Makes the file survive a power cut. On macOS the standard library's sync is `F_FULLFSYNC`, for both of these.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         let operation = Operation::SyncFile { handle: self.handle, data_only: false };
         self.disk.perform(&operation, || self.file.sync_all())
@@ -291,6 +293,12 @@ impl DiskFile {
     pub(crate) fn sync_data(&self) -> io::Result<()> {
         let operation = Operation::SyncFile { handle: self.handle, data_only: true };
         self.disk.perform(&operation, || self.file.sync_data())
+    }
+
+    /// Tells the file from others, and from its own past.
+    pub(crate) fn id(&self) -> io::Result<FileId> {
+        let metadata = self.metadata()?;
+        FileId::of(&self.file, &metadata)
     }
 
     pub(crate) fn metadata(&self) -> io::Result<Metadata> {

@@ -300,7 +300,35 @@ impl Folder {
     }
 
     fn sync_entries(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(self.handle()?)?)
+        sync(self.handle()?)
+    }
+}
+
+#[cfg(all(unix, not(target_vendor = "apple")))]
+fn sync(folder: &rustix::fd::OwnedFd) -> io::Result<()> {
+    Ok(rustix::fs::fsync(folder)?)
+}
+
+/// `fsync` there ends with the drive, which may keep the bytes in its memory: only `F_FULLFSYNC` reaches the medium, as the
+/// standard library does it for files. No test has run this: it is compiled on macOS only.
+#[cfg(target_vendor = "apple")]
+fn sync(folder: &rustix::fd::OwnedFd) -> io::Result<()> {
+    full_or_plain(rustix::fs::fcntl_fullfsync(folder), || rustix::fs::fsync(folder))
+}
+
+/// A file system that does not know the full sync (SMB, some of FUSE) has to do with the plain one. Any other error is
+/// final.
+#[cfg(any(target_vendor = "apple", test))]
+fn full_or_plain(
+    full: rustix::io::Result<()>,
+    plain: impl FnOnce() -> rustix::io::Result<()>,
+) -> io::Result<()> {
+    use rustix::io::Errno;
+    match full {
+        Err(error) if [Errno::NOTSUP, Errno::OPNOTSUPP, Errno::INVAL, Errno::NOTTY].contains(&error) => {
+            Ok(plain()?)
+        }
+        done => Ok(done?),
     }
 }
 
@@ -379,5 +407,22 @@ impl Folder {
     )]
     fn sync_entries(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn only_a_file_system_that_knows_no_full_sync_gets_the_plain_one() {
+        let plain = |full, plain| full_or_plain(full, || plain).map_err(|error| error.raw_os_error());
+        let code = |errno: Errno| Some(errno.raw_os_error());
+        assert_eq!(plain(Ok(()), Err(Errno::IO)), Ok(()), "not asked for");
+        assert_eq!(plain(Err(Errno::NOTSUP), Ok(())), Ok(()));
+        assert_eq!(plain(Err(Errno::NOTTY), Err(Errno::IO)), Err(code(Errno::IO)));
+        assert_eq!(plain(Err(Errno::IO), Ok(())), Err(code(Errno::IO)), "a failed sync is never tried again");
     }
 }

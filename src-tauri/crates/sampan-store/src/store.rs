@@ -123,17 +123,17 @@ impl Store {
         let open = |claim| {
             let (quota, verified) = (Arc::new(Mutex::new(options.quota)), Arc::<Verified>::default());
             verified.set(options.verify);
-            let inner = Inner::open(claim, options.clone(), quota, verified)?;
-            Ok(Self(Current::new(inner, options.clone())))
+            Inner::open(claim, options.clone(), quota, verified)
         };
         let refused = match Claim::take(&options.dir, &options.disk).and_then(open) {
+            Ok(inner) => return Ok(Self(Current::new(inner, options))),
             Err(error) if error.forbids_writing() => error,
-            opened => return opened,
+            Err(error) => return Err(error),
         };
         let Some(claim) = Claim::take_read_only(&options.dir, &options.disk)? else { return Err(refused) };
-        let store = open(claim)?;
+        let inner = open(claim)?;
         tracing::warn!(error = %refused, "the cache cannot be written: what it holds is served, and nothing is kept");
-        Ok(store)
+        Ok(Self(Current::new(inner, options)))
     }
 
     /// Whether the cache could not be written when it was opened (SECURITY.md R70), nor since ([`recover`](Self::recover)).

@@ -1,7 +1,8 @@
 //! Which blobs' files were found right, when that was, and when a file is another one than it was.
 
 use std::collections::HashMap;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -136,23 +137,31 @@ pub(crate) struct FileId {
 }
 
 impl FileId {
+    /// `metadata` must be the file's.
     #[cfg(unix)]
-    pub(crate) fn of(metadata: &Metadata) -> Self {
+    #[expect(clippy::unnecessary_wraps, reason = "the other system's form of it can fail")]
+    pub(crate) fn of(_file: &File, metadata: &Metadata) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
-        Self {
+        Ok(Self {
             size: metadata.len(),
             identity: [metadata.dev(), metadata.ino()],
             modified: [metadata.mtime(), metadata.mtime_nsec()],
             changed: [metadata.ctime(), metadata.ctime_nsec()],
-        }
+        })
     }
 
+    /// `metadata` must be the file's. What the standard library tells of a file there does not tell it from the one that
+    /// had its name a moment ago: that hands its time of creation on to whoever takes the name within 15 s. There is no time
+    /// of change that cannot be set: damage by a program that sets the time of the last write back, and keeps the size, is
+    /// found by the next check and not before.
     #[cfg(windows)]
-    pub(crate) fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(file: &File, metadata: &Metadata) -> io::Result<Self> {
         use std::os::windows::fs::MetadataExt;
         let written = i64::try_from(metadata.last_write_time()).unwrap_or(i64::MAX);
-        let identity = [metadata.creation_time(), 0];
-        Self { size: metadata.len(), identity, modified: [written, 0], changed: [0, 0] }
+        // By the number of the volume and that of the file on it.
+        let handle = same_file::Handle::from_file(file.try_clone()?)?;
+        let identity = [number_of(&handle), metadata.creation_time()];
+        Ok(Self { size: metadata.len(), identity, modified: [written, 0], changed: [0, 0] })
     }
 
     /// The file's size in bytes.
@@ -166,9 +175,43 @@ impl FileId {
     }
 }
 
+/// One number for what can be compared but not looked into: the same for equal ones, in this process.
+#[cfg(any(windows, test))]
+fn number_of(comparable: &impl std::hash::Hash) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    comparable.hash(&mut hasher);
+    hasher.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_things_have_one_number_and_others_another() {
+        assert_eq!(number_of(&(1_u64, 2_u64)), number_of(&(1_u64, 2_u64)));
+        assert_ne!(number_of(&(1_u64, 2_u64)), number_of(&(1_u64, 3_u64)));
+        assert_ne!(number_of(&(1_u64, 2_u64)), number_of(&(2_u64, 2_u64)));
+    }
+
+    #[test]
+    fn a_file_is_the_same_by_whatever_name_and_handle_and_its_successor_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = |path: &std::path::Path| {
+            let file = File::open(path).unwrap();
+            FileId::of(&file, &file.metadata().unwrap()).unwrap()
+        };
+        let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+        std::fs::write(&one, b"bytes").unwrap();
+        let before = id(&one);
+        assert_eq!(before, id(&one));
+        // Both there, so that no number of a file is used again.
+        std::fs::write(&other, b"bytes").unwrap();
+        assert!(!before.is_same_file(&id(&other)));
+        std::fs::rename(&other, &one).unwrap();
+        assert!(!before.is_same_file(&id(&one)), "in the place of the first within a moment");
+    }
 
     fn id(size: u64) -> FileId {
         FileId { size, identity: [1, 2], modified: [3, 4], changed: [5, 6] }
