@@ -65,12 +65,18 @@ export type Cache = {
   listed: number,
   /** Why new blobs are not kept at present, if so. */
   not_keeping: NotKeeping | null,
-  /** The most bytes the cache may take, unfinished downloads and quarantine included; `None`: as many as the disk has. */
+  /** The most bytes the cache may take, unfinished downloads, quarantine and its own books included; `None`: as many as
+   * the disk has. */
   quota_bytes: number | null,
   /** Bytes that pinned images are made of. */
   pinned_bytes: number,
   /** Bytes of damaged blobs that are kept aside. */
   quarantine_bytes: number,
+  /** Bytes of what is kept beside images: the index, `index.json`, the ledgers of unfinished downloads. */
+  own_bytes: number,
+  /** The network file system the folder is on (`NFS`, `SMB`, …), where locks and renames are not dependable; `None`: none
+   * that is known. */
+  network: string | null,
   /** What damage was found, and what became of it. */
   health: Health,
   /** The scrub that goes on. */

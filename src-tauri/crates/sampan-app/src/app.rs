@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     pub(crate) health: Mutex<api::Health>,
     /// Free bytes of the disk that are left alone.
     pub(crate) floor_bytes: u64,
+    /// The network file system the cache is on.
+    pub(crate) network: Option<&'static str>,
     pub(crate) lower_quota: Mutex<Option<u64>>,
     /// Grows with each change of the list of images.
     pub(crate) listed: AtomicU64,
@@ -107,6 +109,11 @@ impl App {
         };
         let store = Store::open(options)
             .map_err(|source| StartError::Cache { folder: config.cache_dir.clone(), source })?;
+        let network = sampan_store::network_of(&config.cache_dir);
+        if let Some(network) = network {
+            let dir = config.cache_dir.display();
+            tracing::warn!(%dir, network, "the cache is on a network file system: locks and renames are not dependable there; choose a folder on a disk of this machine");
+        }
         let stats =
             Stats::open(&config.state_dir.join("stats.db"), clock.clone(), jiff::tz::TimeZone::system())?;
         let client = sampan_upstream::client()?;
@@ -156,6 +163,7 @@ impl App {
                 task: TaskSlot::default(),
                 health: Mutex::default(),
                 floor_bytes,
+                network,
                 lower_quota: Mutex::default(),
                 listed: AtomicU64::new(0),
                 sequence: AtomicU64::new(1),
@@ -294,7 +302,7 @@ impl Inner {
 
     fn bounds(&self, cache: &Cache) -> Bounds {
         Bounds {
-            used: cache.size_bytes + cache.partial_bytes + cache.quarantine_bytes,
+            used: cache.used_bytes(),
             quota: cache.quota_bytes,
             free: cache.free_bytes,
             floor: self.floor_bytes,
@@ -420,6 +428,8 @@ impl Inner {
             quota_bytes: self.lower_quota().or(usage.quota_bytes),
             pinned_bytes: usage.pinned_bytes,
             quarantine_bytes: usage.quarantine_bytes,
+            own_bytes: usage.own_bytes,
+            network: self.network.map(Into::into),
             floor_bytes: self.floor_bytes,
             listed: self.listed.load(Ordering::Relaxed),
             health: *locked(&self.health),

@@ -313,7 +313,8 @@ async fn quota_bytes(quota: Quota, store: &Store, floor_bytes: u64) -> Option<u6
                 tracing::warn!(%error, "the cache cannot be measured for its quota");
                 sampan_store::Usage::default()
             });
-            let cache_bytes = usage.size_bytes + usage.partial_bytes + usage.quarantine_bytes;
+            let images = usage.size_bytes + usage.partial_bytes + usage.quarantine_bytes;
+            let cache_bytes = images + usage.own_bytes;
             Some(auto_quota(usage.free_bytes, cache_bytes, floor_bytes))
         }
     }

@@ -13,6 +13,7 @@ pub(crate) async fn of_running(app: &Inner) -> Vec<Check> {
     checks.push(cache(&app.config));
     let health = app.store.health().await.map(|health| convert::health(&health).health);
     checks.extend(store::checks(&app.newest().cache, health.ok(), app.clock.now()));
+    checks.extend(store::network(app.network));
     checks.extend(store::set_aside(&app.config.cache_dir));
     for upstream in app.mirror.upstreams() {
         let name = format!("upstream {}", upstream.registry());
@@ -45,6 +46,7 @@ pub async fn examine(config: &Config, surroundings: &Surroundings) -> Vec<Check>
         }
     });
     checks.push(cache(config));
+    checks.extend(store::network(sampan_store::network_of(&config.cache_dir)));
     checks.extend(store::set_aside(&config.cache_dir));
     let engine = sampan_docker::detect(&surroundings.docker(config)).await;
     let detail = if engine.found {

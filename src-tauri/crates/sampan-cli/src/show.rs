@@ -42,6 +42,10 @@ pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
         ["Cache".into(), cache.dir.clone()],
         [String::new(), format!("{} in {} blobs{partial}{free}", size(cache.size_bytes), cache.blobs)],
     ];
+    if let Some(network) = &cache.network {
+        let note = format!("on {network}: locks and renames are not dependable there (see `sampan doctor`)");
+        rows.push([String::new(), note]);
+    }
     if let Some(why) = cache.not_keeping {
         let why = match why {
             NotKeeping::DiskFull => {

@@ -35,7 +35,8 @@ pub struct Cache {
     pub listed: u64,
     /// Why new blobs are not kept at present, if so.
     pub not_keeping: Option<NotKeeping>,
-    /// The most bytes the cache may take, unfinished downloads and quarantine included; `None`: as many as the disk has.
+    /// The most bytes the cache may take, unfinished downloads, quarantine and its own books included; `None`: as many as
+    /// the disk has.
     #[serde(default)]
     #[ts(type = "number | null")]
     pub quota_bytes: Option<u64>,
@@ -47,12 +48,27 @@ pub struct Cache {
     #[serde(default)]
     #[ts(type = "number")]
     pub quarantine_bytes: u64,
+    /// Bytes of what is kept beside images: the index, `index.json`, the ledgers of unfinished downloads.
+    #[serde(default)]
+    #[ts(type = "number")]
+    pub own_bytes: u64,
+    /// The network file system the folder is on (`NFS`, `SMB`, …), where locks and renames are not dependable; `None`: none
+    /// that is known.
+    #[serde(default)]
+    pub network: Option<String>,
     /// What damage was found, and what became of it.
     #[serde(default)]
     pub health: Health,
     /// The scrub that goes on.
     #[serde(default)]
     pub scrub: Option<ScrubState>,
+}
+
+impl Cache {
+    /// All that counts against the quota, in bytes.
+    pub fn used_bytes(&self) -> u64 {
+        self.size_bytes + self.partial_bytes + self.quarantine_bytes + self.own_bytes
+    }
 }
 
 /// Why new blobs are not kept.

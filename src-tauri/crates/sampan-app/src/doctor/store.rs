@@ -31,7 +31,7 @@ pub(super) fn checks(cache: &Cache, health: Option<Health>, now: Millis) -> Vec<
 }
 
 fn room(cache: &Cache) -> Check {
-    let used = cache.size_bytes + cache.partial_bytes + cache.quarantine_bytes;
+    let used = cache.used_bytes();
     let taken = match cache.quota_bytes {
         Some(quota) => format!("{} of a quota of {}", size(used), size(quota)),
         None => format!("{}, and there is no quota", size(used)),
@@ -40,8 +40,9 @@ fn room(cache: &Cache) -> Check {
         Some(NotKeeping::QuotaFull) => warning(
             "quota",
             format!(
-                "{taken}; {} of it are pinned, and what is asked for does not fit",
-                size(cache.pinned_bytes)
+                "{taken}; {} of it are pinned, {} the index, and what is asked for does not fit",
+                size(cache.pinned_bytes),
+                size(cache.own_bytes)
             ),
             "Raise it by `sampan cache --quota SIZE`, or unpin images by `sampan unpin IMAGE`.",
         ),
@@ -87,6 +88,14 @@ fn scrubbed(health: Health, now: Millis) -> Check {
         return warning("scrub", format!("some of the cache was last checked {at}"), advice);
     }
     good("scrub", format!("every byte was checked {at} or later"))
+}
+
+/// A cache that is on another machine, by the name of its file system.
+pub(super) fn network(kind: Option<&str>) -> Option<Check> {
+    let detail = format!("it is on {}, where locks and renames are not dependable", kind?);
+    let next_step =
+        "Choose a folder on a disk of this machine by --cache-dir; two Sampans must never share this one.";
+    Some(warning("cache folder", detail, next_step))
 }
 
 /// An index that was damaged, and was made anew from the blobs.
@@ -142,6 +151,14 @@ mod tests {
                 assert_eq!(check.next_step.is_some(), check.status != Good, "{check:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_cache_on_another_machine_is_warned_of() {
+        assert_eq!(network(None), None);
+        let check = network(Some("NFS")).unwrap();
+        assert_eq!(check.status, Warning);
+        assert!(check.detail.contains("NFS") && check.next_step.is_some(), "{check:?}");
     }
 
     #[test]

@@ -141,7 +141,7 @@ pub(crate) fn pinned(names: &[String], pinned: bool) -> String {
 
 /// What `cache` says.
 pub(crate) fn cache(cache: &Cache, settings: &Settings, task: Option<&Task>, zone: &TimeZone) -> String {
-    let used = cache.size_bytes + cache.partial_bytes + cache.quarantine_bytes;
+    let used = cache.used_bytes();
     let left = match cache.floor_bytes {
         0 => String::new(),
         floor => format!(", of which Sampan leaves {} alone", size(floor)),
@@ -163,6 +163,9 @@ pub(crate) fn cache(cache: &Cache, settings: &Settings, task: Option<&Task>, zon
             "Quarantine".into(),
             format!("{} of damaged blobs, set aside", size(cache.quarantine_bytes)),
         ]);
+    }
+    if cache.own_bytes > 0 {
+        rows.push(["Index".into(), size(cache.own_bytes)]);
     }
     let quota = match (cache.quota_bytes, settings.quota) {
         (None, _) => "none: as much as the disk has".into(),
@@ -200,7 +203,7 @@ pub(crate) fn cache(cache: &Cache, settings: &Settings, task: Option<&Task>, zon
 /// What a change of the settings makes go, if it does; `before` is how they were.
 pub(crate) fn goes_soon(before: &Settings, now: &Snapshot) -> String {
     let (cache, settings) = (&now.cache, &now.settings);
-    let used = cache.size_bytes + cache.partial_bytes + cache.quarantine_bytes;
+    let used = cache.used_bytes();
     let mut text = String::new();
     if let Some(quota) = cache.quota_bytes.filter(|quota| *quota < used && before.quota != settings.quota) {
         let left = size(quota);

@@ -87,6 +87,14 @@ pub(super) fn snapshot() -> Snapshot {
 }
 
 #[test]
+fn status_says_that_the_cache_is_on_another_machine() {
+    let mut there = snapshot();
+    assert!(!status(&there, &TimeZone::UTC).contains("dependable"));
+    there.cache.network = Some("NFS".into());
+    assert!(status(&there, &TimeZone::UTC).contains("on NFS: locks and renames are not dependable"));
+}
+
+#[test]
 fn status_says_what_happens_in_whole_sentences() {
     let text = status(&snapshot(), &TimeZone::UTC);
     let expected = "\
