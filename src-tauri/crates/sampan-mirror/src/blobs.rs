@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use sampan_oci::{Bypass, Outcome, RangeRequest, Source};
 use sampan_store::BlobFile;
 use sampan_upstream::{Upstream, UpstreamError};
 
 use crate::body::Course;
-use crate::disk::{DiskReader, sound};
+use crate::disk::{self, Check, DiskReader, HASHED_WITHIN, Soundness, sound};
 use crate::download::{Download, Follower, Wanted};
 use crate::error::PullError;
 use crate::manifests::bypass;
@@ -34,7 +35,7 @@ pub(crate) struct Found {
 }
 
 enum From {
-    Disk(BlobFile),
+    Disk(BlobFile, Option<Check>),
     Download(Arc<Download>),
     Through(Box<Passthrough>),
 }
@@ -59,10 +60,11 @@ impl Inner {
             proven = true;
         }
         if let Some(file) = held
-            && self.sound(&wanted, &file, size, range).await?
+            && let Some(check) = self.sound(&file, size, range).await?
         {
             self.store.touch(&wanted.image, &wanted.digest, false).await;
-            let (size, outcome, source, from) = (file.size(), Outcome::Hit, Source::Disk, From::Disk(file));
+            let (size, outcome, source) = (file.size(), Outcome::Hit, Source::Disk);
+            let from = From::Disk(file, check);
             return Ok(Found { size, outcome, source, from, wanted, upstream });
         }
         wanted.size = size;
@@ -99,22 +101,39 @@ impl Inner {
         }
     }
 
-    /// Whether a blob on disk may be served. One of another size than the manifest says is looked at byte by byte: it may
-    /// be the manifest that is wrong, and then other images need the blob.
+    /// Whether a blob on disk may be served, and what has to be waited for before the end of the answer; `None`: it may not.
+    /// One of another size than the manifest says is looked at byte by byte: it may be the manifest that is wrong, and then
+    /// other images need the blob.
     async fn sound(
-        &self,
-        wanted: &Wanted,
+        self: &Arc<Self>,
         file: &BlobFile,
         size: Option<u64>,
         range: Option<&str>,
-    ) -> Result<bool, PullError> {
+    ) -> Result<Option<Option<Check>>, PullError> {
         let size_is_right = size.is_none_or(|known| known == file.size());
         let whole = match RangeRequest::parse(range, file.size()) {
             RangeRequest::Whole => true,
             RangeRequest::Part { start, end } => start == 0 && end == file.size(),
             RangeRequest::Unsatisfiable => false,
         };
-        sound(&self.store, &wanted.digest, file, whole && size_is_right).await
+        let check = || self.clone().check(file.clone()).boxed();
+        Ok(match sound(&self.store, file, whole && size_is_right, check, HASHED_WITHIN).await? {
+            Soundness::Sound => Some(None),
+            Soundness::Awaited(check) => Some(Some(check)),
+            Soundness::Damaged => None,
+        })
+    }
+
+    /// Hashes a blob on disk, once for all who ask for parts of it meanwhile.
+    async fn check(self: Arc<Self>, file: BlobFile) -> Result<bool, PullError> {
+        let work = disk::check(file.clone());
+        let checked = self.checking.run(&self.tasks, file.digest(), work).await;
+        let (checked, joined) = checked.ok_or(PullError::Stopping)?;
+        // Somebody else's look was at the file that had this name then, and says nothing of a check at every read.
+        if joined && !file.verified_meanwhile() {
+            return disk::check(file).await;
+        }
+        checked
     }
 
     /// The size of a blob for a HEAD request; nothing is downloaded for it.
@@ -232,9 +251,9 @@ impl Found {
     ) -> Reader {
         let Self { from, wanted, upstream, size, .. } = self;
         match from {
-            From::Disk(file) => {
+            From::Disk(file, check) => {
                 let (store, conduit) = (mirror.store.clone(), conduit.cloned().map(|way| (way, course)));
-                Reader::Disk(DiskReader::new(store, wanted.digest, file, start, end, conduit))
+                Reader::Disk(DiskReader::new(store, file, check, start, end, conduit))
             }
             From::Download(download) => Reader::Follow {
                 follower: download.follow(start, end, size),

@@ -81,6 +81,8 @@ pub(crate) struct Inner {
     pub(crate) throttle: Arc<Throttle>,
     pub(crate) passage: Passage,
     pub(crate) fetching: SingleFlight<(ImageName, Reference), Result<Resolved, PullError>>,
+    /// Blobs on disk that are hashed.
+    pub(crate) checking: SingleFlight<Digest, Result<bool, PullError>>,
     pub(crate) asking: SingleFlight<(ImageName, Reference), Result<Option<Digest>, Failure>>,
     pub(crate) parsed: Parsed,
     pub(crate) probe: Probe,
@@ -119,6 +121,7 @@ impl Mirror {
                 throttle,
                 passage,
                 fetching: SingleFlight::default(),
+                checking: SingleFlight::default(),
                 asking: SingleFlight::default(),
                 parsed: Parsed::default(),
                 probe: Probe::default(),

@@ -86,6 +86,15 @@ impl BlobFile {
         self.0.verified.load(Ordering::Acquire)
     }
 
+    /// As [`verified`](Self::verified), also where somebody else has hashed this very file since it was opened here.
+    pub fn verified_meanwhile(&self) -> bool {
+        let known = |opened| self.0.verified_files.contains(&self.0.digest, opened);
+        if !self.verified() && self.0.opened.as_ref().is_some_and(known) {
+            self.0.verified.store(true, Ordering::Release);
+        }
+        self.verified()
+    }
+
     /// Remembers that all of it was hashed, since it was opened, and found right; the file is not hashed again while it stays
     /// as it was then.
     pub fn mark_verified(&self) {
