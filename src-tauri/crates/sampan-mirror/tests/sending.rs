@@ -219,6 +219,26 @@ async fn a_file_cut_short_while_it_is_sent_breaks_the_answer_off_and_is_fetched_
 }
 
 #[tokio::test]
+async fn a_file_cut_below_what_is_on_its_way_is_our_failure_and_not_the_client_who_left() {
+    let (_upstream, image, mirror) = holding(&[24_000_000]).await;
+    let layer = image.blobs().max_by_key(|layer| layer.bytes.len()).unwrap();
+    let mut client = Client::of(&mirror).await;
+    client.ask("GET", &blob(layer), None).await;
+    let (_, length) = client.head().await;
+    let mut read = client.take(2 << 20).await;
+    // The part that is being sent lies behind that: it is the socket that finds it gone.
+    let file = mirror.file(&layer.digest);
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
+    read.extend(client.take(length).await);
+    assert!(read.len() < length && read == layer.bytes[..read.len()]);
+    let told = mirror.answered(|answered| answered.outcome == Outcome::Failed(Failure::Store)).await;
+    assert_eq!(told.served_bytes, read.len() as u64, "and it is told to the byte");
+    while file.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_hit_writes_nothing_to_the_index() {
     let (_upstream, image, mirror) = holding(&[300_000]).await;
     let written = || {
