@@ -468,8 +468,8 @@ mod tests {
         drop(Store::open(options).unwrap());
         let filler = disk.0.path().join("filler");
         // As much as there is, also where a write is cut in the middle.
-        let filled = std::fs::write(&filler, vec![1; 8 << 20]);
-        assert!(filled.is_err(), "the disk is full");
+        let written = std::fs::write(&filler, vec![1; 8 << 20]);
+        assert!(written.is_err(), "the disk is full");
         let flags = Flags {
             listen: Some("127.0.0.1:0".parse().unwrap()),
             cache_dir: Some(cache),
