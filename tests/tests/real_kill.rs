@@ -16,4 +16,8 @@ async fn real_kills_at_any_moment_leave_nothing_wrong_and_lose_nothing_that_was_
     assert_eq!(figures.kills.iter().sum::<u32>(), asked.points);
     assert!(figures.promises > u64::from(asked.points), "the kills met work: {figures}");
     assert!(figures.resumed > 0, "and downloads that could be gone on with: {figures}");
+    assert!(figures.evictions > 0, "and a cache that was full: {figures}");
+    for done in ["pinned", "stayed", "imported", "undone"] {
+        assert!(figures.done.get(done).is_some_and(|times| *times > 0), "{done}: {figures}");
+    }
 }

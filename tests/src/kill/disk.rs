@@ -1,8 +1,9 @@
 //! What lies on the disk, looked at without Sampan: the files, and what their names and ledgers say of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use sampan_oci::Digest;
 
@@ -34,6 +35,41 @@ pub(super) enum When {
     Started,
 }
 
+/// Published files that were hashed, and what tells that they are still those: who, how large, when written and changed.
+/// A kill cannot write without leaving a trace there.
+#[derive(Debug, Default)]
+pub(super) struct Hashed(HashMap<PathBuf, [i64; 6]>);
+
+impl Hashed {
+    /// Hashes everything anew.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+
+    /// The size of the file, where its bytes are what the digest names.
+    fn size(&mut self, path: &Path, digest: &Digest) -> Result<Option<u64>, Broken> {
+        let metadata = match std::fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_file() => metadata,
+            other => return broken("the cache can be read", format!("{}: {other:?}", path.display())),
+        };
+        let id = [
+            i64::try_from(metadata.ino()).unwrap_or(0),
+            i64::try_from(metadata.len()).unwrap_or(0),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        ];
+        if self.0.get(path) != Some(&id) {
+            if !digest.names(&read(path)?) {
+                return Ok(None);
+            }
+            self.0.insert(path.to_owned(), id);
+        }
+        Ok(Some(metadata.len()))
+    }
+}
+
 /// What a cache folder holds.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
@@ -41,6 +77,8 @@ pub(super) struct Tree {
     pub(super) blobs: BTreeMap<Digest, u64>,
     /// What of each partial download is claimed; it has both files.
     pub(super) partials: BTreeMap<Digest, u64>,
+    /// Bytes of files that a start sweeps away.
+    pub(super) unfinished_bytes: u64,
 }
 
 impl Tree {
@@ -56,7 +94,7 @@ impl Tree {
 }
 
 /// Reads the whole folder: every published file is what its name says, every claim is true, nothing else is there.
-pub(super) fn look(cache: &Path, world: &World, when: When) -> Result<Tree, Broken> {
+pub(super) fn look(cache: &Path, world: &World, hashed: &mut Hashed, when: When) -> Result<Tree, Broken> {
     let mut tree = Tree::default();
     for (name, _) in files(cache)? {
         if !OURS.contains(&name.as_str()) || (when == When::Started && name == "oci-layout.new") {
@@ -74,14 +112,10 @@ pub(super) fn look(cache: &Path, world: &World, when: When) -> Result<Tree, Brok
             let Ok(digest) = format!("{algorithm}:{name}").parse::<Digest>() else {
                 return broken("files under blobs/ are named like digests", shown);
             };
-            let bytes = read(&path)?;
-            if !digest.names(&bytes) {
-                return broken(
-                    "a published file is what its name says",
-                    format!("{shown}, {} bytes", bytes.len()),
-                );
-            }
-            tree.blobs.insert(digest, bytes.len() as u64);
+            let Some(size) = hashed.size(&path, &digest)? else {
+                return broken("a published file is what its name says", shown);
+            };
+            tree.blobs.insert(digest, size);
         }
     }
     partials(&cache.join("partial"), world, when, &mut tree)?;
@@ -134,6 +168,7 @@ fn partials(folder: &Path, world: &World, when: When, tree: &mut Tree) -> Result
                 if !staged || when == When::Started {
                     return broken("nothing unfinished of an earlier run is left after a start", shown());
                 }
+                tree.unfinished_bytes += std::fs::metadata(path).map_or(0, |metadata| metadata.len());
             }
         }
     }

@@ -1,23 +1,25 @@
-//! The clients: they pull, leave early, clear, list, and move tags, each by choices of its own, until Sampan is gone.
+//! The clients: they pull, leave early, list, move tags, and do what a person does, each by choices of its own, until Sampan
+//! is gone.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sampan_app::api::{ClearSelection, Command, Reply};
+use sampan_app::api::{ApiError, Code, Command, Reply};
 use sampan_oci::Digest;
 use tokio::task::JoinSet;
 
+use super::person;
 use super::promises::{Key, Part, Promises};
-use super::victim::call;
+use super::victim::answer;
 use super::wire::{self, Answer};
 use super::world::{Platform, Repository, TAG, World};
 use super::{Broken, broken};
 use crate::torture::Dice;
 
 /// Clients at once.
-const CLIENTS: u64 = 6;
+pub(super) const CLIENTS: usize = 6;
 /// How long a client may go on after Sampan is gone.
 const END_WITHIN: Duration = Duration::from_secs(10);
 
@@ -28,6 +30,8 @@ pub(super) struct Shared {
     pub(super) promises: Arc<Promises>,
     pub(super) address: String,
     pub(super) state_dir: PathBuf,
+    /// Whether room is short: then what was given may have made way since.
+    pub(super) tight: bool,
     /// Set before Sampan is told to end, or is killed: from then on anything may break off.
     ended: AtomicBool,
     wrong: Mutex<Option<Broken>>,
@@ -45,37 +49,44 @@ impl Shared {
         promises: &Arc<Promises>,
         address: String,
         state_dir: PathBuf,
+        tight: bool,
     ) -> Self {
         let (world, promises) = (world.clone(), promises.clone());
-        Self { world, promises, address, state_dir, ended: AtomicBool::new(false), wrong: Mutex::default() }
+        let (ended, wrong) = (AtomicBool::new(false), Mutex::default());
+        Self { world, promises, address, state_dir, tight, ended, wrong }
     }
 
     /// What went wrong while Sampan was to work.
-    fn failed(&self, what: &'static str, why: String) -> Stop {
+    pub(super) fn failed(&self, what: &'static str, why: String) -> Stop {
         Stop(if self.ended.load(Ordering::SeqCst) { None } else { broken::<()>(what, why).err() })
     }
 
     /// What is wrong whether or not Sampan ends.
-    fn lied(what: &'static str, why: String) -> Stop {
+    pub(super) fn lied(what: &'static str, why: String) -> Stop {
         Stop(broken::<()>(what, why).err())
     }
 
-    /// Clears a selection that leads to what `reach` says.
-    pub(super) async fn clear(
-        &self,
-        selection: ClearSelection,
-        reach: std::collections::BTreeSet<Digest>,
-    ) -> Result<(), Stop> {
-        let clear = self.promises.clear(reach);
-        self.call(Command::Clear { selection, immediate: true }).await?;
-        self.promises.cleared(clear);
-        Ok(())
+    pub(super) async fn call(&self, command: Command) -> Result<Reply, Stop> {
+        let asked = format!("{command:?}");
+        let reply = answer(&self.state_dir, command).await;
+        let reply = reply.map_err(|error| format!("{error:?}")).and_then(|reply| match reply {
+            Reply::Error(error) => Err(format!("{error:?}")),
+            reply => Ok(reply),
+        });
+        reply.map_err(|error| self.failed("a running Sampan answers", format!("{asked}: {error}")))
     }
 
-    async fn call(&self, command: Command) -> Result<Reply, Stop> {
+    /// Asks for something that may be refused for one of these reasons: `None`.
+    pub(super) async fn try_call(&self, command: Command, refused: &[Code]) -> Result<Option<Reply>, Stop> {
         let asked = format!("{command:?}");
-        let reply = call(&self.state_dir, command).await;
-        reply.map_err(|error| self.failed("a running Sampan answers", format!("{asked}: {error}")))
+        match answer(&self.state_dir, command).await {
+            Ok(Reply::Error(ApiError { code, .. })) if refused.contains(&code) => Ok(None),
+            Ok(Reply::Error(error)) => {
+                Err(self.failed("a running Sampan answers", format!("{asked}: {error:?}")))
+            }
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) => Err(self.failed("a running Sampan answers", format!("{asked}: {error}"))),
+        }
     }
 
     async fn get(&self, path: &str, range: Option<&str>) -> Result<Answer, Stop> {
@@ -132,9 +143,9 @@ impl Load {
         let shared = Arc::new(shared);
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
-            let (shared, dice) = (shared.clone(), dice.branch(100 + number));
+            let (shared, dice) = (shared.clone(), dice.branch(100 + number as u64));
             clients.spawn(async move {
-                if let Stop(Some(broken)) = act(&shared, dice).await {
+                if let Stop(Some(broken)) = act(&shared, number, dice).await {
                     shared.wrong.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(broken);
                 }
             });
@@ -159,18 +170,22 @@ impl Load {
 }
 
 /// One thing after the other until something stops it.
-async fn act(shared: &Shared, mut dice: Dice) -> Stop {
+async fn act(shared: &Shared, number: usize, mut dice: Dice) -> Stop {
     loop {
-        let at = dice.place(shared.world.repositories.len());
+        let at = shared.world.any(&mut dice);
         let done = match dice.below(100) {
-            0..=11 => clear(shared, &mut dice, at).await,
-            12..=19 => {
+            0..=8 => person::clears(shared, &mut dice, at).await,
+            9..=12 => person::clears_and_undoes(shared, &mut dice, at).await,
+            13..=19 => {
                 shared.promises.moves(at);
                 shared.world.move_tag(at, dice.place(3));
                 Ok(())
             }
-            20..=22 => shared.call(Command::Images).await.map(drop),
-            23..=25 => shared.call(Command::Snapshot).await.map(drop),
+            20..=21 => shared.call(Command::Images).await.map(drop),
+            22..=23 => shared.call(Command::Snapshot).await.map(drop),
+            24..=27 => person::pins(shared, &mut dice, number).await,
+            28..=30 => person::imports(shared, &mut dice).await,
+            31 => shared.call(Command::Scrub { start: dice.percent(80) }).await.map(drop),
             _ => pull(shared, &mut dice, at).await,
         };
         if let Err(stop) = done {
@@ -179,17 +194,6 @@ async fn act(shared: &Shared, mut dice: Dice) -> Stop {
         // Moving a tag waits for nobody: the others have their turn too.
         tokio::task::yield_now().await;
     }
-}
-
-async fn clear(shared: &Shared, dice: &mut Dice, at: usize) -> Result<(), Stop> {
-    let repository = &shared.world.repositories[at];
-    if dice.percent(3) {
-        let all = shared.world.content.keys().copied().collect();
-        return shared.clear(ClearSelection::All, all).await;
-    }
-    let name = repository.full_name();
-    let name = if dice.percent(50) { name } else { format!("{name}:{TAG}") };
-    shared.clear(ClearSelection::Images { names: vec![name] }, repository.reach()).await
 }
 
 async fn pull(shared: &Shared, dice: &mut Dice, at: usize) -> Result<(), Stop> {

@@ -2,18 +2,22 @@
 //!
 //! Each round has one kill: in the middle of a start, under load, or in the middle of an end. Then the disk is looked at
 //! without Sampan, then Sampan is started again on the same folders and held against what its clients had been given. The
-//! next round goes on with the same folders, so that damage would add up; every tenth one begins with new ones.
+//! next round goes on with the same folders, so that damage would add up; every tenth one begins with new ones. In every
+//! second ten rounds room is short: a quota that a quarter of what is upstream fits into, beside a pinned image that takes most of it.
 //! A kill keeps what the system had not written to the disk yet: what a power cut loses is another test's matter.
 
 mod disk;
+mod layout;
 mod ledger;
 mod load;
 mod oracle;
+mod person;
 mod promises;
 mod victim;
 mod wire;
 mod world;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +27,7 @@ use sampan_app::api::ClearSelection;
 
 use crate::scratch;
 use crate::torture::{Dice, Torture};
-use disk::When;
+use disk::{Hashed, When};
 use load::{Load, Shared};
 use promises::Promises;
 use victim::Victim;
@@ -37,6 +41,8 @@ const START_MOST: Duration = Duration::from_secs(2);
 const IN_START: Duration = Duration::from_millis(150);
 const IN_WORK: Duration = Duration::from_millis(400);
 const IN_END: Duration = Duration::from_millis(60);
+/// The smallest quota there is ([`sampan_app::api::QUOTA_MIN`]).
+const TIGHT: &str = "quota = \"100 MB\"\n";
 /// Images cleared before each round, so that there is something to fetch again.
 const CLEARED: u64 = 8;
 
@@ -70,6 +76,10 @@ pub struct Figures {
     pub resumed_bytes: u64,
     /// The most bytes that crossed it again all the same.
     pub crossed_again: u64,
+    /// How often the cache made room.
+    pub evictions: u64,
+    /// What persons did meanwhile, and how often: `pinned`, `imported`, `undone`; and `stayed`: pinned files found again.
+    pub done: BTreeMap<&'static str, u64>,
 }
 
 impl fmt::Display for Figures {
@@ -81,7 +91,8 @@ impl fmt::Display for Figures {
             "{} kills: {start} in a start, {work} under load, {end} in an end\n\
              starts after them: half within {:?}, 99 of 100 within {:?}, all within {:?}\n\
              {} published files hashed, {} promises kept, {} partial downloads found, {} gone on with \
-             ({} bytes kept, at most {} crossed again)",
+             ({} bytes kept, at most {} crossed again)\n\
+             room made {} times; meanwhile {:?}",
             start + work + end,
             at(50),
             at(99),
@@ -92,6 +103,8 @@ impl fmt::Display for Figures {
             self.resumed,
             self.resumed_bytes,
             self.crossed_again,
+            self.evictions,
+            self.done,
         )
     }
 }
@@ -147,16 +160,27 @@ pub async fn kills(asked: Torture) -> Figures {
     let mut first = 0;
     while first < points {
         let mut folders = Folders { folder: scratch(), seed, round: first };
-        let mut victim = Victim::start(folders.folder.path(), &world);
+        let tight = first / ROUNDS_EACH % 2 == 1;
+        let mut victim = Victim::start(folders.folder.path(), &world, if tight { TIGHT } else { "" });
         victim.ready();
         promises.forget();
+        let mut hashed = Hashed::default();
         let last = (first + ROUNDS_EACH).min(points) - 1;
         for round in first..=last {
             folders.round = round;
             let mut dice = dice.branch(u64::from(round) + 1);
             let moment = Moment::choose(&mut dice);
-            let mut stage =
-                Stage { world: &world, promises: &promises, victim: &mut victim, figures: &mut figures };
+            let mut stage = Stage {
+                world: &world,
+                promises: &promises,
+                victim: &mut victim,
+                figures: &mut figures,
+                hashed: &mut hashed,
+                tight,
+            };
+            if round == first {
+                stage.prepare().await;
+            }
             if let Err(Broken { check, why }) = stage.round(round, moment, &mut dice, round == last).await {
                 let kept = folders.folder.path().display();
                 panic!("seed {seed}, round {round}, {moment:?}: {check}: {why}\nkept: {kept}");
@@ -165,6 +189,7 @@ pub async fn kills(asked: Torture) -> Figures {
         first = last + 1;
     }
     figures.starts.sort_unstable();
+    figures.done = promises.done();
     figures
 }
 
@@ -174,12 +199,29 @@ struct Stage<'a> {
     promises: &'a Arc<Promises>,
     victim: &'a mut Victim,
     figures: &'a mut Figures,
+    hashed: &'a mut Hashed,
+    tight: bool,
 }
 
 impl Stage<'_> {
+    /// Where room is to be short: puts in what takes it, and pins that.
+    async fn prepare(&mut self) {
+        if !self.tight {
+            return;
+        }
+        let at = self.world.ballast();
+        self.victim.kill();
+        layout::lay_ballast(&self.victim.cache_dir(), &self.world.repositories[at]);
+        self.victim.restart();
+        let shared = self.shared();
+        shared.take_tag(at).await.expect("an image is served");
+        person::pin(&shared, at).await.expect("what is held can be pinned");
+    }
+
     async fn round(&mut self, round: u32, moment: Moment, dice: &mut Dice, last: bool) -> Result<(), Broken> {
         self.promises.begin_round(round);
         self.make_room(dice).await?;
+        oracle::notes_what_stays(&self.shared(), &self.victim.cache_dir()).await?;
         match moment {
             Moment::Start(after) => {
                 self.figures.kills[0] += 1;
@@ -212,16 +254,18 @@ impl Stage<'_> {
     }
 
     fn shared(&self) -> Shared {
-        Shared::new(self.world, self.promises, self.victim.address(), self.victim.state_dir())
+        let (address, state) = (self.victim.address(), self.victim.state_dir());
+        Shared::new(self.world, self.promises, address, state, self.tight)
     }
 
     /// Clears some images, so that there is something to fetch.
     async fn make_room(&self, dice: &mut Dice) -> Result<(), Broken> {
         let shared = self.shared();
-        for _ in 0..CLEARED {
-            let repository = dice.one(&self.world.repositories);
-            let names = vec![repository.full_name()];
-            let cleared = shared.clear(ClearSelection::Images { names }, repository.reach()).await;
+        // A cache that is full makes room by itself.
+        for _ in 0..if self.tight { 1 } else { CLEARED } {
+            let repository = &self.world.repositories[self.world.any(dice)];
+            let selection = ClearSelection::Images { names: vec![repository.full_name()] };
+            let cleared = person::clear(&shared, selection, repository.reach()).await;
             cleared
                 .map_err(|stop| stop.0.unwrap_or(Broken { check: "clearing ends", why: String::new() }))?;
         }
@@ -231,7 +275,12 @@ impl Stage<'_> {
     /// The oracle: first the disk, then the Sampan that is started again on it.
     async fn look(&mut self, dice: &mut Dice, last: bool) -> Result<(), Broken> {
         let cache = self.victim.cache_dir();
-        let left = disk::look(&cache, self.world, When::Killed)?;
+        self.figures.evictions += self.victim.told("the cache made room");
+        if last {
+            self.hashed.forget();
+        }
+        let left = disk::look(&cache, self.world, self.hashed, When::Killed)?;
+        oracle::kept_and_bounded(&self.shared(), &left)?;
         self.figures.published += left.blobs.len() as u64;
         self.figures.partials += left.partials.len() as u64;
         let took = self.victim.restart();
@@ -239,7 +288,7 @@ impl Stage<'_> {
         if took > START_MOST {
             return broken("a start after a kill is quick", format!("{took:?}"));
         }
-        let tree = disk::look(&cache, self.world, When::Started)?;
+        let tree = disk::look(&cache, self.world, self.hashed, When::Started)?;
         if tree.blobs != left.blobs {
             return broken("a start changes no published file", differences(&left, &tree, &cache));
         }
@@ -249,7 +298,7 @@ impl Stage<'_> {
         }
         let shared = self.shared();
         oracle::says_what_is_there(&shared, &tree).await?;
-        oracle::keeps_promises(&shared, dice, last, self.figures).await?;
+        oracle::keeps_promises(&shared, dice, &tree, last, self.figures).await?;
         oracle::goes_on(&shared, dice, &tree, self.figures).await?;
         oracle::serves(&shared, dice).await?;
         if last || dice.percent(20) {

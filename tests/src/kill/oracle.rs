@@ -1,15 +1,16 @@
 //! What must hold of a Sampan that was started again after a kill.
 
 use std::collections::HashSet;
+use std::path::Path;
 
-use sampan_app::api::{Command, Image, Reply, Snapshot};
+use sampan_app::api::{Command, Image, QUOTA_MIN, Reply, Snapshot};
 use sampan_oci::Digest;
 use sampan_testkit::Kind;
 
 use super::disk::Tree;
 use super::load::{Shared, Stop};
 use super::promises::{Key, Part};
-use super::victim::call;
+use super::victim::answer;
 use super::{Broken, Figures, broken};
 use crate::torture::Dice;
 
@@ -26,7 +27,7 @@ const PULLED: usize = 4;
 
 /// What it says of itself is what lies there. Before anything was asked for.
 pub(super) async fn says_what_is_there(shared: &Shared, tree: &Tree) -> Result<(), Broken> {
-    let snapshot = match call(&shared.state_dir, Command::Snapshot).await {
+    let snapshot = match answer(&shared.state_dir, Command::Snapshot).await {
         Ok(Reply::Snapshot(snapshot)) => *snapshot,
         other => return broken("a running Sampan answers", format!("{other:?}")),
     };
@@ -37,11 +38,71 @@ pub(super) async fn says_what_is_there(shared: &Shared, tree: &Tree) -> Result<(
         let why = format!("blobs, their bytes, partial bytes: it says {said:?}, there are {there:?}");
         return broken("the numbers are those of the files", why);
     }
-    let images = match call(&shared.state_dir, Command::Images).await {
-        Ok(Reply::Images(images)) => images,
-        other => return broken("a running Sampan answers", format!("{other:?}")),
-    };
+    if (cache.health.damaged, cache.quarantine_bytes) != (0, 0) {
+        return broken("no kill damages a blob", format!("{:?}", cache.health));
+    }
+    if shared.tight != (cache.quota_bytes == Some(QUOTA_MIN)) {
+        return broken("the quota is the one that was set", format!("{:?}", cache.quota_bytes));
+    }
+    let images = listed(shared).await?;
+    for at in shared.promises.pins() {
+        let tagged = shared.world.repositories[at].tagged();
+        let mut named = images.iter().filter(|image| name_of(image) == tagged);
+        if let Some(image) = named.find(|image| !image.pinned) {
+            return broken("what was pinned is pinned", format!("{image:?}"));
+        }
+    }
     images.iter().try_for_each(|image| is_there(shared, tree, image))
+}
+
+async fn listed(shared: &Shared) -> Result<Vec<Image>, Broken> {
+    match answer(&shared.state_dir, Command::Images).await {
+        Ok(Reply::Images(images)) => Ok(images),
+        other => broken("a running Sampan answers", format!("{other:?}")),
+    }
+}
+
+fn name_of(image: &Image) -> String {
+    format!("{}:{}", image.image, image.tag.as_deref().unwrap_or_default())
+}
+
+/// Notes what pinned tags lead to and what lies there of it: in this round it must stay. After the round's first clears.
+pub(super) async fn notes_what_stays(shared: &Shared, cache: &Path) -> Result<(), Broken> {
+    for image in listed(shared).await?.iter().filter(|image| image.pinned) {
+        let mut repositories = shared.world.repositories.iter();
+        let Some(at) = repositories.position(|repository| repository.tagged() == name_of(image)) else {
+            continue;
+        };
+        let version = shared.world.current(at);
+        // Where the tag has moved upstream, whoever asks for it moves it here.
+        if version.digest.to_string() == image.digest {
+            let there = |digest: &Digest| cache.join("blobs/sha256").join(digest.hex()).is_file();
+            shared.promises.stays(at, version.reach().into_iter().filter(there).collect());
+        }
+    }
+    Ok(())
+}
+
+/// What was pinned is there, and the whole takes no more than the quota. Before anything was started again.
+pub(super) fn kept_and_bounded(shared: &Shared, left: &Tree) -> Result<(), Broken> {
+    let stayed = shared.promises.stayed();
+    if let Some((at, digest)) = stayed.iter().find(|(_, digest)| !left.blobs.contains_key(digest)) {
+        let name = shared.world.repositories[*at].tagged();
+        return broken("what is pinned never makes way", format!("{name}: {digest} is gone"));
+    }
+    shared.promises.count("stayed", stayed.len() as u64);
+    // What is on its way is counted before it is written.
+    let taken = left.blob_bytes() + left.partial_bytes() + left.unfinished_bytes;
+    if shared.tight && taken > QUOTA_MIN {
+        let why = format!(
+            "{} published, {} claimed by partial downloads, {} unfinished",
+            left.blob_bytes(),
+            left.partial_bytes(),
+            left.unfinished_bytes
+        );
+        return broken("the cache takes no more than its quota", why);
+    }
+    Ok(())
 }
 
 fn is_there(shared: &Shared, tree: &Tree, image: &Image) -> Result<(), Broken> {
@@ -64,10 +125,12 @@ fn is_there(shared: &Shared, tree: &Tree, image: &Image) -> Result<(), Broken> {
     Ok(())
 }
 
-/// What was promised is a hit, without a byte from upstream; `all` of it, or a choice.
+/// What was promised is a hit, without a byte from upstream; `all` of it, or a choice. Where room is short, what made way is
+/// not asked for, and what has lost the manifest that led to it may be fetched again.
 pub(super) async fn keeps_promises(
     shared: &Shared,
     dice: &mut Dice,
+    tree: &Tree,
     all: bool,
     figures: &mut Figures,
 ) -> Result<(), Broken> {
@@ -79,6 +142,9 @@ pub(super) async fn keeps_promises(
         keys.extend(chosen(dice, new, NEW));
         keys.extend(chosen(dice, old, OLD));
     }
+    if shared.tight {
+        keys.retain(|(_, digest, _)| tree.blobs.contains_key(digest));
+    }
     let (mut looked_at, what) = (0, "what was given before is given again without the upstream");
     for key in keys {
         let size = shared.world.content[&key.1].len();
@@ -89,6 +155,9 @@ pub(super) async fn keeps_promises(
         let before = shared.world.sent_bytes();
         shared.take(key).await.map_err(|stop| stopped(stop, &format!("{key:?}")))?;
         let crossed = shared.world.sent_bytes() - before;
+        if crossed > 0 && shared.tight {
+            continue;
+        }
         if crossed > 0 {
             let name = &shared.world.repositories[key.0].name;
             return broken(what, format!("{name} {key:?} of {size} bytes: {crossed} crossed"));
@@ -96,7 +165,7 @@ pub(super) async fn keeps_promises(
         figures.promises += 1;
     }
     for (at, digest) in tags {
-        if shared.world.current(at).digest != digest {
+        if shared.world.current(at).digest != digest || shared.tight {
             continue;
         }
         let before = shared.world.sent_bytes();
@@ -118,7 +187,8 @@ pub(super) async fn goes_on(
 ) -> Result<(), Broken> {
     let partials: Vec<_> =
         tree.partials.iter().filter(|(digest, _)| !tree.blobs.contains_key(*digest)).collect();
-    if partials.is_empty() {
+    // Where room is short, fetching its manifest may be what makes it go.
+    if partials.is_empty() || shared.tight {
         return Ok(());
     }
     let (digest, claimed) = *dice.one(&partials);
@@ -155,7 +225,7 @@ pub(super) async fn goes_on(
 /// Some images can be pulled as if nothing had been.
 pub(super) async fn serves(shared: &Shared, dice: &mut Dice) -> Result<(), Broken> {
     for _ in 0..PULLED {
-        let at = dice.place(shared.world.repositories.len());
+        let at = shared.world.any(dice);
         let current = shared.world.current(at);
         let got = shared.take_tag(at).await.map_err(|stop| stopped(stop, "a tag"))?;
         if got != current.digest {

@@ -16,6 +16,9 @@ use crate::{bins, finish, free_port};
 /// How long a start may take before it is a hang; what is asked of it is [`START_MOST`](super::START_MOST).
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 
+/// Its configuration file.
+const SETTINGS: &str = "config.toml";
+
 /// A Sampan to be killed.
 pub(super) struct Victim {
     process: Process,
@@ -25,18 +28,24 @@ pub(super) struct Victim {
 }
 
 impl Victim {
-    /// Starts one, without waiting for anything.
-    pub(super) fn start(folder: &Path, world: &World) -> Self {
+    /// Starts one, without waiting for anything. Its configuration file is `config.toml` in its folder.
+    pub(super) fn start(folder: &Path, world: &World, settings: &str) -> Self {
         let port = free_port();
+        std::fs::write(folder.join(SETTINGS), settings).expect("a temporary folder can be written to");
         let upstreams =
             [format!("docker.io={}", world.quick.url()), format!("{SLOW_REGISTRY}={}", world.slow.url())];
-        let process = serve(folder, &folder.join("state"), port, &upstreams);
+        let process = serve(&[], folder, port, &upstreams);
         Self { process, folder: folder.to_owned(), port, upstreams }
     }
 
     /// Starts it again after its death, without waiting for anything.
     pub(super) fn start_again(&mut self) {
-        self.process = serve(&self.folder, &self.state_dir(), self.port, &self.upstreams);
+        self.start_under(&[]);
+    }
+
+    /// Starts it again by a program that becomes it, or begins it and leaves.
+    pub(super) fn start_under(&mut self, tracer: &[String]) {
+        self.process = serve(tracer, &self.folder, self.port, &self.upstreams);
     }
 
     /// Waits for the line that says it is ready.
@@ -60,6 +69,16 @@ impl Victim {
     /// SIGTERM; it may go on for a while.
     pub(super) fn terminate(&mut self) {
         self.process.signal(Signal::TERM);
+    }
+
+    /// Whether it is gone already.
+    pub(super) fn is_gone(&mut self) -> bool {
+        self.process.has_ended().is_some()
+    }
+
+    /// How many lines of its log have this in them, since it was started.
+    pub(super) fn told(&self, what: &str) -> u64 {
+        self.process.lines().iter().filter(|line| line.contains(what)).count() as u64
     }
 
     pub(super) fn address(&self) -> String {
@@ -97,20 +116,20 @@ impl Victim {
     }
 }
 
-/// Asks the Sampan of this state folder one thing.
+/// Asks the Sampan of this state folder one thing; [`Reply::Error`] is an answer too.
 ///
 /// # Errors
-/// What it said, or that it said nothing.
-pub(super) async fn call(state_dir: &Path, call: Call) -> Result<Reply, String> {
+/// That it said nothing.
+pub(super) async fn answer(state_dir: &Path, call: Call) -> Result<Reply, String> {
     let mut client = Client::connect(state_dir).await.map_err(|error| error.to_string())?;
-    let reply = client.call(call).await.map_err(|error| error.to_string())?;
-    if let Reply::Error(error) = reply { Err(format!("{error:?}")) } else { Ok(reply) }
+    client.call(call).await.map_err(|error| error.to_string())
 }
 
 fn command(folder: &Path, state: &Path, port: u16, upstreams: &[String]) -> Command {
     let mut command = Command::new(bins::ours("sampan"));
     command.env("HOME", folder);
     command.env("DOCKER_HOST", format!("unix://{}", folder.join("no-docker.sock").display()));
+    command.arg("--config").arg(folder.join(SETTINGS));
     command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
     command.arg("--cache-dir").arg(folder.join("cache")).arg("--state-dir").arg(state);
     for upstream in upstreams {
@@ -119,6 +138,16 @@ fn command(folder: &Path, state: &Path, port: u16, upstreams: &[String]) -> Comm
     command
 }
 
-fn serve(folder: &Path, state: &Path, port: u16, upstreams: &[String]) -> Process {
-    Process::start("sampan", folder, &mut command(folder, state, port, upstreams))
+fn serve(tracer: &[String], folder: &Path, port: u16, upstreams: &[String]) -> Process {
+    let sampan = command(folder, &folder.join("state"), port, upstreams);
+    let mut command = match tracer {
+        [] => sampan,
+        [program, options @ ..] => {
+            let mut traced = Command::new(program);
+            traced.args(options).arg(sampan.get_program()).args(sampan.get_args());
+            traced.envs(sampan.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            traced
+        }
+    };
+    Process::start("sampan", folder, &mut command)
 }

@@ -1,11 +1,15 @@
-//! What is upstream: two registries of known images, one of them slow, and tags that move.
+//! What is upstream: two registries of known images, one of them slow, and tags that move. Some images can also be had
+//! from layouts on disk, and one is there to take room.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sampan_oci::Digest;
 use sampan_testkit::{FakeRegistry, Fault, Image, ImageSpec, IndexSpec};
 
+use super::layout;
 use crate::torture::Dice;
 
 /// Images of the quick registry.
@@ -13,6 +17,10 @@ const QUICK: usize = 38;
 /// Images of the slow one, each with a layer of [`LARGE`] bytes.
 const SLOW: usize = 3;
 const LARGE: usize = 16 * 1024 * 1024;
+/// Images that can also be imported.
+const CARRIED: usize = 3;
+/// The layer of the image that takes room, all zeros: with a quota of 100 MB it leaves room for a quarter of the others.
+pub(super) const BALLAST: usize = 72_000_000;
 /// What each connection to the slow registry carries: two or three rounds for one of its layers.
 const RATE: u64 = 6_000_000;
 /// Between so many images do the tags of the quick registry move.
@@ -39,8 +47,8 @@ pub(super) struct Platform {
 #[derive(Debug)]
 pub(super) struct Version {
     pub(super) digest: Digest,
-    bytes: Arc<[u8]>,
-    media_type: &'static str,
+    pub(super) bytes: Arc<[u8]>,
+    pub(super) media_type: &'static str,
     pub(super) platforms: Vec<Platform>,
 }
 
@@ -73,6 +81,11 @@ impl Repository {
         format!("{}/{}", if self.slow { SLOW_REGISTRY } else { "docker.io" }, self.name)
     }
 
+    /// The name of its one tag.
+    pub(super) fn tagged(&self) -> String {
+        format!("{}:{TAG}", self.full_name())
+    }
+
     /// Where a mirror has its manifest of this tag or digest.
     pub(super) fn manifest(&self, reference: &str) -> String {
         format!("/v2/{}/manifests/{reference}{}", self.name, self.query())
@@ -98,7 +111,13 @@ impl Repository {
 pub(super) struct World {
     pub(super) quick: FakeRegistry,
     pub(super) slow: FakeRegistry,
+    /// The last one is there to take room.
     pub(super) repositories: Vec<Repository>,
+    /// Which of them clients use.
+    pub(super) used: Range<usize>,
+    /// Those that can be imported, each from a layout of its own.
+    pub(super) carried: Vec<(usize, PathBuf)>,
+    _layouts: tempfile::TempDir,
     /// The bytes of every manifest and blob.
     pub(super) content: HashMap<Digest, Arc<[u8]>>,
     /// Which version each tag points at.
@@ -139,10 +158,41 @@ impl World {
             let versions = vec![version_of(&image, &mut content)];
             repositories.push(Repository { name, slow: true, versions });
         }
+        let (layouts, mut carried) = (crate::scratch(), Vec::new());
+        for at in 0..CARRIED {
+            let name = format!("carried/image-{at}");
+            let spec = |other: usize| {
+                ImageSpec::new(950_000 + at as u64 * 10, &[BASES[at][0], 30_000 * (at + 1) + other])
+            };
+            let image = if at == 0 {
+                let index = IndexSpec::new().image(spec(0)).image(spec(1).architecture("arm64"));
+                quick.publish_index(&format!("{name}:{TAG}"), &index)
+            } else {
+                quick.publish_image(&format!("{name}:{TAG}"), &spec(0))
+            };
+            let versions = vec![version_of(&image, &mut content)];
+            let repository = Repository { name, slow: false, versions };
+            let folder = layouts.path().join(at.to_string());
+            layout::write(&folder, &repository, &content);
+            carried.push((repositories.len(), folder));
+            repositories.push(repository);
+        }
+        let used = 0..repositories.len();
+        repositories.push(layout::ballast(&quick, &mut content));
         let now = Mutex::new(repositories.iter().map(|repository| repository.versions.len() - 1).collect());
-        let world = Self { quick, slow, repositories, content, now };
+        let world = Self { quick, slow, repositories, used, carried, _layouts: layouts, content, now };
         world.hold_back(true);
         world
+    }
+
+    /// One of the repositories that clients use.
+    pub(super) fn any(&self, dice: &mut Dice) -> usize {
+        dice.place(self.used.len())
+    }
+
+    /// The place of the image that takes room.
+    pub(super) fn ballast(&self) -> usize {
+        self.used.end
     }
 
     /// Makes the slow registry slow, or as quick as the other one.
