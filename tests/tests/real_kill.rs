@@ -6,6 +6,8 @@ use sampan_tests::{Torture, kill, turn};
 
 /// Kills in the ordinary run; `cargo xtask torture kill` asks for more.
 const POINTS: u32 = 50;
+/// Calls that are the last in the ordinary run; `cargo xtask torture points` tries each of them.
+const CALLS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn real_kills_at_any_moment_leave_nothing_wrong_and_lose_nothing_that_was_given() {
@@ -20,4 +22,24 @@ async fn real_kills_at_any_moment_leave_nothing_wrong_and_lose_nothing_that_was_
     for done in ["pinned", "stayed", "imported", "undone"] {
         assert!(figures.done.get(done).is_some_and(|times| *times > 0), "{done}: {figures}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn real_calls_that_change_the_disk_can_be_the_last() {
+    let Some(_turn) = turn(&["strace"]) else { return };
+    let figures = kill::points(1, Torture::asked(1).seed, Some(CALLS)).await;
+    eprintln!("{figures}");
+    assert_eq!(figures.points, CALLS);
+    assert!(figures.names > 20, "the workload is a whole one: {figures}");
+    assert!(figures.kills > 0, "{figures}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "cargo xtask torture points"]
+async fn real_every_call_that_changes_the_disk_can_be_the_last() {
+    let Some(_turn) = turn(&["strace"]) else { return };
+    let asked = Torture::asked(3);
+    let figures = kill::points(asked.points, asked.seed, None).await;
+    eprintln!("{figures}");
+    assert!(figures.kills > figures.passed, "most points were met: {figures}");
 }

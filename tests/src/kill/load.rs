@@ -56,6 +56,11 @@ impl Shared {
         Self { world, promises, address, state_dir, tight, ended, wrong }
     }
 
+    /// From now on Sampan ends.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
     /// What went wrong while Sampan was to work.
     pub(super) fn failed(&self, what: &'static str, why: String) -> Stop {
         Stop(if self.ended.load(Ordering::SeqCst) { None } else { broken::<()>(what, why).err() })
@@ -155,7 +160,7 @@ impl Load {
 
     /// From now on Sampan ends.
     pub(super) fn end(&self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
+        self.shared.end();
     }
 
     /// Waits for the clients, after Sampan is gone.

@@ -12,7 +12,9 @@ mod ledger;
 mod load;
 mod oracle;
 mod person;
+mod points;
 mod promises;
+mod trace;
 mod victim;
 mod wire;
 mod world;
@@ -29,6 +31,7 @@ use crate::scratch;
 use crate::torture::{Dice, Torture};
 use disk::{Hashed, When};
 use load::{Load, Shared};
+pub use points::{PointFigures, points};
 use promises::Promises;
 use victim::Victim;
 use world::World;
@@ -221,7 +224,8 @@ impl Stage<'_> {
     async fn round(&mut self, round: u32, moment: Moment, dice: &mut Dice, last: bool) -> Result<(), Broken> {
         self.promises.begin_round(round);
         self.make_room(dice).await?;
-        oracle::notes_what_stays(&self.shared(), &self.victim.cache_dir()).await?;
+        let noted = oracle::notes_what_stays(&self.shared(), &self.victim.cache_dir()).await;
+        noted.map_err(|stop| oracle::stopped(stop, "a list"))?;
         match moment {
             Moment::Start(after) => {
                 self.figures.kills[0] += 1;

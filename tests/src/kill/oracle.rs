@@ -67,18 +67,26 @@ fn name_of(image: &Image) -> String {
 }
 
 /// Notes what pinned tags lead to and what lies there of it: in this round it must stay. After the round's first clears.
-pub(super) async fn notes_what_stays(shared: &Shared, cache: &Path) -> Result<(), Broken> {
-    for image in listed(shared).await?.iter().filter(|image| image.pinned) {
+pub(super) async fn notes_what_stays(shared: &Shared, cache: &Path) -> Result<(), Stop> {
+    let Reply::Images(images) = shared.call(Command::Images).await? else {
+        return Err(Shared::lied("a running Sampan answers", "not a list of images".into()));
+    };
+    for image in images.iter().filter(|image| image.pinned) {
         let mut repositories = shared.world.repositories.iter();
         let Some(at) = repositories.position(|repository| repository.tagged() == name_of(image)) else {
             continue;
         };
         let version = shared.world.current(at);
         // Where the tag has moved upstream, whoever asks for it moves it here.
-        if version.digest.to_string() == image.digest {
-            let there = |digest: &Digest| cache.join("blobs/sha256").join(digest.hex()).is_file();
-            shared.promises.stays(at, version.reach().into_iter().filter(there).collect());
+        if version.digest.to_string() != image.digest {
+            continue;
         }
+        let there = |digest: &Digest| cache.join("blobs/sha256").join(digest.hex()).is_file();
+        // What a manifest lists that is not held is not known to be part of the image, whoever else has it.
+        let known = version.platforms.iter().filter(|platform| there(&platform.digest));
+        let below = known.flat_map(|platform| std::iter::once(&platform.digest).chain(&platform.blobs));
+        let stays = std::iter::once(&version.digest).chain(below).filter(|digest| there(digest)).copied();
+        shared.promises.stays(at, stays.collect());
     }
     Ok(())
 }
@@ -251,6 +259,6 @@ fn chosen(dice: &mut Dice, keys: Vec<Key>, most: usize) -> Vec<Key> {
     keys.into_iter().enumerate().filter(|(at, _)| places.contains(at)).map(|(_, key)| key).collect()
 }
 
-fn stopped(stop: Stop, what: &str) -> Broken {
+pub(super) fn stopped(stop: Stop, what: &str) -> Broken {
     stop.0.unwrap_or_else(|| Broken { check: "a running Sampan answers", why: what.to_owned() })
 }

@@ -53,6 +53,28 @@ impl Victim {
         self.process.wait_for_line(HANGS_AFTER, |line| line.starts_with("Sampan serves "));
     }
 
+    /// The same; `false`: it is gone before.
+    pub(super) fn ready_or_gone(&mut self) -> bool {
+        let begun = Instant::now();
+        while self.told("Sampan serves ") == 0 {
+            if self.is_gone() || begun.elapsed() > HANGS_AFTER {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+
+    /// Waits for its end, at most so long.
+    pub(super) fn ends_within(&mut self, most: Duration) {
+        self.process.wait(most);
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Starts it again and says how long that took.
     pub(super) fn restart(&mut self) -> Duration {
         let begun = Instant::now();
@@ -71,8 +93,7 @@ impl Victim {
         self.process.signal(Signal::TERM);
     }
 
-    /// Whether it is gone already.
-    pub(super) fn is_gone(&mut self) -> bool {
+    fn is_gone(&mut self) -> bool {
         self.process.has_ended().is_some()
     }
 

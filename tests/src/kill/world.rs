@@ -190,6 +190,16 @@ impl World {
         dice.place(self.used.len())
     }
 
+    /// One of the repositories of the quick registry.
+    pub(super) fn any_quick(&self, dice: &mut Dice) -> usize {
+        dice.place(QUICK)
+    }
+
+    /// One of those of the slow one.
+    pub(super) fn any_slow(&self, dice: &mut Dice) -> usize {
+        QUICK + dice.place(SLOW)
+    }
+
     /// The place of the image that takes room.
     pub(super) fn ballast(&self) -> usize {
         self.used.end
