@@ -18,6 +18,10 @@ mod index;
 #[cfg(unix)]
 mod life;
 #[cfg(unix)]
+mod migrating;
+#[cfg(unix)]
+mod mutated;
+#[cfg(unix)]
 mod nth;
 mod opening;
 mod partial_damage;

@@ -14,7 +14,7 @@ const FILES: [&str; 3] = ["sampan.db", "sampan.db.seal", "index.json"];
 
 /// What must be the same after the index was made anew.
 #[derive(Debug, PartialEq)]
-struct Known {
+pub(crate) struct Known {
     images: Vec<ImageEntry>,
     tags: Vec<(ImageName, String, Option<Digest>)>,
     links: Vec<(ImageName, Digest, Option<Link>)>,
@@ -22,17 +22,20 @@ struct Known {
 }
 
 /// A cache that was closed in order, and what was in it.
-struct Closed {
-    cache: Cache,
-    known: Known,
+pub(crate) struct Closed {
+    pub(crate) cache: Cache,
+    pub(crate) known: Known,
     /// The files beside the blobs, as they were then.
-    files: Vec<(&'static str, Vec<u8>)>,
-    images: Vec<Image>,
+    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    pub(crate) images: Vec<Image>,
 }
 
 impl Closed {
     async fn new() -> Self {
-        let cache = Cache::new();
+        Self::within(Cache::new()).await
+    }
+
+    pub(crate) async fn within(cache: Cache) -> Self {
         let store = cache.open();
         let shared = noise(1, 5000);
         let amd = Image::new("amd64", &[shared.clone(), noise(2, 300)]);
@@ -78,7 +81,7 @@ impl Closed {
     }
 
     /// Puts everything but the blobs back as it was when it was closed.
-    fn put_back(&self) {
+    pub(crate) fn put_back(&self) {
         for file in ["sampan.db-wal", "sampan.db-shm", "sampan.db.damaged"] {
             let _ = fs::remove_file(self.cache.dir.join(file));
         }
@@ -87,12 +90,12 @@ impl Closed {
         }
     }
 
-    fn path(&self, file: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, file: &str) -> std::path::PathBuf {
         self.cache.dir.join(file)
     }
 }
 
-async fn known(store: &Store, images: &[Image]) -> Known {
+pub(crate) async fn known(store: &Store, images: &[Image]) -> Known {
     let mut shown = store.images().await.unwrap();
     for entry in &mut shown {
         entry.last_used = Millis(0);
