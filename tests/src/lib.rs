@@ -18,6 +18,7 @@
 //! | [`Browser`] | the app's window, driven through WebKitWebDriver |
 //! | [`Process`] | any other program |
 //! | [`kill`] | the rig that kills `sampan serve` and looks at what is left |
+//! | [`full`] | a cache on a disk that is too small |
 //! | [`Torture`] | how long such a test runs, and its choices |
 
 #![cfg(unix)]
@@ -28,6 +29,7 @@ mod browser;
 pub mod desktop;
 pub mod disk;
 mod dockerd;
+pub mod full;
 mod image;
 pub mod kill;
 mod port;

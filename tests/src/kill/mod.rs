@@ -3,7 +3,8 @@
 //! Each round has one kill: in the middle of a start, under load, or in the middle of an end. Then the disk is looked at
 //! without Sampan, then Sampan is started again on the same folders and held against what its clients had been given. The
 //! next round goes on with the same folders, so that damage would add up; every tenth one begins with new ones. In every
-//! second ten rounds room is short: a quota that a quarter of what is upstream fits into, beside a pinned image that takes most of it.
+//! second ten rounds room is short: a quota of which a pinned image takes most, and a quarter of the others fits into the
+//! rest.
 //! A kill keeps what the system had not written to the disk yet: what a power cut loses is another test's matter.
 
 mod disk;
@@ -16,7 +17,7 @@ mod points;
 mod promises;
 mod trace;
 mod victim;
-mod wire;
+pub(crate) mod wire;
 mod world;
 
 use std::collections::BTreeMap;

@@ -183,7 +183,7 @@ impl Reader {
 /// Whether a line without an end tells of a call and what it is made on: strace writes both at once.
 fn is_told(line: &str) -> bool {
     let count = |c: char| line.matches(c).count();
-    line.contains('(') && count('<') == count('>') && count('"') % 2 == 0
+    line.contains('(') && count('<') == count('>') && count('"').is_multiple_of(2)
 }
 
 /// What a line tells of a call on the cache: `renameat partial/*.data blobs/sha256/*`. `None`: it is of another kind.

@@ -13,16 +13,16 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.o
 
 /// An answer that arrived to its end.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Asks for `path`, or for the bytes `range` of it (`bytes=0-9`).
 ///
 /// # Errors
 /// The connection ended before the last byte that was promised.
-pub(super) async fn get(address: &str, path: &str, range: Option<&str>) -> io::Result<Answer> {
+pub(crate) async fn get(address: &str, path: &str, range: Option<&str>) -> io::Result<Answer> {
     let (mut stream, status, length, mut body) = ask(address, path, range).await?;
     body.reserve(length.saturating_sub(body.len()));
     (&mut stream).take((length.saturating_sub(body.len())) as u64).read_to_end(&mut body).await?;
@@ -33,7 +33,7 @@ pub(super) async fn get(address: &str, path: &str, range: Option<&str>) -> io::R
 ///
 /// # Errors
 /// The connection ended before.
-pub(super) async fn leave_early(address: &str, path: &str, bytes: usize) -> io::Result<()> {
+pub(crate) async fn leave_early(address: &str, path: &str, bytes: usize) -> io::Result<()> {
     let (mut stream, _, length, mut body) = ask(address, path, None).await?;
     while body.len() < bytes.min(length) {
         if stream.read_buf(&mut body).await? == 0 {

@@ -1,8 +1,9 @@
 //! `cargo xtask torture`: the tests that break things at random moments, for longer than the ordinary run has time.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{environment::Environment, shell};
 
@@ -14,10 +15,10 @@ const SEED: &str = "SAMPAN_TORTURE_SEED";
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// What is done to Sampan.
-    #[arg(value_enum)]
+    #[arg(value_enum, default_value = "all")]
     suite: Suite,
     /// How often [default: as often as SECURITY.md asks]
-    #[arg(long, visible_aliases = ["seeds", "files"])]
+    #[arg(long, visible_aliases = ["seeds", "files", "times", "megabytes"])]
     points: Option<u32>,
     /// Makes the choices of an earlier run again; its number is in that run's first line [default: a new one]
     #[arg(long)]
@@ -30,12 +31,22 @@ pub(crate) struct Options {
 /// What can be done to Sampan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Suite {
+    /// All of the following, one after the other, whether or not they hold
+    All,
     /// SIGKILL at any moment, of the real program under load
     Kill,
     /// Power cuts of a simulated disk that forgets and tears what was not synced
     Power,
     /// Damaged files, all of which the first read and a scrub have to find
     Damage,
+    /// Damaged, cut, old and future index files: made anew from the blobs, or refused
+    Index,
+    /// SIGKILL while an index of an older version is brought up to date
+    Migrate,
+    /// SIGKILL of the real program right before each of its calls that change the disk, so many times each (strace)
+    Points,
+    /// So many megabytes of pulls through a cache on a disk of 64 MB that fills up (root)
+    Full,
 }
 
 /// The test behind a suite.
@@ -53,8 +64,14 @@ struct Test {
 }
 
 impl Suite {
-    fn test(self) -> Test {
-        match self {
+    /// What `all` is made of, the quick ones first.
+    const EACH: [Self; 7] =
+        [Self::Damage, Self::Index, Self::Migrate, Self::Power, Self::Full, Self::Points, Self::Kill];
+
+    /// `None`: it is several.
+    fn test(self) -> Option<Test> {
+        let test = match self {
+            Self::All => return None,
             Self::Kill => Test {
                 package: "sampan-tests",
                 target: "real_kill",
@@ -84,7 +101,44 @@ impl Suite {
                 points: 10_000,
                 starts_sampan: false,
             },
-        }
+            Self::Index => Test {
+                package: "sampan-store",
+                target: "store",
+                module: Some("mutated"),
+                names: &["each_of_1_000_mutated_indexes_is_made_anew_or_refused"],
+                points: 1000,
+                starts_sampan: false,
+            },
+            Self::Migrate => Test {
+                package: "sampan-store",
+                target: "store",
+                module: Some("migrating"),
+                names: &["after_100_kills_in_a_migration_everything_is_there"],
+                points: 100,
+                starts_sampan: false,
+            },
+            Self::Points => Test {
+                package: "sampan-tests",
+                target: "real_kill",
+                module: None,
+                names: &["real_every_call_that_changes_the_disk_can_be_the_last"],
+                points: 3,
+                starts_sampan: true,
+            },
+            Self::Full => Test {
+                package: "sampan-tests",
+                target: "real_full",
+                module: None,
+                names: &["real_10_gb_of_pulls_through_a_disk_of_64_mb_are_all_right"],
+                points: 10_000,
+                starts_sampan: true,
+            },
+        };
+        Some(test)
+    }
+
+    fn name(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |value| value.get_name().into())
     }
 }
 
@@ -96,32 +150,76 @@ impl Test {
     }
 }
 
-/// Runs a suite. Not by nextest, whose limit on a test's time is for the ordinary run.
+/// Runs a suite, or all of them: then a failure of one does not stop the others.
 ///
 /// # Errors
 /// Something did not hold: the output says what, with the seed, and where the files are.
 pub(crate) fn run(environment: &Environment, options: &Options) -> Result<()> {
-    let test = options.suite.test();
     let seed = options.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-    let points = options.points.unwrap_or(test.points);
-    // Both commands choose the same packages: with others, dependencies would get other features and be built again.
-    let mut packages = vec!["--package", test.package];
-    if test.starts_sampan {
-        packages.extend(["--package", "sampan-cli"]);
+    if let Some(test) = options.suite.test() {
+        return test.run(environment, options, seed);
     }
-    if options.release {
-        packages.push("--release");
+    let mut summary = Vec::new();
+    for suite in Suite::EACH {
+        let Some(test) = suite.test() else { continue };
+        eprintln!("\n== torture {}", suite.name());
+        let begun = Instant::now();
+        let done = test.run(environment, options, seed);
+        if let Err(error) = &done {
+            eprintln!("error: {error:#}");
+        }
+        summary.push(Line { suite, held: done.is_ok(), took: begun.elapsed() });
     }
-    let target = ["--test", test.target];
-    if test.starts_sampan {
-        let build = ["build", "--locked", "--bins"];
-        shell::run(shell::cargo(environment, build).args(&packages).args(target))?;
+    eprintln!("\nseed {seed}");
+    for line in &summary {
+        eprintln!("{}", line.text());
     }
-    let mut command = shell::cargo(environment, ["test", "--locked"]);
-    command.args(&packages).args(target).args(["--", "--nocapture", "--include-ignored", "--exact"]);
-    command.args(test.paths());
-    eprintln!("  {points} points, seed {seed}; again by --seed {seed}");
-    shell::run(command.env(POINTS, points.to_string()).env(SEED, seed.to_string()))
+    let failed: Vec<String> =
+        summary.iter().filter(|line| !line.held).map(|line| line.suite.name()).collect();
+    if !failed.is_empty() {
+        bail!("did not hold: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// What became of one suite of all.
+struct Line {
+    suite: Suite,
+    held: bool,
+    took: Duration,
+}
+
+impl Line {
+    fn text(&self) -> String {
+        let (name, seconds) = (self.suite.name(), self.took.as_secs());
+        let verdict = if self.held { "held" } else { "DID NOT HOLD" };
+        format!("  {name:<8} {verdict:<12} {:>3} min {:02} s", seconds / 60, seconds % 60)
+    }
+}
+
+impl Test {
+    /// Runs it. Not by nextest, whose limit on a test's time is for the ordinary run.
+    fn run(&self, environment: &Environment, options: &Options, seed: u64) -> Result<()> {
+        let points = options.points.unwrap_or(self.points);
+        // Both commands choose the same packages: with others, dependencies would get other features and be built again.
+        let mut packages = vec!["--package", self.package];
+        if self.starts_sampan {
+            packages.extend(["--package", "sampan-cli"]);
+        }
+        if options.release {
+            packages.push("--release");
+        }
+        let target = ["--test", self.target];
+        if self.starts_sampan {
+            let build = ["build", "--locked", "--bins"];
+            shell::run(shell::cargo(environment, build).args(&packages).args(target))?;
+        }
+        let mut command = shell::cargo(environment, ["test", "--locked"]);
+        command.args(&packages).args(target).args(["--", "--nocapture", "--include-ignored", "--exact"]);
+        command.args(self.paths());
+        eprintln!("  {points} points, seed {seed}; again by --seed {seed}");
+        shell::run(command.env(POINTS, points.to_string()).env(SEED, seed.to_string()))
+    }
 }
 
 #[cfg(test)]
@@ -133,8 +231,8 @@ mod tests {
     #[test]
     fn every_suite_names_a_test_that_is_there() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).unwrap();
-        for suite in Suite::value_variants() {
-            let test = suite.test();
+        for suite in Suite::EACH {
+            let test = suite.test().unwrap();
             let folder = if test.package == "sampan-tests" {
                 root.join("tests")
             } else {
@@ -147,5 +245,14 @@ mod tests {
                 assert!(source.contains(&format!("fn {name}(")), "{suite:?}: {name}");
             }
         }
+    }
+
+    #[test]
+    fn all_are_all_and_their_summary_says_which_did_not_hold() {
+        let alone = Suite::value_variants().iter().filter(|suite| suite.test().is_some());
+        assert_eq!(alone.count(), Suite::EACH.len());
+        let line = |held| Line { suite: Suite::Kill, held, took: Duration::from_secs(754) }.text();
+        assert_eq!(line(true), "  kill     held          12 min 34 s");
+        assert!(line(false).contains("DID NOT HOLD"));
     }
 }
