@@ -184,10 +184,8 @@ impl Sampan {
     }
 
     async fn snapshot(&self) -> Snapshot {
-        match self.call(Call::Snapshot).await {
-            Reply::Snapshot(snapshot) => *snapshot,
-            other => panic!("not a snapshot: {other:?}"),
-        }
+        let Reply::Snapshot(snapshot) = self.call(Call::Snapshot).await else { panic!("not a snapshot") };
+        *snapshot
     }
 
     /// What a person is told.
@@ -201,7 +199,8 @@ impl Sampan {
 
 /// Writes until the disk is full.
 fn fill(file: &mut std::fs::File) {
-    while file.write(&[7; 64 * 1024]).is_ok_and(|written| written > 0) {}
+    let bytes = vec![7; 64 * 1024];
+    while file.write(&bytes).is_ok_and(|written| written > 0) {}
 }
 
 fn free(disk: &Path) -> u64 {

@@ -16,6 +16,10 @@ async fn real_kills_at_any_moment_leave_nothing_wrong_and_lose_nothing_that_was_
     let figures = kill::kills(asked).await;
     eprintln!("{figures}");
     assert_eq!(figures.kills.iter().sum::<u32>(), asked.points);
+    // A few kills may meet none of it.
+    if asked.points < POINTS {
+        return;
+    }
     assert!(figures.promises > u64::from(asked.points), "the kills met work: {figures}");
     assert!(figures.resumed > 0, "and downloads that could be gone on with: {figures}");
     assert!(figures.evictions > 0, "and a cache that was full: {figures}");

@@ -73,12 +73,8 @@ impl Shared {
 
     pub(super) async fn call(&self, command: Command) -> Result<Reply, Stop> {
         let asked = format!("{command:?}");
-        let reply = answer(&self.state_dir, command).await;
-        let reply = reply.map_err(|error| format!("{error:?}")).and_then(|reply| match reply {
-            Reply::Error(error) => Err(format!("{error:?}")),
-            reply => Ok(reply),
-        });
-        reply.map_err(|error| self.failed("a running Sampan answers", format!("{asked}: {error}")))
+        let refused = self.try_call(command, &[]).await?;
+        refused.ok_or_else(|| Self::lied("a running Sampan answers", asked))
     }
 
     /// Asks for something that may be refused for one of these reasons: `None`.

@@ -3,7 +3,7 @@
 //! Each round has one kill: in the middle of a start, under load, or in the middle of an end. Then the disk is looked at
 //! without Sampan, then Sampan is started again on the same folders and held against what its clients had been given. The
 //! next round goes on with the same folders, so that damage would add up; every tenth one begins with new ones. In every
-//! second ten rounds room is short: a quota of which a pinned image takes most, and a quarter of the others fits into the
+//! second ten rounds room is short: a quota of which a pinned image takes most, and a fifth of the others fits into the
 //! rest.
 //! A kill keeps what the system had not written to the disk yet: what a power cut loses is another test's matter.
 
@@ -183,7 +183,7 @@ pub async fn kills(asked: Torture) -> Figures {
                 tight,
             };
             if round == first {
-                stage.prepare().await;
+                stage.prepare(&mut dice).await;
             }
             if let Err(Broken { check, why }) = stage.round(round, moment, &mut dice, round == last).await {
                 let kept = folders.folder.path().display();
@@ -209,7 +209,7 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     /// Where room is to be short: puts in what takes it, and pins that.
-    async fn prepare(&mut self) {
+    async fn prepare(&mut self, dice: &mut Dice) {
         if !self.tight {
             return;
         }
@@ -220,6 +220,11 @@ impl Stage<'_> {
         let shared = self.shared();
         shared.take_tag(at).await.expect("an image is served");
         person::pin(&shared, at).await.expect("what is held can be pinned");
+        // And nearly all that is left: from now on whatever comes makes something else go.
+        self.world.hold_back(false);
+        let slow = World::any_slow(dice);
+        points::pull(&shared, dice, slow).await.expect("an image is served");
+        self.world.hold_back(true);
     }
 
     async fn round(&mut self, round: u32, moment: Moment, dice: &mut Dice, last: bool) -> Result<(), Broken> {

@@ -81,6 +81,9 @@ pub async fn points(times: u32, seed: u64, most: Option<usize>) -> PointFigures 
     };
     let calls = bed.run(&dice, None).await.calls;
     bed.figures.names = calls.len();
+    for (label, count) in &calls {
+        eprintln!("{count:>5} times {label}");
+    }
     let mut points = choose(&calls, &mut dice.branch(1));
     if let Some(most) = most {
         let mut dice = dice.branch(2);
@@ -91,10 +94,10 @@ pub async fn points(times: u32, seed: u64, most: Option<usize>) -> PointFigures 
     bed.figures.points = points.len();
     for point in &points {
         for _ in 0..times {
-            let seen = bed.run(&dice, Some(point)).await;
-            bed.figures.kills += u32::from(seen.killed);
-            bed.figures.exact += u32::from(seen.exact);
-            bed.figures.passed += u32::from(!seen.killed);
+            let Seen { killed, exact, .. } = bed.run(&dice, Some(point)).await;
+            bed.figures.kills += u32::from(killed);
+            bed.figures.exact += u32::from(exact);
+            bed.figures.passed += u32::from(!killed);
         }
     }
     bed.figures.found.done = bed.promises.done();
@@ -147,17 +150,17 @@ impl Bed {
         if fresh {
             stage.victim.ready();
             self.promises.forget();
-            stage.prepare().await;
+            stage.prepare(&mut dice).await;
         }
         let done = end_at(&mut stage, run, point, &mut dice).await;
-        let seen = done.unwrap_or_else(|Broken { check, why }| {
+        let trace = done.unwrap_or_else(|Broken { check, why }| {
             panic!(
                 "seed {seed}, run {run}, {point:?}: {check}: {why}\nkept: {}",
                 folders.folder.path().display()
             )
         });
         self.place = Some((victim, hashed, folders));
-        seen
+        trace
     }
 }
 
@@ -203,7 +206,7 @@ async fn end_at(
 async fn work(stage: &Stage<'_>, shared: &Arc<Shared>, dice: &mut Dice) -> Result<(), Stop> {
     oracle::notes_what_stays(shared, &stage.victim.cache_dir()).await?;
     let world = &stage.world;
-    let some: Vec<usize> = (0..PULLED).map(|_| world.any_quick(dice)).collect();
+    let some: Vec<usize> = (0..PULLED).map(|_| World::any_quick(dice)).collect();
     for &at in &some {
         let repository = &world.repositories[at];
         let selection = ClearSelection::Images { names: vec![repository.full_name()] };
@@ -213,7 +216,7 @@ async fn work(stage: &Stage<'_>, shared: &Arc<Shared>, dice: &mut Dice) -> Resul
         pull(shared, dice, at).await?;
     }
     // It goes on until the end, which cuts it short.
-    let slow = world.any_slow(dice);
+    let slow = World::any_slow(dice);
     let repository = &world.repositories[slow];
     person::clear(shared, ClearSelection::Images { names: vec![repository.full_name()] }, repository.reach())
         .await?;
@@ -225,7 +228,7 @@ async fn work(stage: &Stage<'_>, shared: &Arc<Shared>, dice: &mut Dice) -> Resul
     person::imports(shared, dice).await?;
     person::clears_and_undoes(shared, dice, some[1]).await?;
     shared.call(Command::Scrub { start: true }).await?;
-    let another = world.any_quick(dice);
+    let another = World::any_quick(dice);
     pull(shared, dice, another).await?;
     // The end of these ten seconds is the end of the run.
     let hidden = &world.repositories[some[2]];
@@ -235,7 +238,7 @@ async fn work(stage: &Stage<'_>, shared: &Arc<Shared>, dice: &mut Dice) -> Resul
 }
 
 /// One platform of what the tag points at, whole.
-async fn pull(shared: &Shared, dice: &mut Dice, at: usize) -> Result<(), Stop> {
+pub(super) async fn pull(shared: &Shared, dice: &mut Dice, at: usize) -> Result<(), Stop> {
     let digest = shared.take_tag(at).await?;
     let versions = &shared.world.repositories[at].versions;
     let Some(version) = versions.iter().find(|version| version.digest == digest) else { return Ok(()) };

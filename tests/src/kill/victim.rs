@@ -164,10 +164,10 @@ fn serve(tracer: &[String], folder: &Path, port: u16, upstreams: &[String]) -> P
     let mut command = match tracer {
         [] => sampan,
         [program, options @ ..] => {
-            let mut traced = Command::new(program);
-            traced.args(options).arg(sampan.get_program()).args(sampan.get_args());
-            traced.envs(sampan.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            traced
+            let mut whole = Command::new(program);
+            whole.args(options).arg(sampan.get_program()).args(sampan.get_args());
+            whole.envs(sampan.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            whole
         }
     };
     Process::start("sampan", folder, &mut command)

@@ -19,8 +19,8 @@ const SLOW: usize = 3;
 const LARGE: usize = 16 * 1024 * 1024;
 /// Images that can also be imported.
 const CARRIED: usize = 3;
-/// The layer of the image that takes room, all zeros: with a quota of 100 MB it leaves room for a quarter of the others.
-pub(super) const BALLAST: usize = 72_000_000;
+/// The layer of the image that takes room, all zeros: with a quota of 100 MB it leaves room for a fifth of the others.
+pub(super) const BALLAST: usize = 80_000_000;
 /// What each connection to the slow registry carries: two or three rounds for one of its layers.
 const RATE: u64 = 6_000_000;
 /// Between so many images do the tags of the quick registry move.
@@ -159,10 +159,10 @@ impl World {
             repositories.push(Repository { name, slow: true, versions });
         }
         let (layouts, mut carried) = (crate::scratch(), Vec::new());
-        for at in 0..CARRIED {
+        for (at, base) in BASES.iter().enumerate().take(CARRIED) {
             let name = format!("carried/image-{at}");
             let spec = |other: usize| {
-                ImageSpec::new(950_000 + at as u64 * 10, &[BASES[at][0], 30_000 * (at + 1) + other])
+                ImageSpec::new(950_000 + at as u64 * 10, &[base[0], 30_000 * (at + 1) + other])
             };
             let image = if at == 0 {
                 let index = IndexSpec::new().image(spec(0)).image(spec(1).architecture("arm64"));
@@ -191,12 +191,12 @@ impl World {
     }
 
     /// One of the repositories of the quick registry.
-    pub(super) fn any_quick(&self, dice: &mut Dice) -> usize {
+    pub(super) fn any_quick(dice: &mut Dice) -> usize {
         dice.place(QUICK)
     }
 
     /// One of those of the slow one.
-    pub(super) fn any_slow(&self, dice: &mut Dice) -> usize {
+    pub(super) fn any_slow(dice: &mut Dice) -> usize {
         QUICK + dice.place(SLOW)
     }
 

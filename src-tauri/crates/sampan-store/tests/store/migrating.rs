@@ -194,7 +194,10 @@ async fn after_a_kill_in_a_migration_everything_is_there() {
 async fn after_100_kills_in_a_migration_everything_is_there() {
     let (count, seed) = (asked("SAMPAN_TORTURE_POINTS", 100), asked("SAMPAN_TORTURE_SEED", 1));
     let left = kills_in_a_migration_lose_nothing(count, seed).await;
-    assert!(left[1] + left[2] > 0 && left[3] > 0, "some came before its end, some after: {left:?}");
+    assert!(
+        count < 100 || left[1] + left[2] > 0 && left[3] > 0,
+        "some came before its end, some after: {left:?}"
+    );
 }
 
 #[test]

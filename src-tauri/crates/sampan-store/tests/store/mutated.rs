@@ -175,7 +175,8 @@ async fn mutated_indexes_are_made_anew_or_refused(count: u64, seed: u64) {
     }
     eprintln!("{count} mutated indexes: {anew} made anew, {refused} refused, the slowest start {slowest:?}");
     assert!(slowest <= START_MOST, "{slowest:?}");
-    assert!(anew > 0 && refused > 0);
+    // Every kind on every way at least once.
+    assert!(count < 4 * KINDS.len() as u64 || anew > 0 && refused > 0);
 }
 
 #[tokio::test]
