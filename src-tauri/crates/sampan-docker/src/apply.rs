@@ -4,7 +4,7 @@
 //! those shown.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sampan_oci::Digest;
@@ -14,7 +14,7 @@ use crate::elevation::{Elevation, ElevationError, HelperReport, Verb};
 use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::files;
-use crate::journal::{Change, Journal};
+use crate::journal::{Change, Journal, forget};
 use crate::plan::{Action, ApplyMethod, FileChange, Part, Plan};
 
 /// `dockerd --validate` answers at once; a daemon that hangs is no judge.
@@ -112,8 +112,13 @@ pub async fn apply(
         unchanged(file, env.uid)?;
     }
     let mut journal = settled_journal(env, engine)?;
+    let paths: Vec<&Path> = plan.files.iter().map(|file| file.target.as_path()).collect();
     if plan.needs_elevation {
-        return elevated(plan, elevation).await;
+        let applied = elevated(plan, elevation).await?;
+        if plan.action == Action::Disable {
+            forget(env, &paths);
+        }
+        return Ok(applied);
     }
     let mut steps = Vec::new();
     for file in plan.files.iter().filter(|file| file.part == Part::DaemonJson) {
@@ -139,6 +144,9 @@ pub async fn apply(
                 Err(error) => steps.push(format!(
                     "It could not be written down that this is done ({error}): at its next start Sampan takes it back."
                 )),
+            }
+            if plan.action == Action::Disable {
+                forget(env, &paths);
             }
             Ok(Applied { steps, earlier })
         }

@@ -10,7 +10,7 @@ use crate::context::{self, Reach, Sources};
 use crate::engine::{Engine, HostsSeen, ImageStore, Kind, Version};
 use crate::environment::Environment;
 use crate::files;
-use crate::journal::Journal;
+use crate::journal::journals;
 use crate::method::{Method, WSL_DESKTOP};
 use crate::process::{self, Daemon};
 use crate::together::is_loopback;
@@ -226,11 +226,7 @@ fn locate(engine: &mut Engine, env: &Environment, daemon: Result<Daemon, String>
         }
     }
     engine.validator = validator(engine, env);
-    let mut journals = vec![Journal::load(&env.state_dir, env.uid)];
-    if env.system_state_dir != env.state_dir {
-        journals.push(Journal::load(&env.system_state_dir, 0));
-    }
-    for journal in journals {
+    for journal in journals(env) {
         match journal {
             Ok(journal) => engine.remembered.extend(journal.remembered()),
             Err(why) => engine.evidence.push(why),

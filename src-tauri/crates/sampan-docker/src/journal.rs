@@ -11,6 +11,7 @@ use sampan_oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::context::same_endpoint;
+use crate::environment::Environment;
 use crate::files;
 use crate::plan::Part;
 
@@ -140,9 +141,53 @@ impl Journal {
         self.installed.iter().map(|c| Remembered { original: original(c), change: c.clone() }).collect()
     }
 
+    /// Takes out what is remembered of `targets`; says whether anything was.
+    pub(crate) fn forget(&mut self, targets: &[&Path]) -> bool {
+        let before = self.installed.len();
+        self.installed.retain(|change| !targets.contains(&change.target.as_path()));
+        self.installed.len() != before
+    }
+
     /// The backup an undo of `target` still needs.
     pub(crate) fn backup_of(&self, target: &Path) -> Option<&Path> {
         self.installed.iter().find(|change| change.target == target)?.backup.as_deref()
+    }
+}
+
+/// The changes that are in place, as this user's Sampan and the privileged helper wrote them down. Asks no engine.
+pub fn installed(env: &Environment) -> Vec<Change> {
+    let journals = journals(env);
+    journals.into_iter().filter_map(Result::ok).flat_map(|journal| journal.installed).collect()
+}
+
+/// This user's journal, then the helper's where that is another one.
+pub(crate) fn journals(env: &Environment) -> Vec<Result<Journal, String>> {
+    let mut journals = vec![Journal::load(&env.state_dir, env.uid)];
+    if env.system_state_dir != env.state_dir {
+        journals.push(Journal::load(&env.system_state_dir, 0));
+    }
+    journals
+}
+
+/// Forgets what was taken back, in whichever journal it stands: the one that carried the change out has done so, and
+/// what the other one still says would look like somebody else's change.
+pub(crate) fn forget(env: &Environment, targets: &[&Path]) {
+    for (folder, uid) in [(&env.state_dir, env.uid), (&env.system_state_dir, 0)] {
+        // Only root can write down anything in the helper's folder, and it must not do so while the helper does.
+        let others = folder != &env.state_dir;
+        if others && (env.uid != 0 || !folder.exists()) {
+            continue;
+        }
+        let alone = others.then(|| hold(folder, uid)).transpose();
+        if alone.is_err() {
+            continue;
+        }
+        if let Ok(mut journal) = Journal::load(folder, uid)
+            && journal.forget(targets)
+        {
+            // What cannot be forgotten is shown as a difference, which a person can dismiss.
+            let _ = journal.save(folder);
+        }
     }
 }
 

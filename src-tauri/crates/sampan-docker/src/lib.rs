@@ -11,6 +11,7 @@ pub mod context;
 pub mod daemon_json;
 mod detect;
 mod diff;
+mod drift;
 mod elevation;
 mod engine;
 mod environment;
@@ -29,6 +30,7 @@ mod undo;
 pub use apply::{Applied, ApplyError, apply};
 pub use detect::detect;
 pub use diff::{DiffKind, DiffLine};
+pub use drift::{drift, mark};
 #[cfg(target_os = "macos")]
 pub use elevation::OsaScript;
 #[cfg(target_os = "linux")]
@@ -40,7 +42,7 @@ pub use engine::{Access, Engine, FileSeen, HostsSeen, ImageStore, Kind, Version,
 pub use environment::Environment;
 pub use files::{BACKUPS_MAX, backups, look};
 pub use hosts_toml::{port_of as hosts_toml_port, render as hosts_toml};
-pub use journal::{Change, Remembered, hold};
+pub use journal::{Change, Remembered, hold, installed};
 pub use method::{Method, Unsupported};
 pub use plan::{Action, ApplyMethod, DEFAULT_PORT, FileChange, Part, Plan, PlanError, plan};
 pub use probe::{ProbeError, pull_probe};
