@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use sampan_oci::{Algorithm, Hasher, RegistryName};
 use serde::{Deserialize, Serialize};
 
-use crate::context;
+use crate::context::{self, same_endpoint};
 use crate::daemon_json::{self, Refusal, same_mirror};
 use crate::diff::{self, DiffLine};
 use crate::engine::{Access, Engine, FileSeen, HostsSeen, Kind, mirror_url};
@@ -346,19 +346,20 @@ impl<'a> Draft<'a> {
     }
 
     /// The URLs that are Sampan's: this port, the default one, those in its own `hosts.toml` files, and those the
-    /// journal knows of files that are still as Sampan left them.
+    /// journal knows of files of this engine, whoever else has edited them since: an entry that Sampan wrote stays
+    /// Sampan's when its port changes.
     fn ours(&self) -> Vec<String> {
         let engine = self.engine;
-        let as_left = |change: &&Change| {
+        let of_this = |change: &&Change| {
             let mut seen = engine.config.iter().chain(engine.hosts.iter().map(|hosts| &hosts.file));
-            let file = seen.find(|file| file.target == change.target);
-            let now = file.and_then(|file| file.bytes.as_deref());
-            now.zip(change.after).is_some_and(|(now, after)| after.names(now))
+            change.after.is_some()
+                && same_endpoint(&change.endpoint, &engine.endpoint)
+                && seen.any(|file| file.target == change.target)
         };
         let mut ports = vec![self.port, DEFAULT_PORT];
         ports.extend(engine.hosts.iter().filter_map(HostsSeen::port));
         let remembered = engine.remembered.iter().map(|known| &known.change);
-        ports.extend(remembered.filter(as_left).map(|change| change.port));
+        ports.extend(remembered.filter(of_this).map(|change| change.port));
         let mut urls: Vec<String> = ports.iter().map(|port| mirror_url(&self.engine.kind, *port)).collect();
         urls.sort();
         urls.dedup();

@@ -6,13 +6,18 @@ use sampan_oci::Digest;
 
 use crate::apply::{Applied, ApplyError, Litter, elevated, pending, save, settled_journal, unchanged};
 use crate::carry::Carrier;
+use crate::daemon_json::{self, same_mirror};
 use crate::diff;
 use crate::elevation::Elevation;
 use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::files;
+use crate::hosts_toml;
 use crate::manual;
 use crate::plan::{Action, FileChange, Part, Plan};
+
+/// The lowest port the helper takes: those below are the system's.
+const HELPER_PORT_MIN: u16 = 1024;
 
 /// The plan that takes `plan` back: before and after swapped, last file first. `engine` is the one `plan` was made
 /// from.
@@ -44,6 +49,24 @@ pub fn inverse(engine: &Engine, plan: &Plan) -> Plan {
     }
 }
 
+/// The other port that Sampan's entry named before `plan` replaced it, as far as the helper takes it.
+pub(crate) fn port_before(plan: &Plan) -> Option<u16> {
+    let of = |file: &FileChange| match &file.part {
+        Part::DaemonJson => {
+            let list = |bytes: &Option<Vec<u8>>| {
+                daemon_json::mirrors(bytes.as_deref().unwrap_or_default()).unwrap_or_default()
+            };
+            let after = list(&file.after);
+            let gone = list(&file.before);
+            let mut gone = gone.iter().filter(|url| !after.iter().any(|other| same_mirror(url, other)));
+            gone.find_map(|url| url.trim_end_matches('/').rsplit_once(':')?.1.parse().ok())
+        }
+        Part::Hosts(registry) => hosts_toml::port_of(registry, file.before.as_deref()?),
+    };
+    let mut before = plan.files.iter().filter_map(of);
+    before.find(|port| *port != plan.port && *port >= HELPER_PORT_MIN)
+}
+
 /// Takes `plan` back, which was made from `engine` and carried out as `applied`. Neither needs the engine to answer
 /// any more, but for the privileged helper, which looks for itself. A restart that `plan` needed is done again.
 ///
@@ -62,6 +85,11 @@ pub async fn undo(
     }
     let mut journal = settled_journal(env, engine)?;
     if plan.needs_elevation {
+        // The helper takes a verb and a port: an entry for another port of Sampan's comes back by enabling that.
+        let back = match (plan.action, port_before(plan)) {
+            (Action::Enable, Some(port)) => Plan { action: Action::Enable, port, ..back },
+            (Action::Enable | Action::Disable, _) => back,
+        };
         return elevated(&back, elevation).await.map(|applied| applied.steps);
     }
     for file in &plan.files {

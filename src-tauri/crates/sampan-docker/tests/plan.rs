@@ -463,10 +463,20 @@ fn the_same_ports_are_sampans_in_both_files() {
         original: None,
     };
     let hub = hosts_toml(&RegistryName::docker_hub(), 7300);
+    let (mut of_another_engine, mut of_another_file) = (remembered("{}"), remembered("{}"));
+    of_another_engine.change.endpoint = "unix:///run/other.sock".into();
+    of_another_file.change.target = "/etc/other.json".into();
     for (hosts_file, journal, taken, why) in [
         (Some(hub.as_bytes()), None, true, "Sampan's own hosts.toml names the port"),
         (None, Some(remembered(listing)), true, "the file is as Sampan left it"),
-        (None, Some(remembered("{}")), false, "the file was changed since: 7300 may be anyone's"),
+        (
+            None,
+            Some(remembered("{}")),
+            true,
+            "the file was changed since, and the entry is the one Sampan wrote",
+        ),
+        (None, Some(of_another_engine), false, "another engine's file of that name"),
+        (None, Some(of_another_file), false, "a file this engine does not read"),
         (None, None, false, "nobody says that 7300 is Sampan's"),
     ] {
         let mut engine = engine(Kind::Linux, "29.7.2", ImageStore::Classic, Some(listing));

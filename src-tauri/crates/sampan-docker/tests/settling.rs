@@ -376,6 +376,94 @@ async fn what_the_privileged_step_says_is_what_a_person_is_told() {
     assert!(backups(&place.hosts()).is_empty() && !place.journal().exists(), "nothing is done here itself");
 }
 
+/// A helper that does as it is told, and says what that was.
+#[derive(Debug, Default)]
+struct Asked(std::sync::Mutex<Vec<(Verb, u16)>>);
+
+impl Elevation for Asked {
+    fn run(&self, verb: Verb, port: u16) -> BoxFuture<'_, Result<HelperReport, ElevationError>> {
+        self.0.lock().unwrap().push((verb, port));
+        let report = HelperReport {
+            done: true,
+            rolled_back: false,
+            steps: Vec::new(),
+            error: None,
+            commands: Vec::new(),
+        };
+        Box::pin(async { Ok(report) })
+    }
+}
+
+#[tokio::test]
+async fn a_privileged_change_that_is_taken_back_ends_with_the_port_there_was_before() {
+    let hub = RegistryName::docker_hub();
+    let listing = |port: u16| format!("{{\"registry-mirrors\": [\"http://127.0.0.1:{port}\"]}}\n");
+    for (before, toml, asked, why) in [
+        (None, None, (Verb::Disable, 7300), "nothing was set up"),
+        (Some("{}".to_owned()), None, (Verb::Disable, 7300), "not Sampan"),
+        (
+            Some("{\"registry-mirrors\": [\"https://corp\"]}".into()),
+            None,
+            (Verb::Disable, 7300),
+            "another mirror",
+        ),
+        (Some(listing(7267)), None, (Verb::Enable, 7267), "Sampan at its usual port"),
+        (Some(listing(80)), None, (Verb::Disable, 7300), "a port that is not Sampan's"),
+        (None, Some(7400), (Verb::Enable, 7400), "Sampan at another port, by its hosts.toml"),
+        (Some(listing(7400)), Some(7400), (Verb::Enable, 7400), "Sampan at another port, by both"),
+    ] {
+        let place = Place::new();
+        if let Some(text) = &before {
+            std::fs::write(place.config(), text).unwrap();
+        }
+        if let Some(port) = toml {
+            std::fs::create_dir_all(place.hosts().parent().unwrap()).unwrap();
+            std::fs::write(place.hosts(), hosts_toml(&hub, port)).unwrap();
+        }
+        let mut engine = place.engine();
+        engine.endpoint = "unix:///run/docker.sock".into();
+        engine.config.as_mut().unwrap().access = Access::NeedsElevation;
+        let planned = plan(&engine, Action::Enable, 7300).unwrap();
+        for file in &planned.files {
+            std::fs::create_dir_all(file.target.parent().unwrap()).unwrap();
+            std::fs::write(&file.target, file.after.as_ref().unwrap()).unwrap();
+        }
+        let helper = Asked::default();
+        let applied = sampan_docker::Applied::default();
+        undo(&place.env, &engine, &planned, &applied, &helper).await.unwrap();
+        assert_eq!(*helper.0.lock().unwrap(), [asked], "{why}: one prompt, and before is before");
+    }
+}
+
+#[tokio::test]
+async fn what_the_helper_took_back_is_forgotten_here_too() {
+    let place = Place::new();
+    std::fs::write(place.config(), AFTER).unwrap();
+    let mut engine = place.engine();
+    engine.version = Some("20.10.24".into());
+    engine.hosts.clear();
+    engine.endpoint = "unix:///run/docker.sock".into();
+    engine.config.as_mut().unwrap().access = Access::NeedsElevation;
+    let change = |target: PathBuf| Change {
+        target,
+        part: Part::DaemonJson,
+        endpoint: engine.endpoint.clone(),
+        port: 7267,
+        before: None,
+        interim: None,
+        going_back: None,
+        after: Some(Digest::of(AFTER.as_bytes())),
+        backup: None,
+        made_folders: Vec::new(),
+    };
+    let installed = [change(place.config()), change(place.at("another.json"))];
+    std::fs::write(place.journal(), json!({"pending": [], "installed": installed}).to_string()).unwrap();
+    let planned = plan(&engine, Action::Disable, 7267).unwrap();
+    assert!(planned.needs_elevation, "{planned:?}");
+    apply(&place.env, &engine, &planned, false, &Asked::default()).await.unwrap();
+    assert_eq!(sampan_docker::installed(&place.env), [change(place.at("another.json"))], "that one stays");
+}
+
 #[test]
 fn one_change_at_a_time_and_only_in_a_folder_of_ones_own() {
     let place = Place::new();
