@@ -12,6 +12,7 @@ use crate::environment::Environment;
 use crate::files;
 use crate::journal::journals;
 use crate::method::{Method, WSL_DESKTOP};
+use crate::plan::Part;
 use crate::process::{self, Daemon};
 use crate::together::is_loopback;
 
@@ -54,6 +55,7 @@ pub async fn detect(env: &Environment) -> Engine {
     match ask(&endpoint.host).await {
         Err(error) => {
             engine.evidence.push(error);
+            engine.gone = socket.as_deref().is_some_and(nobody_listens);
             note_unanswered(&mut engine, env);
             locate_unanswered(&mut engine, env);
         }
@@ -226,6 +228,11 @@ fn locate(engine: &mut Engine, env: &Environment, daemon: Result<Daemon, String>
         }
     }
     engine.validator = validator(engine, env);
+    remember(engine, env);
+}
+
+/// What Sampan changed before, by its journals.
+fn remember(engine: &mut Engine, env: &Environment) {
     for journal in journals(env) {
         match journal {
             Ok(journal) => engine.remembered.extend(journal.remembered()),
@@ -234,21 +241,44 @@ fn locate(engine: &mut Engine, env: &Environment, daemon: Result<Daemon, String>
     }
 }
 
-/// The files a daemon that does not run will read when it starts, at the usual places: a change that was interrupted
-/// may be why it does not run.
+/// Whether no process has the socket open for others. One that is there and does not answer is another matter: it
+/// keeps the mirrors it has.
+#[cfg(unix)]
+fn nobody_listens(socket: &Path) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    std::os::unix::net::UnixStream::connect(socket)
+        .is_err_and(|error| matches!(error.kind(), NotFound | ConnectionRefused))
+}
+
+#[cfg(not(unix))]
+fn nobody_listens(_socket: &Path) -> bool {
+    false
+}
+
+/// The files a daemon that does not run will read when it starts, where Sampan changed them before or at the usual
+/// places: a change that was interrupted may be why it does not run.
 fn locate_unanswered(engine: &mut Engine, env: &Environment) {
     if !cfg!(target_os = "linux") {
         return;
     }
+    remember(engine, env);
+    let changed = engine.remembered.iter().map(|known| &known.change);
+    let changed = changed.filter(|change| context::same_endpoint(&change.endpoint, &engine.endpoint));
+    let known = changed.clone().find(|change| change.part == Part::DaemonJson).map(|c| c.target.clone());
     let rootless = format!("unix:///run/user/{}/docker.sock", env.uid);
     let folder = if context::is_the_systems(&engine.endpoint) {
         PathBuf::from("/etc/docker")
     } else if env.uid != 0 && context::same_endpoint(&engine.endpoint, &rootless) {
         env.rootless_config()
     } else {
+        // How it is told of its file is not known: it may not start without it.
+        engine.config_named = known.is_some();
+        engine.config = known.map(|target| files::look(&target, env.uid));
         return;
     };
-    engine.config = Some(files::look(&folder.join("daemon.json"), env.uid));
+    let usual = folder.join("daemon.json");
+    engine.config_named = known.as_ref().is_some_and(|known| *known != usual);
+    engine.config = Some(files::look(&known.unwrap_or(usual), env.uid));
     engine.hosts = hosts(&folder.join("certs.d"), env);
 }
 

@@ -93,9 +93,10 @@ impl Differences<'_> {
             return;
         }
         let Some(bytes) = &file.bytes else {
-            self.sentences.push(match elsewhere {
-                true => format!("Docker now reads {path}, not {}.", change.target.display()),
-                false => format!("{path} was removed."),
+            self.sentences.push(if elsewhere {
+                format!("Docker now reads {path}, not {}.", change.target.display())
+            } else {
+                format!("{path} was removed.")
             });
             return;
         };
@@ -110,12 +111,11 @@ impl Differences<'_> {
             .into_iter()
             .find(|port| list.iter().any(|entry| same_mirror(entry, &url(*port))));
         let Some(port) = listed else {
-            self.sentences.push(match elsewhere {
-                true => format!(
-                    "Docker now reads {path}, not {}, and Sampan is not in it.",
-                    change.target.display()
-                ),
-                false => format!("Sampan was taken out of {path}."),
+            self.sentences.push(if elsewhere {
+                let target = change.target.display();
+                format!("Docker now reads {path}, not {target}, and Sampan is not in it.")
+            } else {
+                format!("Sampan was taken out of {path}.")
             });
             return;
         };

@@ -12,9 +12,12 @@ use crate::method::{Method, Unsupported};
 
 /// The engine the current Docker context means.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Engine {
     /// Whether an engine answered.
     pub found: bool,
+    /// Whether nobody listens at its socket: no daemon has to be told of anything.
+    pub gone: bool,
     /// Which kind it is; names it for people by its `Display`.
     pub kind: Kind,
     /// Its version, as it says it.
@@ -199,6 +202,7 @@ impl Engine {
     pub fn unknown(endpoint: String) -> Self {
         Self {
             found: false,
+            gone: false,
             kind: Kind::None,
             version: None,
             endpoint,

@@ -198,8 +198,9 @@ impl<'a> Draft<'a> {
         let visible = self.engine.pid.is_some() && self.engine.kind.is_local_daemon();
         if let Err(unsupported) = self.engine.method()
             && !visible
+            && !self.engine.gone
         {
-            return Err(unsupported.into());
+            return if self.has_none_of_ours() { Ok(()) } else { Err(unsupported.into()) };
         }
         self.unlist_mirror()?;
         for seen in &self.engine.hosts {
@@ -209,6 +210,18 @@ impl<'a> Draft<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing that is known of the engine is Sampan's.
+    fn has_none_of_ours(&self) -> bool {
+        let (engine, ours) = (self.engine, self.ours());
+        let file = engine.config.as_ref().and_then(|file| file.bytes.as_deref()).unwrap_or_default();
+        let Ok(in_file) = daemon_json::mirrors(file) else { return false };
+        let mut listed = engine.mirrors.iter().chain(&in_file);
+        let remembered = engine.remembered.iter().map(|known| &known.change);
+        !listed.any(|url| ours.iter().any(|our| same_mirror(our, url)))
+            && engine.hosts.iter().all(|seen| seen.port().is_none())
+            && !remembered.clone().any(|change| same_endpoint(&change.endpoint, &engine.endpoint))
     }
 
     fn write_hosts(&mut self) -> Result<(), PlanError> {
@@ -297,8 +310,10 @@ impl<'a> Draft<'a> {
         let intended = daemon_json::mirrors(&empty).map_err(|r| refused(file, r))?;
         let after = self.undone(file, &before, &intended, in_file)?;
         // A running dockerd keeps its mirrors when the key is deleted: it must see a list without Sampan first.
-        let interim = (self.engine.kind != Kind::Desktop && after.as_ref() != Some(&empty)).then_some(empty);
-        self.tell = true;
+        let runs = !self.engine.gone;
+        let interim =
+            (runs && self.engine.kind != Kind::Desktop && after.as_ref() != Some(&empty)).then_some(empty);
+        self.tell = runs;
         self.intended = Some(intended);
         self.files.push(change(file, Part::DaemonJson, interim, after));
         Ok(())
@@ -406,6 +421,9 @@ impl<'a> Draft<'a> {
             ApplyMethod::Nothing if self.files.is_empty() => {
                 self.notes.push("Everything is as wanted already.".into());
             }
+            ApplyMethod::Nothing if engine.gone => {
+                self.notes.push("Docker does not run: it finds the files like this when it starts.".into());
+            }
             ApplyMethod::Nothing => {
                 self.notes.push("Docker reads hosts.toml at each pull: nothing restarts.".into());
             }
@@ -419,8 +437,8 @@ impl<'a> Draft<'a> {
             }
         }
         let commands = manual::commands(engine, &self.files, apply, needs_elevation);
-        let systems =
-            context::is_the_systems(&engine.endpoint) && matches!(engine.kind, Kind::Linux | Kind::Snap);
+        let systems = context::is_the_systems(&engine.endpoint)
+            && (engine.gone || matches!(engine.kind, Kind::Linux | Kind::Snap));
         if needs_elevation && !systems {
             return Err(PlanError::NotTheSystems { endpoint: engine.endpoint.clone(), commands });
         }

@@ -489,6 +489,36 @@ fn the_same_ports_are_sampans_in_both_files() {
 }
 
 #[test]
+fn an_engine_that_does_not_run_is_taken_back_without_telling_it() {
+    let listing = format!("{{\"registry-mirrors\": [\"{OURS}\"]}}");
+    let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
+    let mut stopped = engine(Kind::None, "", ImageStore::Classic, Some(&listing));
+    (stopped.found, stopped.gone, stopped.pid) = (false, true, None);
+    stopped.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
+    let planned = plan(&stopped, Action::Disable, 7267).unwrap();
+    assert_eq!(parts(&planned), ["daemon.json", "docker.io"], "in that order");
+    assert_eq!(planned.apply, ApplyMethod::Nothing, "there is nobody to tell: {planned:?}");
+    assert!(planned.files.iter().all(|file| file.interim.is_none()), "and nobody to let go of anything");
+    assert!(plan(&stopped, Action::Enable, 7267).is_err(), "what it can do is not known");
+    stopped.gone = false;
+    assert!(plan(&stopped, Action::Disable, 7267).is_err(), "one that hangs keeps what it has read");
+}
+
+#[test]
+fn where_nothing_is_sampans_there_is_nothing_to_take_back() {
+    for (kind, gone) in
+        [(Kind::None, true), (Kind::None, false), (Kind::Remote, false), (Kind::Podman, false)]
+    {
+        for config in [None, Some("{}"), Some("{\"registry-mirrors\": [\"https://corp\"]}")] {
+            let mut engine = engine(kind.clone(), "", ImageStore::Classic, config);
+            (engine.found, engine.gone, engine.pid) = (false, gone, None);
+            let planned = plan(&engine, Action::Disable, 7267).unwrap();
+            assert!(planned.is_nothing() && !planned.needs_elevation, "{kind:?} {config:?}: {planned:?}");
+        }
+    }
+}
+
+#[test]
 fn by_hand_the_engine_lets_go_before_the_key_and_the_hosts_file_do() {
     let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
     let config = format!("{{\"debug\": true, \"registry-mirrors\": [\"{OURS}\"]}}\n");

@@ -125,10 +125,12 @@ mod linux {
             Err(error) => return unsettled(&error),
         };
         let engine = if steps.is_empty() { engine } else { detect(&env).await };
-        if !engine.found {
+        // Taking back needs no daemon that answers, where there is none.
+        let stopped = engine.gone && action == Action::Disable;
+        if !engine.found && !stopped {
             return HelperReport { steps, ..failed(format!("No Docker answers at {ENDPOINT}.")) };
         }
-        if !matches!(engine.kind, Kind::Linux | Kind::Snap) {
+        if !stopped && !matches!(engine.kind, Kind::Linux | Kind::Snap) {
             return failed(format!("{ENDPOINT} is {}, which needs no administrator rights.", engine.kind));
         }
         let plan = match plan(&engine, action, port) {
