@@ -1,5 +1,7 @@
 //! Who is asking, in one word.
 
+use sampan_oci::{Event, Failure, Millis, Outcome, RequestKind};
+
 /// The longest name given to a client, in bytes.
 const NAME_BYTES_MAX: usize = 40;
 
@@ -12,6 +14,20 @@ pub fn client_name(user_agent: &str) -> String {
         "libpod" => "podman".into(),
         other => other.into(),
     }
+}
+
+/// What container engines and their builders call themselves, as [`client_name`] reads it. `containers` is the library
+/// behind podman, buildah and CRI-O.
+const ENGINES: [&str; 9] =
+    ["docker", "moby", "buildkit", "containerd", "nerdctl", "podman", "buildah", "containers", "cri-o"];
+
+/// When a container engine asked for a manifest and was answered; `None`: this event is something else, or was caused
+/// by something else (a web page, curl, a copying tool).
+pub fn engine_asked(event: &Event) -> Option<Millis> {
+    let Event::Answered(answer) = event else { return None };
+    let refused = matches!(answer.outcome, Outcome::Failed(Failure::Forbidden | Failure::Invalid));
+    let asked = answer.kind == RequestKind::Manifest && !refused;
+    (asked && ENGINES.contains(&client_name(&answer.user_agent).as_str())).then_some(answer.at)
 }
 
 #[cfg(test)]

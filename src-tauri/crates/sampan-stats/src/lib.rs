@@ -16,7 +16,7 @@ mod stats;
 mod totals;
 mod tracker;
 
-pub use client::client_name;
+pub use client::{client_name, engine_asked};
 pub use db::{HISTORY_MAX, StatsError};
 pub use record::{DayTotals, ImageTotals, LayerRecord, PullRecord, PullState, SavingsReport};
 pub use stats::{DAYS_MAX, Stats};

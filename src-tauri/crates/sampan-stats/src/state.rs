@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use sampan_oci::{Event, Failure, ImageName, Millis, Outcome, RequestKind, TransferId};
+use sampan_oci::{Event, ImageName, Millis, TransferId};
 
 use crate::Totals;
+use crate::client::engine_asked;
 use crate::days::day_of;
 use crate::db::{HISTORY_MAX, Loaded};
 use crate::record::PullRecord;
@@ -97,6 +98,9 @@ impl State {
     pub(crate) fn record(&mut self, event: &Event, zone: &TimeZone) {
         self.tracker.record(event);
         self.reserve_ids();
+        if let Some(at) = engine_asked(event) {
+            self.used(at);
+        }
         match event {
             Event::Fetched { at, image, bytes, .. } => {
                 self.count(day_of(*at, zone), Some(image), Totals::of_fetched(*bytes));
@@ -107,20 +111,14 @@ impl State {
                     totals.served_bytes = totals.served_bytes.saturating_sub(counted);
                     self.count(day_of(answer.at, zone), answer.image.as_ref(), totals);
                 }
-                let refused =
-                    matches!(answer.outcome, Outcome::Failed(Failure::Forbidden | Failure::Invalid));
-                if answer.kind == RequestKind::Manifest && !refused {
-                    self.used(answer.at);
-                }
             }
-            Event::Manifest { at, .. } => self.used(*at),
             Event::BlobStarted { id, image, .. } => {
                 if self.flowing.len() < FLOWING_MAX {
                     self.flowing.entry(*id).or_insert_with(|| (image.clone(), 0));
                 }
             }
-            // It crosses no byte by itself: what comes in is told as fetched.
-            Event::Download { .. } => {}
+            // Neither crosses a byte by itself: what comes in is told as fetched, what goes out as answered.
+            Event::Manifest { .. } | Event::Download { .. } => {}
             Event::BlobProgress { id, at, sent } => self.flowed(*id, *sent, day_of(*at, zone)),
         }
         (self.touched, self.dirty) = (true, true);

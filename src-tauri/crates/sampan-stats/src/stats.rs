@@ -166,7 +166,7 @@ impl Stats {
         Ok(pulls.into_values().rev().filter(|pull| !active.contains(&pull.id)).take(limit).collect())
     }
 
-    /// When a client last asked for a manifest, in this run or an earlier one.
+    /// When a container engine last asked for a manifest, in this run or an earlier one.
     pub fn last_used(&self) -> Option<Millis> {
         self.inner.shared.state().last_used
     }

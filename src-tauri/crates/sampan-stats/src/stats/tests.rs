@@ -98,10 +98,19 @@ fn everything_flushed_is_there_after_reopening() {
     assert_eq!(stats.today(), today);
     assert_eq!(stats.savings(7).unwrap(), savings);
     assert_eq!(stats.history(10).unwrap(), history);
-    assert_eq!(stats.last_used(), Some(Millis(now)));
     assert!(stats.live().is_empty(), "a pull of an earlier run is history");
     record_all(&stats, &pull(2, now + 4_000, "redis"));
     assert!(stats.live()[0].id > history[0].id, "numbers of pulls grow across runs");
+}
+
+#[test]
+fn when_an_engine_last_asked_is_known_after_reopening() {
+    let fixture = Fixture::at(NOON);
+    let stats = fixture.open();
+    stats.record(&head(millis(NOON), "nginx", tag("1"), Outcome::Hit));
+    stats.flush().unwrap();
+    drop(stats);
+    assert_eq!(fixture.open().last_used(), Some(Millis(millis(NOON))));
 }
 
 #[test]
@@ -337,6 +346,22 @@ fn a_manifest_asked_for_is_a_use_and_a_web_page_is_not() {
     stats.record(&head(5, "nginx", tag("1"), Outcome::Failed(Failure::Forbidden)));
     stats.record(&served(6, Some("nginx"), 1, Outcome::Hit));
     assert_eq!(stats.last_used(), None, "nor is a blob");
+    for (user_agent, engine) in [
+        ("curl/8.5.0", false),
+        ("Mozilla/5.0 (X11; Linux x86_64)", false),
+        ("skopeo/1.18.0", false),
+        ("", false),
+        ("buildkit/v0.25", true),
+        ("containerd/v2.1.4", true),
+        ("containers/5.36 (github.com/containers/image)", true),
+        ("libpod/5.4.0", true),
+        ("Docker/29.7.2 containerd-client/2.2", true),
+    ] {
+        let stats = Fixture::at(NOON).open();
+        let Event::Answered(answer) = head(6, "nginx", tag("1"), Outcome::Hit) else { panic!("an answer") };
+        stats.record(&Event::Answered(Answered { user_agent: user_agent.into(), ..answer }));
+        assert_eq!(stats.last_used().is_some(), engine, "{user_agent:?}");
+    }
     stats.record(&head(7, "nginx", tag("1"), Outcome::Hit));
     assert_eq!(stats.last_used(), Some(Millis(7)), "docker asks for no more when its image is current");
 }
