@@ -135,6 +135,7 @@ pub(crate) mod tests {
             last_used: None,
             settings: Settings::default(),
             task: None,
+            docker_drift: None,
         }
     }
 

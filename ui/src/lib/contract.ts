@@ -229,7 +229,7 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
   /** [`DockerPlan::id`] of the plan the person consented to. */
   plan: string,
   /** The second consent: the engine may be restarted, which stops the containers the plan names. */
-  restart: boolean, } | { "call": "docker_prove" } | { "call": "doctor" } | { "call": "configure",
+  restart: boolean, } | { "call": "docker_leave" } | { "call": "docker_prove" } | { "call": "doctor" } | { "call": "configure",
   /** The new values; absent ones stay. */
   change: SettingsChange, } | { "call": "open_window" };
 
@@ -278,6 +278,14 @@ export type DiffLine = {
   /** The line without its newline. */
   text: string, };
 
+/** What somebody else changed of Docker's set-up. It is restored by enabling again, or left by
+ * [`Command::DockerLeave`](crate::api::Command::DockerLeave). */
+export type DockerDrift = {
+  /** One English sentence for each difference. */
+  what: Array<string>,
+  /** When it was noticed first. */
+  since: number, };
+
 /** The engine the current Docker context means, and whether it uses Sampan. From evidence, which is shown. */
 export type Docker = {
   /** Whether an engine answered. */
@@ -305,7 +313,9 @@ export type Docker = {
   /** What was looked at and seen, one line each: `socket /var/run/docker.sock answers as dockerd 28.5.2`. */
   evidence: Array<string>,
   /** When a container engine last asked Sampan for a manifest. */
-  last_used: number | null, };
+  last_used: number | null,
+  /** What somebody else changed of what Sampan set up; `None`: nothing, or a person left it as it is. */
+  drift: DockerDrift | null, };
 
 /** Whether Docker really asks Sampan. */
 export type DockerProof = {
@@ -589,7 +599,9 @@ export type Snapshot = {
   /** The settings that can be changed. */
   settings: Settings,
   /** The export or import that goes on. */
-  task: Task | null, };
+  task: Task | null,
+  /** What somebody else changed of Docker's set-up, as far as it was noticed and not left as it is. */
+  docker_drift: DockerDrift | null, };
 
 /** An answer to a [`Command`]. */
 export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "docker", "value": Docker } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "doctor", "value": Array<Check> } | { "reply": "done" } | { "reply": "error", "value": ApiError };

@@ -17,7 +17,8 @@ pub use cache::{
 };
 pub use carry::{Exported, Imported, Skipped, Task, TaskKind};
 pub use docker::{
-    ApplyMethod, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerPlan, DockerProof, FileChange,
+    ApplyMethod, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerDrift, DockerPlan,
+    DockerProof, FileChange,
 };
 pub use health::{Damage, Health, HealthReport, ScrubRun, ScrubState};
 
@@ -125,6 +126,8 @@ pub enum Command {
         /// The second consent: the engine may be restarted, which stops the containers the plan names.
         restart: bool,
     },
+    /// Leaves what somebody else changed as it is: it is not told again until the files change: [`Reply::Done`].
+    DockerLeave,
     /// Has Docker pull a tiny image made by Sampan itself and watches it arrive: [`Reply::DockerProof`].
     DockerProve,
     /// Checks everything that can be wrong: [`Reply::Doctor`].
@@ -246,6 +249,9 @@ pub struct Snapshot {
     /// The export or import that goes on.
     #[serde(default)]
     pub task: Option<Task>,
+    /// What somebody else changed of Docker's set-up, as far as it was noticed and not left as it is.
+    #[serde(default)]
+    pub docker_drift: Option<DockerDrift>,
 }
 
 /// The mirror's own state.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sampan_mirror::{EventSink, Mirror, MirrorOptions, Tasks};
 use sampan_oci::{Clock, Event, Millis};
-use sampan_stats::Stats;
+use sampan_stats::{Stats, engine_asked};
 use sampan_store::{Store, StoreOptions};
 use sampan_upstream::{Upstream, UpstreamConfig};
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use crate::pause::Pause;
 use crate::scrub::{self, Scrubs};
 use crate::socket::{ControlSocket, Handler};
 use crate::start::{StartError, listen, make_private};
-use crate::state::{Bounds, Keeping, engine_asked, mirror_state, same};
+use crate::state::{Bounds, Keeping, mirror_state, same};
 use crate::task::TaskSlot;
 use crate::{Config, Surroundings, SystemClock, cache, convert, docker, doctor};
 
@@ -51,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) port_is_fixed: bool,
     /// One change of Docker's configuration at a time.
     pub(crate) changing_docker: tokio::sync::Mutex<()>,
+    pub(crate) drift: docker::Watch,
     pub(crate) last_used: AtomicI64,
     /// When bytes last flowed.
     pub(crate) flowed: AtomicI64,
@@ -151,6 +152,7 @@ impl App {
                 environment: surroundings.docker(&config),
                 port_is_fixed,
                 changing_docker: tokio::sync::Mutex::new(()),
+                drift: docker::Watch::open(&config.state_dir),
                 last_used: AtomicI64::new(stats.last_used().map_or(i64::MIN, |at| at.0)),
                 settings: Mutex::new(config.settings.clone()),
                 changing_settings: tokio::sync::Mutex::new(()),
@@ -199,7 +201,10 @@ impl App {
         let (handler, stop) = (Arc::new(self.clone()), self.inner.stop.clone());
         self.inner.tasks.spawn("socket", |_| socket.serve(handler, stop));
         let inner = self.inner.clone();
-        self.inner.tasks.spawn("recover", |_| async move { docker::recover(&inner).await });
+        self.inner.tasks.spawn("docker", |token| async move {
+            docker::recover(&inner).await;
+            docker::watch(&inner, token).await;
+        });
         let inner = self.inner.clone();
         self.inner.tasks.spawn("state", |token| async move { inner.look(token).await });
         let (keeper, wakes) = (Keeper(self.inner.clone()), self.inner.wakes.clone());
@@ -455,6 +460,7 @@ impl Inner {
             last_used: self.last_used(),
             settings: self.settings(),
             task: self.task.shown(),
+            docker_drift: self.drift.shown(),
         }
     }
 
@@ -517,6 +523,7 @@ impl Inner {
             Command::DockerApply { plan, restart } => {
                 docker::apply(&self, &plan, restart).await.map(Reply::DockerApplied)
             }
+            Command::DockerLeave => docker::leave(&self).await.map(|()| Reply::Done),
             Command::DockerProve => docker::prove(&self).await.map(Reply::DockerProof),
             Command::Doctor => Ok(Reply::Doctor(doctor::of_running(&self).await)),
             Command::Configure { change } => self.configure(&change).await.map(|()| Reply::Done),

@@ -37,6 +37,7 @@ pub(crate) fn empty_snapshot(config: &Config, started: Millis) -> Snapshot {
         last_used: None,
         settings: config.settings.clone(),
         task: None,
+        docker_drift: None,
     }
 }
 

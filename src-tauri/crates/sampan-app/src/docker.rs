@@ -1,15 +1,21 @@
 //! Setting Docker up: looks, plans, applies after consent, proves, and takes back what could not be proved.
 
-use std::sync::atomic::Ordering;
+mod alone;
+mod drift;
+
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use sampan_docker::{Action, Applied, ApplyError, Elevation, Engine, Kind, Plan, PlanError};
+use sampan_docker::{Action, Applied, ApplyError, Elevation, Engine, Environment, Kind, Plan, PlanError};
 
 use crate::api::{
-    ApiError, ApplyMethod, Code, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerPlan,
-    DockerProof, FileChange,
+    ApiError, ApplyMethod, Code, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerDrift,
+    DockerPlan, DockerProof, FileChange,
 };
 use crate::app::Inner;
+
+pub use alone::Alone;
+pub(crate) use drift::{Watch, leave, watch};
 
 /// How long an engine may take to ask for the probe. A dead DNS alone can cost it ten seconds (it resolves docker.io
 /// before it asks its mirror).
@@ -21,22 +27,20 @@ const NO_HELPER: &str = "Sampan's privileged helper is not installed: run the co
 /// The engine the current context means.
 pub(crate) async fn look(app: &Inner) -> Docker {
     let engine = sampan_docker::detect(&app.environment).await;
-    shown(app, &engine)
+    let drift = drift::judge(app, &engine);
+    shown(&engine, app.config.listen.port(), app.last_used(), drift)
 }
 
 /// What enabling or disabling would change.
 pub(crate) async fn plan(app: &Inner, action: DockerAction) -> Result<DockerPlan, ApiError> {
     let engine = sampan_docker::detect(&app.environment).await;
-    let mut plan = planned(app, &engine, action)?;
-    if plan.needs_elevation && !has_helper() {
-        plan.notes.push(NO_HELPER.into());
-    }
-    Ok(shown_plan(action, plan))
+    planned(app, &engine, action).map(|plan| shown_plan(action, plan))
 }
 
 /// Applies the plan a person consented to; after enabling, proves it or takes it back.
 pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<DockerApplied, ApiError> {
     let _one_at_a_time = app.changing_docker.lock().await;
+    let _alone = alone_with_the_files(&app.environment)?;
     let mut engine = sampan_docker::detect(&app.environment).await;
     match sampan_docker::recover(&app.environment, &engine).await {
         Ok(steps) if steps.is_empty() => {}
@@ -50,11 +54,7 @@ pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<Docker
         let plan = planned(app, &engine, action).ok()?;
         (plan.id == id).then_some((action, plan))
     });
-    let (action, plan) = found.ok_or_else(|| ApiError {
-        code: Code::PlanOutdated,
-        message: "something changed since the plan was shown".into(),
-        next_step: Some("Look at the new plan and decide again. Nothing was changed.".into()),
-    })?;
+    let (action, plan) = found.ok_or_else(outdated)?;
     let applied = sampan_docker::apply(&app.environment, &engine, &plan, restart, &*elevation())
         .await
         .map_err(|error| failed(&error, &plan.commands))?;
@@ -71,8 +71,17 @@ pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<Docker
             Some(proof)
         }
     };
+    let docker = look(app).await;
     app.refresh().await;
-    Ok(DockerApplied { steps, docker: look(app).await, proof })
+    Ok(DockerApplied { steps, docker, proof })
+}
+
+fn outdated() -> ApiError {
+    ApiError {
+        code: Code::PlanOutdated,
+        message: "something changed since the plan was shown".into(),
+        next_step: Some("Look at the new plan and decide again. Nothing was changed.".into()),
+    }
 }
 
 /// Has the engine pull a probe and watches it arrive.
@@ -106,9 +115,6 @@ async fn ask(app: &Inner, engine: &Engine) -> Result<DockerProof, ApiError> {
     // The request is what proves it; the pull may still be under way, or have ended in the same moment.
     let seen = seen.or_else(|| arrived.try_recv().ok().map(|_| asked.elapsed()));
     app.mirror.disarm_probe();
-    if seen.is_some() {
-        app.last_used.fetch_max(app.clock.now().0, Ordering::Relaxed);
-    }
     let millis = seen.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     let detail = match (millis, ended) {
         (Some(millis), Some(Ok(()))) => {
@@ -167,25 +173,50 @@ async fn taken_back(
 }
 
 fn planned(app: &Inner, engine: &Engine, action: DockerAction) -> Result<Plan, ApiError> {
-    if !engine.found {
-        return Err(not_found(engine));
-    }
+    planned_for(engine, action, app.config.listen, app.port_is_fixed)
+}
+
+/// The plan for a Sampan that listens at `listen`; `fixed`: at its next start too.
+fn planned_for(
+    engine: &Engine,
+    action: DockerAction,
+    listen: SocketAddr,
+    fixed: bool,
+) -> Result<Plan, ApiError> {
     let action = match action {
+        DockerAction::Enable if !engine.found => return Err(not_found(engine)),
         DockerAction::Enable => {
-            reachable(app)?;
+            reachable(listen, fixed)?;
             Action::Enable
         }
+        // Where no engine runs there may still be something to take back, or nothing, which is as good.
         DockerAction::Disable => Action::Disable,
     };
-    sampan_docker::plan(engine, action, app.config.listen.port()).map_err(|error| refused(&error))
+    let planned = sampan_docker::plan(engine, action, listen.port());
+    let mut plan = planned.map_err(|error| {
+        let unknown = !engine.found && matches!(error, PlanError::Unsupported(_));
+        if unknown { not_found(engine) } else { refused(&error) }
+    })?;
+    if plan.needs_elevation && !has_helper() {
+        plan.notes.push(NO_HELPER.into());
+    }
+    Ok(plan)
+}
+
+/// Holds the state folder against other processes of this user that change Docker's configuration.
+fn alone_with_the_files(env: &Environment) -> Result<std::fs::File, ApiError> {
+    sampan_docker::hold(&env.state_dir, env.uid).map_err(|message| ApiError {
+        code: Code::Busy,
+        message,
+        next_step: Some("Nothing was changed.".into()),
+    })
 }
 
 /// Engines are told `127.0.0.1` and a port: both must be Sampan's, at the next start too.
-fn reachable(app: &Inner) -> Result<(), ApiError> {
-    let listen = app.config.listen;
+fn reachable(listen: SocketAddr, fixed: bool) -> Result<(), ApiError> {
     let named =
         listen.ip() == std::net::Ipv4Addr::LOCALHOST || listen.ip() == std::net::Ipv4Addr::UNSPECIFIED;
-    if named && app.port_is_fixed {
+    if named && fixed {
         return Ok(());
     }
     Err(ApiError {
@@ -222,6 +253,12 @@ fn has_helper() -> bool {
 /// Finishes or takes back what an earlier run of Sampan left half done.
 pub(crate) async fn recover(app: &Inner) {
     let _one_at_a_time = app.changing_docker.lock().await;
+    let Ok(_alone) = alone_with_the_files(&app.environment) else {
+        tracing::warn!(
+            "another process changes Docker's configuration: what it leaves is looked at next time"
+        );
+        return;
+    };
     let engine = sampan_docker::detect(&app.environment).await;
     match sampan_docker::recover(&app.environment, &engine).await {
         Ok(steps) => steps.iter().for_each(|step| tracing::info!("docker set-up: {step}")),
@@ -307,7 +344,7 @@ fn finish(commands: &[String]) -> Option<String> {
     (!commands.is_empty()).then(|| format!("Finish by hand: {}", commands.join(" && ")))
 }
 
-fn shown(app: &Inner, engine: &Engine) -> Docker {
+fn shown(engine: &Engine, port: u16, last_used: Option<i64>, drift: Option<DockerDrift>) -> Docker {
     Docker {
         found: engine.found,
         engine: engine.kind.to_string(),
@@ -316,12 +353,13 @@ fn shown(app: &Inner, engine: &Engine) -> Docker {
         image_store: engine.image_store.map(|store| store.as_str().to_owned()),
         config_file: engine.config.as_ref().map(|file| file.path.display().to_string()),
         mirrors: engine.mirrors.clone(),
-        enabled: engine.enabled(app.config.listen.port()),
+        enabled: engine.enabled(port),
         containers: engine.containers.clone(),
         supported: engine.supported(),
         notes: engine.notes.clone(),
         evidence: engine.evidence.clone(),
-        last_used: app.last_used(),
+        last_used,
+        drift,
     }
 }
 

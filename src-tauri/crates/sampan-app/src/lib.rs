@@ -34,6 +34,7 @@ pub use client::{Client, ClientError, SnapshotStream};
 pub use clock::SystemClock;
 pub use config::{Config, ConfigError};
 pub use contract::typescript;
+pub use docker::Alone;
 pub use doctor::examine;
 pub use flags::Flags;
 pub use socket::SocketError;

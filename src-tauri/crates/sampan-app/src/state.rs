@@ -1,6 +1,6 @@
 //! The snapshot: everything the first screen shows, put together from those who know it.
 
-use sampan_oci::{Bypass, Event, Failure, Millis, Outcome};
+use sampan_oci::{Bypass, Event, Millis, Outcome};
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 use crate::api::{MirrorState, NotKeeping, PullState, Snapshot};
@@ -109,22 +109,6 @@ impl Keeping {
             (READ_ONLY, _) => Some(NotKeeping::ReadOnly),
             _ => None,
         }
-    }
-}
-
-/// Whether a container engine asked for a manifest: what "Docker last used Sampan" means.
-pub(crate) fn engine_asked(event: &Event) -> Option<Millis> {
-    match event {
-        Event::Answered(answered) => {
-            let asked = answered.kind == sampan_oci::RequestKind::Manifest;
-            let refused = matches!(answered.outcome, Outcome::Failed(Failure::Invalid | Failure::Forbidden));
-            (asked && !refused).then_some(answered.at)
-        }
-        Event::Manifest { .. }
-        | Event::BlobStarted { .. }
-        | Event::BlobProgress { .. }
-        | Event::Fetched { .. }
-        | Event::Download { .. } => None,
     }
 }
 

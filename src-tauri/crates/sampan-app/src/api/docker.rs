@@ -43,6 +43,20 @@ pub struct Docker {
     /// When a container engine last asked Sampan for a manifest.
     #[ts(type = "number | null")]
     pub last_used: Option<i64>,
+    /// What somebody else changed of what Sampan set up; `None`: nothing, or a person left it as it is.
+    #[serde(default)]
+    pub drift: Option<DockerDrift>,
+}
+
+/// What somebody else changed of Docker's set-up. It is restored by enabling again, or left by
+/// [`Command::DockerLeave`](crate::api::Command::DockerLeave).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct DockerDrift {
+    /// One English sentence for each difference.
+    pub what: Vec<String>,
+    /// When it was noticed first.
+    #[ts(type = "number")]
+    pub since: i64,
 }
 
 /// Exactly what will be changed, before it is.

@@ -31,6 +31,7 @@ fn snapshot(sequence: u64) -> Snapshot {
         last_used: None,
         settings: Settings::default(),
         task: None,
+        docker_drift: None,
     }
 }
 

@@ -83,6 +83,7 @@ pub(super) fn snapshot() -> Snapshot {
         last_used: None,
         settings: Settings::default(),
         task: None,
+        docker_drift: None,
     }
 }
 

@@ -1,0 +1,72 @@
+//! What can be done with Docker where no Sampan runs: look, plan, and take back. Whoever removed the app needs that.
+
+use sampan_docker::{Environment, detect};
+
+use super::{elevation, failed, planned_for, shown, shown_plan};
+use crate::api::{ApiError, Code, Docker, DockerAction, DockerApplied, DockerPlan};
+use crate::{Config, Surroundings};
+
+/// Docker as this process finds it, without a running Sampan.
+#[derive(Debug)]
+pub struct Alone {
+    environment: Environment,
+    config: Config,
+}
+
+impl Alone {
+    /// With the folders and the port of `config`, on the engine that `surroundings` mean. Does nothing yet.
+    pub fn new(config: &Config, surroundings: &Surroundings) -> Self {
+        Self { environment: surroundings.docker(config), config: config.clone() }
+    }
+
+    /// The engine the current context means. Nobody can say when it last used Sampan.
+    pub async fn look(&self) -> Docker {
+        let engine = detect(&self.environment).await;
+        let port = self.config.listen.port();
+        let what = sampan_docker::drift(&engine, port).filter(|what| !what.is_empty());
+        let since = self.environment.clock.now().0;
+        shown(&engine, port, None, what.map(|what| crate::api::DockerDrift { what, since }))
+    }
+
+    /// What enabling or disabling would change; changes nothing.
+    ///
+    /// # Errors
+    /// Why there is no plan.
+    pub async fn plan(&self, action: DockerAction) -> Result<DockerPlan, ApiError> {
+        let engine = detect(&self.environment).await;
+        let listen = self.config.listen;
+        planned_for(&engine, action, listen, listen.port() != 0).map(|plan| shown_plan(action, plan))
+    }
+
+    /// Carries out the plan of [`DockerAction::Disable`] that was shown as `id`. `restart`: the engine may restart.
+    /// What an earlier run left half done is settled first.
+    ///
+    /// # Errors
+    /// Why it was not done; [`Code::PlanOutdated`] if something changed since, which settling does too.
+    pub async fn disable(&self, id: &str, restart: bool) -> Result<DockerApplied, ApiError> {
+        let (env, listen) = (&self.environment, self.config.listen);
+        let engine = detect(env).await;
+        let shown_again = || planned_for(&engine, DockerAction::Disable, listen, true);
+        // Nothing to do leaves nothing behind, not even a folder.
+        if shown_again().is_ok_and(|plan| plan.id == id && plan.is_nothing()) {
+            let steps = vec!["Everything was as wanted already.".into()];
+            return Ok(DockerApplied { steps, docker: self.look().await, proof: None });
+        }
+        crate::start::make_private(&env.state_dir).map_err(|error| ApiError {
+            code: Code::NotPermitted,
+            message: error.to_string(),
+            next_step: None,
+        })?;
+        let _alone = super::alone_with_the_files(env)?;
+        sampan_docker::recover(env, &engine).await.map_err(|error| failed(&error, &[]))?;
+        let engine = detect(env).await;
+        let plan = planned_for(&engine, DockerAction::Disable, listen, true)?;
+        if plan.id != id {
+            return Err(super::outdated());
+        }
+        let applied = sampan_docker::apply(env, &engine, &plan, restart, &*elevation())
+            .await
+            .map_err(|error| failed(&error, &plan.commands))?;
+        Ok(DockerApplied { steps: applied.steps, docker: self.look().await, proof: None })
+    }
+}
