@@ -278,8 +278,7 @@ export type DiffLine = {
   /** The line without its newline. */
   text: string, };
 
-/** What somebody else changed of Docker's set-up. It is restored by enabling again, or left by
- * [`Command::DockerLeave`](crate::api::Command::DockerLeave). */
+/** What somebody else changed of Docker's set-up. Enabling again restores it, `docker_leave` leaves it as it is. */
 export type DockerDrift = {
   /** One English sentence for each difference. */
   what: Array<string>,

@@ -1,5 +1,7 @@
 //! What a person may write after `sampan`.
 
+mod docker;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -9,6 +11,8 @@ use sampan_app::api::{AgeLimit, ClearSelection, Quota, SpeedLimit, Verify};
 use crate::pause::parse_time;
 use crate::speed::parse_limit;
 
+pub(crate) use docker::{Change, Docker as DockerCommand, Plan};
+
 /// Sampan keeps every image Docker pulls, so that no byte crosses a slow link twice.
 ///
 /// `sampan serve` runs the mirror; the other commands ask the Sampan that runs already, be it `sampan serve` or the tray
@@ -16,7 +20,8 @@ use crate::speed::parse_limit;
 #[derive(Parser, Debug)]
 #[command(name = "sampan", version, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 good, 1 failed, 2 wrong use or configuration, 3 Sampan is not running."
+    after_help = "Exit codes: 0 good, 1 failed, 2 wrong use or configuration, 3 Sampan is not running. \
+                  `sampan docker --help` names those of its own."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -85,6 +90,13 @@ pub(crate) enum Command {
     Pause(Pause),
     /// End a pause
     Resume(Format),
+    /// Set Docker up to ask Sampan, look at that, take it back
+    #[command(after_help = docker::EXIT_CODES, arg_required_else_help = true)]
+    Docker {
+        /// What to do about Docker
+        #[command(subcommand)]
+        what: DockerCommand,
+    },
     /// Check everything that can be wrong, and say what to do about it
     ///
     /// Works without a running Sampan too: it then checks the configuration, the port and the folders.
@@ -230,12 +242,21 @@ impl Clear {
     }
 }
 
-/// `clear` would have to ask, and there is nobody to ask.
+/// A person would have to be asked, and there is nobody to ask.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "clearing asks first, and this is not a terminal. Give --yes to clear without asking, --dry-run to only look."
-)]
-pub(crate) struct NotAsked;
+pub(crate) enum NotAsked {
+    /// Before clearing.
+    #[error(
+        "clearing asks first, and this is not a terminal. Give --yes to clear without asking, --dry-run to only look."
+    )]
+    Clear,
+    /// Before Docker's configuration is changed.
+    #[error(
+        "changing Docker's configuration asks first, and this is not a terminal. Give --yes to change it without \
+         asking; `sampan docker plan` only looks."
+    )]
+    Docker,
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use jiff::tz::TimeZone;
-use sampan_app::api::{ApiError, Check, CheckStatus, Command, Reply, SettingsChange};
+use sampan_app::api::{ApiError, Check, CheckStatus, Code, Command, Reply, SettingsChange};
 use sampan_app::{Client, ClientError, Config, ConfigError, Surroundings};
 use serde::Serialize;
 
@@ -105,14 +105,30 @@ pub(crate) async fn connect(config: &Config) -> Result<Client, ClientError> {
 /// Asks; an answer that the command failed becomes an error with its next step.
 pub(crate) async fn ask(client: &mut Client, command: Command) -> anyhow::Result<Reply> {
     let reply = client.call(command).await?;
-    if let Reply::Error(ApiError { message, next_step, .. }) = reply {
-        let message = message.trim_end_matches('.');
-        return Err(match next_step {
-            Some(step) => anyhow!("{message}. {step}"),
-            None => anyhow!("{message}."),
-        });
+    if let Reply::Error(error) = reply {
+        return Err(Refused::from(error).into());
     }
     Ok(reply)
+}
+
+/// What Sampan answers where a command fails, with its next step.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Refused {
+    /// The closed reason.
+    pub(crate) code: Code,
+    text: String,
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        let message = error.message.trim_end_matches('.');
+        let text = match error.next_step {
+            Some(step) => format!("{message}. {step}"),
+            None => format!("{message}."),
+        };
+        Self { code: error.code, text }
+    }
 }
 
 /// Waits for `ended`. At the first Ctrl-C it asks Sampan to `stop` that and waits on, at the second it waits no longer.

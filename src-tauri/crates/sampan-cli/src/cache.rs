@@ -52,7 +52,7 @@ pub(crate) async fn pin(config: &Config, names: &Names, pinned: bool) -> anyhow:
 pub(crate) async fn clear(config: &Config, clear: &Clear) -> anyhow::Result<ExitCode> {
     let asks = !clear.yes && !clear.dry_run;
     if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        bail!(NotAsked);
+        bail!(NotAsked::Clear);
     }
     let zone = TimeZone::system();
     let mut client = connect(config).await?;

@@ -1,12 +1,14 @@
 //! The command `sampan`: runs the mirror without a desktop, and asks a running one.
 //!
 //! Reads its arguments and the environment, hands them to `sampan-app` and shows the answers. Never touches the cache,
-//! a registry or Docker itself. Start reading at [`arguments::Arguments`], then [`serve`] and [`ask`].
+//! a registry or Docker itself: where no Sampan runs, `sampan-app` looks at Docker and takes its set-up back.
+//! Start reading at [`arguments::Arguments`], then [`serve`] and [`ask`].
 
 mod arguments;
 mod ask;
 mod cache;
 mod carry;
+mod docker;
 mod output;
 mod pause;
 mod serve;
@@ -56,6 +58,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         | Command::Limit(_)
         | Command::Pause(_)
         | Command::Resume(_)
+        | Command::Docker { .. }
         | Command::Doctor(_) => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     };
     let runtime = runtime.context("cannot start")?;
@@ -77,6 +80,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Limit(limit) => ask::limit(&config?, limit).await,
             Command::Pause(pause) => ask::pause(&config?, pause).await,
             Command::Resume(format) => ask::resume(&config?, format).await,
+            Command::Docker { what } => docker::docker(&config?, surroundings, what).await,
             Command::Doctor(format) => ask::doctor(config, surroundings, format).await,
         }
     });
@@ -110,6 +114,9 @@ fn complain(error: &anyhow::Error) {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if let Some(refused) = error.downcast_ref::<docker::DockerRefused>() {
+        return refused.exit_code();
+    }
     let not_running = matches!(error.downcast_ref(), Some(ClientError::NotRunning { .. }));
     let told_wrong =
         error.is::<ConfigError>() || error.is::<StartError>() || error.is::<arguments::NotAsked>();

@@ -1,6 +1,7 @@
 //! Answers as text for people: aligned, sizes in SI units, times of the person's own clock. Pure.
 
 mod cache;
+mod docker;
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ pub(crate) use cache::{
     cache, cancelled, clear, details, exported, goes_soon, images, imported, pinned, scrub_progress,
     scrubbed, task_progress,
 };
+pub(crate) use docker::{applied, docker, plan, questions};
 
 /// What `status` says.
 pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
@@ -77,6 +79,12 @@ pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
     rows.push([String::new(), counted]);
     let last_used = snapshot.last_used.map_or("never, as far as is recorded".into(), |at| time(at, zone));
     rows.push(["Last asked".into(), last_used]);
+    if snapshot.docker_drift.is_some() {
+        rows.push([
+            String::new(),
+            "somebody else changed Docker's set-up (see `sampan docker status`)".into(),
+        ]);
+    }
 
     let mut text = format!("Sampan {} {state}\n\n{}", plain(&mirror.version), columns(&rows));
     if !snapshot.pulls.is_empty() {

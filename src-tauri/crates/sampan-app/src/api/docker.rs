@@ -48,8 +48,7 @@ pub struct Docker {
     pub drift: Option<DockerDrift>,
 }
 
-/// What somebody else changed of Docker's set-up. It is restored by enabling again, or left by
-/// [`Command::DockerLeave`](crate::api::Command::DockerLeave).
+/// What somebody else changed of Docker's set-up. Enabling again restores it, `docker_leave` leaves it as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub struct DockerDrift {
     /// One English sentence for each difference.

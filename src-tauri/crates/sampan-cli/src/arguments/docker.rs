@@ -1,0 +1,135 @@
+//! What a person may write after `sampan docker`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use sampan_app::api::DockerAction;
+
+use super::Format;
+
+/// Told where the other exit codes do not say enough.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or as wanted already; status: Docker is set up
+  1  failed, or you said no
+  2  wrong use or configuration; --yes is missing where nobody can be asked
+  3  Sampan is not running (enable, prove, leave)
+  4  status: Docker is not set up, or somebody else changed the set-up
+  5  refused: no Docker was found, or Sampan does not edit what it found; nothing was changed
+  6  administrator rights were not given; nothing was changed
+  7  not proved: Docker does not ask Sampan; enable has taken everything back";
+
+/// What to do about Docker.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Docker {
+    /// Show which Docker is meant, whether it asks Sampan, and when it last did
+    ///
+    /// Also says what somebody else changed since: `sampan docker enable` restores it, `sampan docker leave` leaves it.
+    /// Works without a running Sampan too.
+    Status(Format),
+    /// Show exactly what enabling or disabling would change; changes nothing
+    ///
+    /// Names the files with their differences, whether a prompt for administrator rights will appear, what happens to
+    /// running containers, and the commands that do the same by hand.
+    Plan(Plan),
+    /// Point Docker at Sampan; shows what will change and asks first
+    ///
+    /// Afterwards Docker pulls a tiny image made by Sampan. If that does not arrive, everything is taken back.
+    Enable(Change),
+    /// Take that back; shows what will change and asks first
+    ///
+    /// Works without a running Sampan too, and where Docker does not run. Where there is nothing to take back it ends
+    /// with 0, so that an uninstaller can call `sampan docker disable --yes`.
+    Disable(Change),
+    /// Have Docker pull a tiny image made by Sampan, and watch it arrive
+    Prove(Format),
+    /// Leave what somebody else changed as it is: it is not told again until the files change
+    Leave(Format),
+}
+
+/// Which plan to show.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Which way
+    #[arg(value_enum, default_value_t = Way::Enable)]
+    way: Way,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// How to change it.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Change {
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Agree to a restart of Docker too, where the plan needs one: it stops the containers that the plan names
+    #[arg(long)]
+    pub(crate) restart: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Way {
+    Enable,
+    Disable,
+}
+
+impl Plan {
+    /// Which way.
+    pub(crate) fn action(self) -> DockerAction {
+        match self.way {
+            Way::Enable => DockerAction::Enable,
+            Way::Disable => DockerAction::Disable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::{Arguments, Command};
+    use super::*;
+
+    fn docker(arguments: &[&str]) -> Result<Docker, clap::Error> {
+        let parsed = Arguments::try_parse_from(["sampan", "docker"].iter().chain(arguments))?;
+        let Command::Docker { what } = parsed.command else { panic!("`docker` was written") };
+        Ok(what)
+    }
+
+    #[test]
+    fn a_plan_is_for_enabling_unless_told_otherwise() {
+        let action = |arguments: &[&str]| match docker(arguments) {
+            Ok(Docker::Plan(plan)) => plan.action(),
+            other => panic!("{arguments:?}: {other:?}"),
+        };
+        assert_eq!(action(&["plan"]), DockerAction::Enable);
+        assert_eq!(action(&["plan", "enable", "--json"]), DockerAction::Enable);
+        assert_eq!(action(&["plan", "disable"]), DockerAction::Disable);
+    }
+
+    #[test]
+    fn what_to_do_must_be_said() {
+        let good: [&[&str]; 6] = [
+            &["status", "--json"],
+            &["enable"],
+            &["enable", "--yes", "--restart"],
+            &["disable", "-y", "--json"],
+            &["prove"],
+            &["leave"],
+        ];
+        for arguments in good {
+            assert!(docker(arguments).is_ok(), "{arguments:?}: {:?}", docker(arguments));
+        }
+        let wrong: [&[&str]; 5] = [
+            &[],
+            &["restart"],
+            &["plan", "both"],
+            &["status", "--yes"],
+            &["enable", "/etc/docker/daemon.json"],
+        ];
+        for arguments in wrong {
+            assert!(docker(arguments).is_err(), "{arguments:?} says too little or too much");
+        }
+    }
+}
