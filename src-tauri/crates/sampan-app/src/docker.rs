@@ -26,8 +26,10 @@ const NO_HELPER: &str = "Sampan's privileged helper is not installed: run the co
 
 /// The engine the current context means.
 pub(crate) async fn look(app: &Inner) -> Docker {
+    // A change under way is not somebody else's, however it looks half done.
+    let alone = app.changing_docker.try_lock();
     let engine = sampan_docker::detect(&app.environment).await;
-    let drift = drift::judge(app, &engine);
+    let drift = if alone.is_ok() { drift::judge(app, &engine) } else { app.drift.shown() };
     shown(&engine, app.config.listen.port(), app.last_used(), drift)
 }
 
@@ -71,7 +73,9 @@ pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<Docker
             Some(proof)
         }
     };
-    let docker = look(app).await;
+    let engine = sampan_docker::detect(&app.environment).await;
+    let drift = drift::judge(app, &engine);
+    let docker = shown(&engine, app.config.listen.port(), app.last_used(), drift);
     app.refresh().await;
     Ok(DockerApplied { steps, docker, proof })
 }

@@ -125,6 +125,7 @@ pub(super) fn judge(app: &Inner, engine: &Engine) -> Option<DockerDrift> {
 
 /// Leaves what somebody else changed as it is.
 pub(crate) async fn leave(app: &Inner) -> Result<(), ApiError> {
+    let _one_at_a_time = app.changing_docker.lock().await;
     let engine = sampan_docker::detect(&app.environment).await;
     if !engine.found {
         return Err(super::not_found(&engine));
@@ -154,7 +155,11 @@ pub(crate) async fn watch(app: &Inner, token: CancellationToken) {
         }
         let now = stamps(app);
         since_asked += 1;
-        if known.as_ref() == Some(&now) && (now.is_empty() || since_asked < ASK_EVERY) {
+        // Where nothing is set up nobody has to be asked.
+        if now.is_empty() && app.drift.shown().is_none() {
+            continue;
+        }
+        if known.as_ref() == Some(&now) && since_asked < ASK_EVERY {
             continue;
         }
         (known, since_asked) = (Some(now), 0);
