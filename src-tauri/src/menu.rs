@@ -200,7 +200,8 @@ pub(crate) fn serving(snapshot: &Snapshot, locale: Locale) -> Tray {
     });
     items.push(limits(snapshot.settings.speed_limit, locale));
     items.push(Item::Choice(Action::Open, text("tray.open")));
-    items.push(Item::Choice(Action::Setup, text("tray.docker_setup")));
+    let setup = if snapshot.docker_drift.is_some() { "tray.docker_drift" } else { "tray.docker_setup" };
+    items.push(Item::Choice(Action::Setup, text(setup)));
     items.push(Item::Separator);
     items.push(Item::Choice(Action::Quit, text("tray.quit")));
     Tray { icon, items }
@@ -337,6 +338,18 @@ mod tests {
                 assert!(!shown.contains("%{"), "a value has no place in {shown} ({locale:?})");
             }
         }
+    }
+
+    #[test]
+    fn a_set_up_that_somebody_else_changed_is_said_where_it_is_mended() {
+        let mut snapshot = snapshot();
+        snapshot.docker_drift = Some(sampan_app::api::DockerDrift { what: Vec::new(), since: 0 });
+        let tray = serving(&snapshot, EN);
+        assert!(
+            tray.items.contains(&Item::Choice(Action::Setup, "Docker's set-up was changed …".into())),
+            "{:?}",
+            tray.items
+        );
     }
 
     #[test]
