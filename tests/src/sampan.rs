@@ -34,6 +34,7 @@ pub struct Sampan {
     process: Process,
     port: u16,
     start: Box<dyn Fn() -> Program>,
+    endpoint: String,
     folder: tempfile::TempDir,
 }
 
@@ -51,6 +52,7 @@ impl Sampan {
             .map_or_else(|| format!("unix://{}", home.join("no-docker.sock").display()), Dockerd::endpoint);
         // A namespace is named by a process: dockerd's, which outlives every Sampan of a test.
         let namespace = options.dockerd.filter(|_| options.beside).map(Dockerd::id);
+        let docker_host = endpoint.clone();
         let start = Box::new(move || {
             let mut command = match namespace {
                 Some(pid) => {
@@ -60,13 +62,13 @@ impl Sampan {
                 }
                 None => Program::new(&program),
             };
-            command.env("HOME", &home).env("DOCKER_HOST", &endpoint);
+            command.env("HOME", &home).env("DOCKER_HOST", &docker_host);
             command.args(["serve", "--listen", &listen, "--upstream", &upstream]);
             command.arg("--state-dir").arg(&state).arg("--cache-dir").arg(&cache);
             command
         });
         let process = serve(&start, folder.path());
-        Self { process, port, start, folder }
+        Self { process, port, start, endpoint, folder }
     }
 
     /// Starts it again after [`Sampan::kill`] or [`Sampan::stop`]: same port, same folders.
@@ -229,10 +231,15 @@ impl Sampan {
         proof
     }
 
-    /// Runs `sampan <arguments>` against it.
+    /// Runs `sampan <arguments>` against it, or with its folders and its Docker where it does not run.
     pub fn cli(&self, arguments: &[&str]) -> Output {
         let mut command = Program::new(bins::ours("sampan"));
-        command.env("HOME", self.folder.path()).args(arguments).arg("--state-dir").arg(self.state_dir());
+        command
+            .env("HOME", self.folder.path())
+            .env("DOCKER_HOST", &self.endpoint)
+            .args(arguments)
+            .arg("--state-dir")
+            .arg(self.state_dir());
         finish(&mut command)
     }
 

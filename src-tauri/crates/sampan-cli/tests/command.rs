@@ -111,6 +111,7 @@ fn the_help_names_every_command_flag_and_exit_code() {
         "limit",
         "pause",
         "resume",
+        "docker",
         "doctor",
         "--config <FILE>",
         "--listen <ADDR:PORT>",
@@ -148,6 +149,9 @@ fn asking_when_nothing_runs_ends_with_3_and_advice() {
         &["limit", "off"],
         &["pause"],
         &["resume"],
+        &["docker", "enable", "--yes"],
+        &["docker", "prove"],
+        &["docker", "leave"],
     ] {
         let asked = place.run(arguments);
         assert_eq!(asked.status.code(), Some(3), "{arguments:?}: {}", text(&asked.stderr));
@@ -155,6 +159,31 @@ fn asking_when_nothing_runs_ends_with_3_and_advice() {
         assert!(asked.stdout.is_empty(), "no answer is no document");
     }
     assert!(!Path::new(&place.path("state")).exists(), "asking leaves nothing behind");
+}
+
+#[test]
+fn an_uninstaller_that_finds_nothing_to_take_back_has_done_its_work() {
+    let place = Place::new();
+    let asked = |arguments: &[&str]| {
+        let no_docker = format!("unix://{}", place.path("no-docker.sock"));
+        place.sampan().env("DOCKER_HOST", no_docker).args(arguments).output().unwrap()
+    };
+    let undone = asked(&["docker", "disable", "--yes"]);
+    assert_eq!(undone.status.code(), Some(0), "{}", text(&undone.stderr));
+    assert!(text(&undone.stdout).contains("as wanted already"), "{}", text(&undone.stdout));
+    let status = asked(&["docker", "status", "--json"]);
+    assert_eq!(status.status.code(), Some(4), "not set up: {}", text(&status.stderr));
+    assert!(text(&status.stdout).contains("\"found\": false"), "and a document all the same");
+    assert_eq!(asked(&["docker", "plan"]).status.code(), Some(5), "there is nothing to set up");
+    assert!(!Path::new(&place.path("state")).exists(), "it leaves nothing behind");
+}
+
+#[test]
+fn the_help_of_docker_names_its_exit_codes() {
+    let help = text(&bare().args(["docker", "--help"]).output().unwrap().stdout);
+    for word in ["status", "plan", "enable", "disable", "prove", "leave", "4  status:", "7  not proved"] {
+        assert!(help.contains(word), "{word:?} is missing in:\n{help}");
+    }
 }
 
 #[test]
