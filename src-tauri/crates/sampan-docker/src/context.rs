@@ -124,9 +124,24 @@ pub(crate) fn is_the_systems(endpoint: &str) -> bool {
     same_endpoint(endpoint, "unix:///var/run/docker.sock")
 }
 
+/// The path of a Unix socket; `None` for everything else.
+pub(crate) fn socket_of(endpoint: &str) -> Option<PathBuf> {
+    match reach(endpoint) {
+        Reach::Unix(path) => Some(path),
+        Reach::Pipe(_) | Reach::Remote => None,
+    }
+}
+
 fn host_of(meta: &[u8]) -> Option<String> {
+    described(meta).map(|(_, host)| host)
+}
+
+/// The name and the endpoint of the context that a `meta.json` describes; `None`: it names no engine.
+pub fn described(meta: &[u8]) -> Option<(String, String)> {
     #[derive(Deserialize)]
     struct Meta {
+        #[serde(rename = "Name", default)]
+        name: String,
         #[serde(rename = "Endpoints")]
         endpoints: Endpoints,
     }
@@ -140,5 +155,6 @@ fn host_of(meta: &[u8]) -> Option<String> {
         host: String,
     }
     let meta: Meta = serde_json::from_slice(meta).ok()?;
-    Some(meta.endpoints.docker.host).filter(|host| !host.is_empty())
+    let host = meta.endpoints.docker.host;
+    (!host.is_empty()).then_some((meta.name, host))
 }

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use bollard::models::{SystemInfo, SystemVersion};
+use bollard::models::{LocalNodeState, SystemInfo, SystemVersion};
 use sampan_oci::RegistryName;
 
+use crate::builder;
 use crate::client::{self, ANSWER};
 use crate::context::{self, Reach, Sources};
 use crate::engine::{Engine, HostsSeen, ImageStore, Kind, Version};
@@ -12,7 +13,7 @@ use crate::environment::Environment;
 use crate::files;
 use crate::journal::journals;
 use crate::method::{Method, WSL_DESKTOP};
-use crate::plan::Part;
+use crate::plan::{DEFAULT_PORT, Part};
 use crate::process::{self, Daemon};
 use crate::together::is_loopback;
 
@@ -42,6 +43,9 @@ pub async fn detect(env: &Environment) -> Engine {
     };
     let mut engine = Engine::unknown(endpoint.host.clone());
     engine.evidence.push(endpoint.because);
+    engine.context.clone_from(&endpoint.context);
+    let builders = builder::look(&config_dir, engine.buildx_key());
+    engine.builders = builder::builders(&builders, engine.context.as_deref(), engine.buildx_key());
     let socket = match context::reach(&endpoint.host) {
         Reach::Remote => {
             engine.kind = Kind::Remote;
@@ -74,7 +78,11 @@ pub async fn detect(env: &Environment) -> Engine {
     engine
 }
 
-async fn ask(endpoint: &str) -> Result<(SystemInfo, SystemVersion, Vec<String>), String> {
+/// Asks the engine who it is, and what runs there.
+///
+/// # Errors
+/// One line of evidence.
+pub(crate) async fn ask(endpoint: &str) -> Result<(SystemInfo, SystemVersion, Vec<String>), String> {
     let docker = client::connect(endpoint, ANSWER).await?;
     let all = async {
         let info = docker.info().await?;
@@ -96,7 +104,7 @@ async fn ask(endpoint: &str) -> Result<(SystemInfo, SystemVersion, Vec<String>),
 }
 
 /// Takes in what the engine says of itself.
-fn learn(engine: &mut Engine, info: &SystemInfo, version: &SystemVersion, context: Option<&str>) {
+pub(crate) fn learn(engine: &mut Engine, info: &SystemInfo, version: &SystemVersion, context: Option<&str>) {
     engine.version = info.server_version.clone().or_else(|| version.version.clone());
     engine.kind = kind(info, version, context, &engine.endpoint);
     if engine.kind == Kind::Desktop && is_wsl() {
@@ -110,6 +118,10 @@ fn learn(engine: &mut Engine, info: &SystemInfo, version: &SystemVersion, contex
         Some("io.containerd.snapshotter.v1") => ImageStore::Containerd,
         Some(_) | None => ImageStore::Classic,
     });
+    engine.live_restore = info.live_restore_enabled.unwrap_or(false);
+    let state = info.swarm.as_ref().and_then(|swarm| swarm.local_node_state);
+    engine.swarm_active =
+        state.is_some_and(|state| !matches!(state, LocalNodeState::EMPTY | LocalNodeState::INACTIVE));
     engine.mirrors = info.registry_config.as_ref().and_then(|c| c.mirrors.clone()).unwrap_or_default();
     let shown = engine.version.as_deref().unwrap_or("of unknown version");
     let mut evidence = vec![format!("{} answers as {} {shown}", engine.endpoint, engine.kind)];
@@ -129,6 +141,15 @@ fn learn(engine: &mut Engine, info: &SystemInfo, version: &SystemVersion, contex
         [] => "/info lists no mirrors".into(),
         mirrors => format!("/info lists the mirrors {}", mirrors.join(", ")),
     });
+    if engine.live_restore {
+        evidence.push("/info says live-restore is on: containers run on while dockerd is away".into());
+    }
+    if engine.swarm_active {
+        evidence.push("/info says it is part of a swarm".into());
+    }
+    if engine.kind == Kind::Linux && is_wsl() {
+        evidence.push("this Linux runs inside Windows (WSL2)".into());
+    }
     engine.evidence.extend(evidence);
 }
 
@@ -141,8 +162,15 @@ fn is_wsl() -> bool {
 fn kind(info: &SystemInfo, version: &SystemVersion, context: Option<&str>, endpoint: &str) -> Kind {
     let system = info.operating_system.as_deref().unwrap_or_default();
     let components = version.components.iter().flatten();
+    let vm = info.name.as_deref().unwrap_or_default();
+    let vm = match vm {
+        "orbstack" | "colima" | "lima-rancher-desktop" => vm,
+        // A profile's machine.
+        _ if vm.starts_with("colima-") => "colima",
+        _ => "",
+    };
     let named = |text: &str| {
-        [system, context.unwrap_or_default(), endpoint]
+        [vm, system, context.unwrap_or_default(), endpoint]
             .iter()
             .any(|seen| seen.to_ascii_lowercase().contains(text))
     };
@@ -187,6 +215,7 @@ fn locate(engine: &mut Engine, env: &Environment, daemon: Result<Daemon, String>
         engine.pid = Some(daemon.pid);
         engine.may_signal = env.uid == 0 || daemon.uid == Some(env.uid);
         engine.unit = daemon.unit;
+        engine.command_line = daemon.arguments;
         engine.evidence.push(daemon.because);
     }
     if engine.kind == Kind::Linux
@@ -371,7 +400,9 @@ fn note_support(engine: &mut Engine) {
             engine.notes.extend(problem.filter(|_| method != Method::HostsOnly));
             let hub = engine.hosts.iter().any(|h| h.registry.is_docker_hub() && h.file.bytes.is_some());
             let loopback = engine.mirrors.iter().any(|mirror| is_loopback(mirror));
-            if matches!(method, Method::HostsOnly | Method::HostsAndMirrors) && loopback && !hub {
+            if let Some(repair) = engine.needs_repair(DEFAULT_PORT) {
+                engine.notes.push(repair);
+            } else if matches!(method, Method::HostsOnly | Method::HostsAndMirrors) && loopback && !hub {
                 engine.notes.push(
                     "daemon.json lists a mirror on this machine and there is no hosts.toml for docker.io: from Docker \
                      28 on both files belong together. Enabling Sampan writes both."

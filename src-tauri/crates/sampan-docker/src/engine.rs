@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sampan_oci::RegistryName;
 
+use crate::builder::Builder;
 use crate::daemon_json::same_mirror;
 use crate::hosts_toml;
 use crate::journal::Remembered;
@@ -38,6 +39,16 @@ pub struct Engine {
     pub flag_mirrors: Vec<String>,
     /// Names of the running containers.
     pub containers: Vec<String>,
+    /// Whether containers go on running while the daemon is away, as it says itself.
+    pub live_restore: bool,
+    /// Whether it is part of a swarm.
+    pub swarm_active: bool,
+    /// The Docker context that names it; `None`: it is the default, or `DOCKER_HOST` names it.
+    pub context: Option<String>,
+    /// The builders of `docker build`, the engine's own first.
+    pub builders: Vec<Builder>,
+    /// The command line the daemon was started with.
+    pub command_line: Vec<String>,
     /// The daemon's process on this machine.
     pub pid: Option<u32>,
     /// Whether this process may signal it.
@@ -213,6 +224,11 @@ impl Engine {
             mirrors: Vec::new(),
             flag_mirrors: Vec::new(),
             containers: Vec::new(),
+            live_restore: false,
+            swarm_active: false,
+            context: None,
+            builders: Vec::new(),
+            command_line: Vec::new(),
             pid: None,
             may_signal: false,
             unit: None,
@@ -234,6 +250,20 @@ impl Engine {
     /// Whether Sampan can set this engine up.
     pub fn supported(&self) -> bool {
         self.method().is_ok()
+    }
+
+    /// What buildx calls this engine: its context's name, or its endpoint.
+    pub fn buildx_key(&self) -> &str {
+        self.context.as_deref().unwrap_or(&self.endpoint)
+    }
+
+    /// The builders, each with whether it would ask Sampan on `port`, and why or why not (one English sentence).
+    pub fn builders_seen(&self, port: u16) -> Vec<(&Builder, bool, String)> {
+        let judged = |builder| {
+            let (uses, why) = Builder::uses_mirror(builder, self, port);
+            (builder, uses, why)
+        };
+        self.builders.iter().map(judged).collect()
     }
 
     /// Whether pulls from Docker Hub go to Sampan on `port`: it is among the mirrors the engine lists, or its

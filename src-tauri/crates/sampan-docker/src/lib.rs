@@ -5,6 +5,7 @@
 //! Start reading at [`detect()`], then [`plan()`] (pure), then [`apply()`]. The edit itself is [`daemon_json`].
 
 mod apply;
+mod builder;
 mod carry;
 mod client;
 pub mod context;
@@ -20,14 +21,20 @@ mod hosts_toml;
 mod journal;
 mod manual;
 mod method;
+mod places;
 mod plan;
 mod probe;
 mod process;
 mod recover;
+mod repair;
+mod survey;
 mod together;
 mod undo;
 
 pub use apply::{Applied, ApplyError, apply};
+pub use builder::{
+    Builder, Folder as BuildxFolder, Mirror as BuilderMirror, builders, mirrors_of as buildkit_mirrors,
+};
 pub use detect::detect;
 pub use diff::{DiffKind, DiffLine};
 pub use drift::{drift, mark};
@@ -44,7 +51,9 @@ pub use files::{BACKUPS_MAX, backups, look};
 pub use hosts_toml::{port_of as hosts_toml_port, render as hosts_toml};
 pub use journal::{Change, Remembered, hold, installed};
 pub use method::{Method, Unsupported};
+pub use places::{Place, System, places};
 pub use plan::{Action, ApplyMethod, DEFAULT_PORT, FileChange, Part, Plan, PlanError, plan};
 pub use probe::{ProbeError, pull_probe};
 pub use recover::recover;
+pub use survey::{ASK_AT_MOST, Candidate, EngineSeen, merged as merged_candidates, survey};
 pub use undo::{inverse, undo};

@@ -11,9 +11,9 @@ use crate::daemon_json::{self, Refusal, same_mirror};
 use crate::diff::{self, DiffLine};
 use crate::engine::{Access, Engine, FileSeen, HostsSeen, Kind, mirror_url};
 use crate::hosts_toml;
-use crate::journal::Change;
 use crate::manual;
 use crate::method::{Method, Unsupported};
+use crate::repair::own_mirrors;
 use crate::together::{self, is_loopback};
 
 /// The port Sampan listens on unless told otherwise: an entry that names it is Sampan's.
@@ -360,25 +360,8 @@ impl<'a> Draft<'a> {
         Ok(edited)
     }
 
-    /// The URLs that are Sampan's: this port, the default one, those in its own `hosts.toml` files, and those the
-    /// journal knows of files of this engine, whoever else has edited them since: an entry that Sampan wrote stays
-    /// Sampan's when its port changes.
     fn ours(&self) -> Vec<String> {
-        let engine = self.engine;
-        let of_this = |change: &&Change| {
-            let mut seen = engine.config.iter().chain(engine.hosts.iter().map(|hosts| &hosts.file));
-            change.after.is_some()
-                && same_endpoint(&change.endpoint, &engine.endpoint)
-                && seen.any(|file| file.target == change.target)
-        };
-        let mut ports = vec![self.port, DEFAULT_PORT];
-        ports.extend(engine.hosts.iter().filter_map(HostsSeen::port));
-        let remembered = engine.remembered.iter().map(|known| &known.change);
-        ports.extend(remembered.filter(of_this).map(|change| change.port));
-        let mut urls: Vec<String> = ports.iter().map(|port| mirror_url(&self.engine.kind, *port)).collect();
-        urls.sort();
-        urls.dedup();
-        urls
+        own_mirrors(self.engine, self.port)
     }
 
     fn config(&self) -> Result<&'a FileSeen, PlanError> {

@@ -10,6 +10,8 @@ pub(crate) struct Flags {
     pub config_file: Option<PathBuf>,
     /// Every `--registry-mirror`.
     pub mirrors: Vec<String>,
+    /// Every `--host`, `-H`.
+    pub hosts: Vec<String>,
 }
 
 impl Flags {
@@ -25,7 +27,9 @@ impl Flags {
             match name {
                 "--config-file" => flags.config_file = value.or_else(|| rest.next()).map(PathBuf::from),
                 "--registry-mirror" => flags.mirrors.extend(value.or_else(|| rest.next()).map(str::to_owned)),
-                _ => {}
+                "--host" | "-H" => flags.hosts.extend(value.or_else(|| rest.next()).map(str::to_owned)),
+                // pflag also takes a short flag and its value as one word.
+                _ => flags.hosts.extend(argument.strip_prefix("-H").map(str::to_owned)),
             }
         }
         flags
@@ -39,6 +43,8 @@ pub(crate) struct Daemon {
     pub pid: u32,
     /// Its command line.
     pub flags: Flags,
+    /// The whole command line.
+    pub arguments: Vec<String>,
     /// The systemd unit that runs it.
     pub unit: Option<String>,
     /// The user it runs as.
@@ -120,11 +126,44 @@ fn described(pid: u32, because: String) -> Daemon {
     let arguments: Vec<String> = std::fs::read(proc.join("cmdline"))
         .unwrap_or_default()
         .split(|b| *b == 0)
+        .filter(|argument| !argument.is_empty())
         .map(|argument| String::from_utf8_lossy(argument).into_owned())
         .collect();
     let unit = std::fs::read_to_string(proc.join("cgroup")).ok().and_then(|text| unit_of(&text));
     let uid = std::fs::metadata(&proc).ok().map(|metadata| metadata.uid());
-    Daemon { pid, flags: Flags::parse(&arguments), unit, uid, because }
+    Daemon { pid, flags: Flags::parse(&arguments), arguments, unit, uid, because }
+}
+
+/// The sockets on which the dockerds of this machine listen, by their command lines, each with a line of evidence. A
+/// socket of another file system, such as that of a dockerd in a container, cannot be reached by that name and is left out.
+#[cfg(target_os = "linux")]
+pub(crate) fn sockets() -> Vec<(PathBuf, String)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let same_file = |one: &Path, other: &Path| {
+        let id = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        id(one).is_some() && id(one) == id(other)
+    };
+    let mut found = Vec::new();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| is_dockerd(*pid))
+    {
+        let daemon = described(pid, format!("dockerd, process {pid}, runs on this machine"));
+        for host in &daemon.flags.hosts {
+            let Some(socket) = crate::context::socket_of(host) else { continue };
+            let inside = PathBuf::from(format!("/proc/{pid}/root{}", socket.display()));
+            if same_file(&socket, &inside) {
+                found.push((socket, daemon.because.clone()));
+            }
+        }
+    }
+    found
+}
+
+/// Elsewhere the daemon is never a process of this machine.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn sockets() -> Vec<(PathBuf, String)> {
+    Vec::new()
 }
 
 #[cfg(test)]
@@ -155,6 +194,14 @@ mod tests {
             None,
             "a flag without its value names no file"
         );
+    }
+
+    #[test]
+    fn the_sockets_a_daemon_listens_on_are_known_in_every_spelling() {
+        let found =
+            flags("dockerd -H unix:///a -Hunix:///b --host unix:///c --host=tcp://127.0.0.1:1 -H=fd://");
+        assert_eq!(found.hosts, ["unix:///a", "unix:///b", "unix:///c", "tcp://127.0.0.1:1", "fd://"]);
+        assert!(flags("dockerd").hosts.is_empty(), "the usual socket");
     }
 
     #[test]
