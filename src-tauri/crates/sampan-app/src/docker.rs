@@ -303,7 +303,7 @@ fn refused(error: &PlanError) -> ApiError {
             Code::ConfigInvalid,
             Some(format!("Take {url} out of registry-mirrors, reload Docker, and look again.")),
         ),
-        PlanError::NotTheSystems { commands, .. } => {
+        PlanError::NotTheSystems { commands, .. } | PlanError::NotRestartable { commands, .. } => {
             (Code::DockerUnsupported, Some(format!("Do it by hand: {}", commands.join(" && "))))
         }
         PlanError::Unsafe(_) => {

@@ -16,6 +16,7 @@ use crate::environment::Environment;
 use crate::files;
 use crate::journal::{Change, Journal, forget};
 use crate::plan::{Action, ApplyMethod, FileChange, Part, Plan};
+use crate::service::{ByCommand, Service};
 
 /// `dockerd --validate` answers at once; a daemon that hangs is no judge.
 const VALIDATE: Duration = Duration::from_secs(15);
@@ -101,6 +102,24 @@ pub async fn apply(
     consent_restart: bool,
     elevation: &dyn Elevation,
 ) -> Result<Applied, ApplyError> {
+    apply_with(env, engine, plan, consent_restart, elevation, &ByCommand::of(engine)).await
+}
+
+/// [`apply`], for an engine that `service` restarts: for whoever started the daemon by hand.
+///
+/// # Errors
+/// As [`apply`].
+///
+/// # Cancel safety
+/// As [`apply`].
+pub async fn apply_with(
+    env: &Environment,
+    engine: &Engine,
+    plan: &Plan,
+    consent_restart: bool,
+    elevation: &dyn Elevation,
+    service: &dyn Service,
+) -> Result<Applied, ApplyError> {
     if plan.is_nothing() {
         let steps = vec!["Everything was as wanted already.".into()];
         return Ok(Applied { steps, earlier: Vec::new() });
@@ -131,7 +150,7 @@ pub async fn apply(
     }
     journal.pending.extend(plan.files.iter().map(|file| pending(file, plan.port, &engine.endpoint)));
     save(&journal, env)?;
-    let mut carrier = Carrier::new(env, engine, journal, steps);
+    let mut carrier = Carrier::new(env, engine, journal, steps, service);
     let result = carry_out(&mut carrier, plan).await;
     match result {
         Ok(()) => {
@@ -207,10 +226,7 @@ pub(crate) fn unchanged(file: &FileChange, uid: u32) -> Result<(), ApplyError> {
 }
 
 pub(crate) async fn elevated(plan: &Plan, elevation: &dyn Elevation) -> Result<Applied, ApplyError> {
-    let verb = match plan.action {
-        Action::Enable => Verb::Enable,
-        Action::Disable => Verb::Disable,
-    };
+    let verb = Verb::of(plan.action, plan.apply);
     let report = elevation.run(verb, plan.port).await.map_err(|error| match error {
         ElevationError::Unavailable(_) | ElevationError::Declined | ElevationError::NotGiven => {
             ApplyError::NotPermitted(error)

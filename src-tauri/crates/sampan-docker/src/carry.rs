@@ -15,12 +15,19 @@ use crate::journal::Journal;
 use crate::manual;
 use crate::plan::{ApplyMethod, FileChange, Part, same_list};
 use crate::process;
+use crate::service::{self, Service};
 use crate::together::is_loopback;
 
 /// How long a reload may take until the engine lists what it was told: it takes milliseconds.
 const RELOADED: Duration = Duration::from_secs(10);
 /// How long Docker Desktop may take to be back.
 const RESTARTED: Duration = Duration::from_mins(3);
+/// How long a daemon may take to stop its containers and end: each may take ten seconds.
+const ENDS: Duration = Duration::from_mins(1);
+/// How long it may be away after its end before it counts as unhealthy, and then as not to be started.
+const BACK: Duration = Duration::from_secs(30);
+/// A daemon that is back still answers after this.
+const STEADY: Duration = Duration::from_secs(1);
 /// How often the engine is asked meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// How often a file is put back while the daemon comes and goes.
@@ -53,6 +60,8 @@ pub(crate) struct Carrier<'a> {
     pub(crate) steps: Vec<String>,
     /// What the engine listed before the change; `None` after an interrupted run.
     known: Option<Vec<String>>,
+    /// What restarts the engine.
+    service: &'a dyn Service,
     /// Files that could not go back yet, because a mirror on this machine is still named.
     pub(crate) kept: Vec<PathBuf>,
     /// Whether any file was written.
@@ -67,9 +76,11 @@ impl<'a> Carrier<'a> {
         engine: &'a Engine,
         journal: Journal,
         steps: Vec<String>,
+        service: &'a dyn Service,
     ) -> Self {
         let known = Some(engine.mirrors.clone());
-        Self { env, engine, journal, steps, known, kept: Vec::new(), touched: false, written: Vec::new() }
+        let (kept, written) = (Vec::new(), Vec::new());
+        Self { env, engine, journal, steps, known, service, kept, touched: false, written }
     }
 
     /// Takes over files that an interrupted run wrote.
@@ -140,8 +151,14 @@ impl<'a> Carrier<'a> {
                 self.reload().await?;
                 RELOADED
             }
+            ApplyMethod::Restart if self.engine.kind.is_local_daemon() => {
+                return self.restart(accepted).await;
+            }
             ApplyMethod::Restart => {
-                self.restart().await?;
+                let restarted = tokio::time::timeout(RESTARTED, self.service.restart()).await;
+                let why = "Docker was not restarted in three minutes.";
+                let step = restarted.map_err(|_| Failed::Engine(why.into()))?.map_err(Failed::Engine)?;
+                self.steps.push(step);
                 RESTARTED
             }
         };
@@ -149,6 +166,75 @@ impl<'a> Carrier<'a> {
             return Ok(());
         }
         self.confirm(accepted, limit).await
+    }
+
+    /// Restarts a daemon of this machine and watches it: it must be back, and stay, soon after it has ended.
+    async fn restart(&mut self, accepted: &[Vec<String>]) -> Result<(), Failed> {
+        let (service, old) = (self.service, self.engine.pid);
+        let too_long = async {
+            let ended = async {
+                while process::is_running(old) {
+                    tokio::time::sleep(ASK_EVERY).await;
+                }
+            };
+            let _ = tokio::time::timeout(ENDS, ended).await;
+            tokio::time::sleep(BACK).await;
+        };
+        let back = async {
+            let step = service.restart().await?;
+            let mirrors = self.answers(accepted).await;
+            tokio::time::sleep(STEADY).await;
+            client::mirrors(&self.engine.endpoint).await?;
+            Ok::<_, String>((step, mirrors))
+        };
+        let result = tokio::select! {
+            result = back => result,
+            () = too_long => {
+                let seconds = BACK.as_secs();
+                Err(format!("it was not back, with the mirrors it was to have, within {seconds} s."))
+            }
+        };
+        match result {
+            Ok((step, mirrors)) => {
+                let listed = if mirrors.is_empty() { "no mirrors".into() } else { mirrors.join(", ") };
+                self.steps.extend([step, format!("Docker is back and lists {listed}.")]);
+                Ok(())
+            }
+            Err(why) => {
+                Err(Failed::Engine(format!("Docker did not come back with the new configuration: {why}")))
+            }
+        }
+    }
+
+    /// Waits until the engine answers and lists one of `accepted` (anything, where that is empty).
+    async fn answers(&self, accepted: &[Vec<String>]) -> Vec<String> {
+        loop {
+            if let Ok(mirrors) = client::mirrors(&self.engine.endpoint).await
+                && (accepted.is_empty() || accepted.iter().any(|list| same_list(&mirrors, list)))
+            {
+                return mirrors;
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// Starts a daemon that did not come back, once: its files are as they were.
+    async fn start_anew(&mut self) -> Result<(), Failed> {
+        let service = self.service;
+        let started = async {
+            let step = service.start_anew().await?;
+            self.answers(&[]).await;
+            Ok::<_, String>(step)
+        };
+        let seconds = BACK.as_secs();
+        match tokio::time::timeout(BACK, started).await {
+            Err(_) => Err(Failed::Engine(format!("Docker did not start again within {seconds} s."))),
+            Ok(Err(why)) => Err(Failed::Engine(format!("Docker did not start again: {why}"))),
+            Ok(Ok(step)) => {
+                self.steps.extend([step, "Docker runs again, as it was before.".into()]);
+                Ok(())
+            }
+        }
     }
 
     async fn confirm(&mut self, accepted: &[Vec<String>], limit: Duration) -> Result<(), Failed> {
@@ -196,6 +282,10 @@ impl<'a> Carrier<'a> {
                 Part::DaemonJson | Part::Hosts(_) => self.write(file, file.before.as_deref())?,
             }
         }
+        // Where daemon.json was not part of it, nobody has looked after the daemon yet.
+        if apply == ApplyMethod::Restart && self.engine.kind.is_local_daemon() && !self.answers_now().await {
+            self.start_anew().await?;
+        }
         self.steps.push("Took everything back.".into());
         Ok(())
     }
@@ -206,10 +296,15 @@ impl<'a> Carrier<'a> {
         // A daemon that refused the file never left the list it had, whatever its file says.
         let mut accepted: Vec<Vec<String>> = daemon_json::mirrors(&before).into_iter().collect();
         accepted.extend(self.known.clone());
-        if apply == ApplyMethod::Restart {
+        if apply == ApplyMethod::Restart && !self.engine.kind.is_local_daemon() {
             self.write(file, file.before.as_deref())?;
             return self.tell(apply, &accepted).await;
         }
+        if apply == ApplyMethod::Restart && !self.answers_now().await {
+            self.write(file, file.before.as_deref())?;
+            return self.start_anew().await;
+        }
+        // One that answers, restarted or not, lets go by a reload: it is not restarted twice.
         for _ in 0..RESTORES_MAX {
             if self.is_gone().await {
                 self.write(file, file.before.as_deref())?;
@@ -230,7 +325,7 @@ impl<'a> Carrier<'a> {
                 Ok(true) | Err(_) => file.before.clone(),
             };
             self.write(file, first.as_deref())?;
-            match self.tell(apply, &accepted).await {
+            match self.tell(ApplyMethod::Reload, &accepted).await {
                 Ok(()) => return self.write(file, file.before.as_deref()),
                 Err(failed) if !self.is_gone().await => return Err(failed),
                 Err(_) => {}
@@ -246,6 +341,11 @@ impl<'a> Carrier<'a> {
         }
         let path = &self.env.state_dir;
         self.journal.save(path).map_err(|source| Failed::Io { path: path.clone(), source })
+    }
+
+    /// Whether the engine answers now.
+    async fn answers_now(&self) -> bool {
+        client::mirrors(&self.engine.endpoint).await.is_ok()
     }
 
     /// Whether no daemon answers and none is running. One that hangs is not gone: it still has its mirrors.
@@ -295,7 +395,16 @@ impl<'a> Carrier<'a> {
                 ..file.clone()
             })
             .collect();
-        manual::commands(self.engine, &back, apply, self.env.uid == 0)
+        let as_root = self.env.uid == 0;
+        let mut lines = manual::commands(self.engine, &back, apply, as_root);
+        // systemd may have given up on a daemon that did not come back.
+        let start = service::start_by_hand(self.engine, if as_root { "sudo " } else { "" });
+        if let Some(start) = start.filter(|_| apply == ApplyMethod::Restart) {
+            let restart = service::by_hand(self.engine, if as_root { "sudo " } else { "" }).join(" && ");
+            lines.retain(|line| *line != restart);
+            lines.push(start);
+        }
+        lines
     }
 
     #[cfg(target_os = "linux")]
@@ -321,21 +430,5 @@ impl<'a> Carrier<'a> {
     #[expect(clippy::unused_async, reason = "the same signature as on Linux")]
     async fn reload(&mut self) -> Result<(), Failed> {
         Err(Failed::Engine(format!("{} cannot be asked to reload.", self.engine.endpoint)))
-    }
-
-    async fn restart(&mut self) -> Result<(), Failed> {
-        let mut command = tokio::process::Command::new("docker");
-        command.args(["desktop", "restart"]).stdin(std::process::Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(RESTARTED, command.output()).await;
-        let why = match output {
-            Err(_) => "it did not end in three minutes".into(),
-            Ok(Err(error)) => error.to_string(),
-            Ok(Ok(output)) if output.status.success() => {
-                self.steps.push("Restarted Docker Desktop.".into());
-                return Ok(());
-            }
-            Ok(Ok(output)) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        };
-        Err(Failed::Engine(format!("`docker desktop restart` failed: {why}.")))
     }
 }

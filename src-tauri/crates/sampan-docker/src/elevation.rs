@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::plan::{Action, ApplyMethod};
 
 /// A person may take a while to find a password.
 const PROMPT: Duration = Duration::from_mins(5);
@@ -20,14 +21,43 @@ pub enum Verb {
     Enable,
     /// Take that back.
     Disable,
+    /// Point it at Sampan and restart it.
+    EnableRestart,
+    /// Take that back and restart it.
+    DisableRestart,
 }
 
 impl Verb {
+    /// Every verb there is.
+    pub const ALL: [Self; 4] = [Self::Enable, Self::Disable, Self::EnableRestart, Self::DisableRestart];
+
+    /// The verb that carries out such a plan.
+    pub fn of(action: Action, apply: ApplyMethod) -> Self {
+        match (action, apply) {
+            (Action::Enable, ApplyMethod::Nothing | ApplyMethod::Reload) => Self::Enable,
+            (Action::Disable, ApplyMethod::Nothing | ApplyMethod::Reload) => Self::Disable,
+            (Action::Enable, ApplyMethod::Restart) => Self::EnableRestart,
+            (Action::Disable, ApplyMethod::Restart) => Self::DisableRestart,
+        }
+    }
+
+    /// Which way, and whether the engine restarts.
+    pub fn means(self) -> (Action, bool) {
+        match self {
+            Self::Enable => (Action::Enable, false),
+            Self::Disable => (Action::Disable, false),
+            Self::EnableRestart => (Action::Enable, true),
+            Self::DisableRestart => (Action::Disable, true),
+        }
+    }
+
     /// The helper's first argument.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Enable => "enable",
             Self::Disable => "disable",
+            Self::EnableRestart => "enable-restart",
+            Self::DisableRestart => "disable-restart",
         }
     }
 }

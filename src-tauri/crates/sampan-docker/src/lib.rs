@@ -27,11 +27,13 @@ mod probe;
 mod process;
 mod recover;
 mod repair;
+mod restart;
+mod service;
 mod survey;
 mod together;
 mod undo;
 
-pub use apply::{Applied, ApplyError, apply};
+pub use apply::{Applied, ApplyError, apply, apply_with};
 pub use builder::{
     Builder, Folder as BuildxFolder, Mirror as BuilderMirror, builders, mirrors_of as buildkit_mirrors,
 };
@@ -55,5 +57,6 @@ pub use places::{Place, System, places};
 pub use plan::{Action, ApplyMethod, DEFAULT_PORT, FileChange, Part, Plan, PlanError, plan};
 pub use probe::{ProbeError, pull_probe};
 pub use recover::recover;
+pub use service::{CommandLine, Commands, Service, commands as restart_commands};
 pub use survey::{ASK_AT_MOST, Candidate, EngineSeen, merged as merged_candidates, survey};
-pub use undo::{inverse, undo};
+pub use undo::{inverse, undo, undo_with};

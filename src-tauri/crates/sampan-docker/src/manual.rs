@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::daemon_json::{self, same_mirror};
 use crate::engine::{Engine, Kind};
 use crate::plan::{ApplyMethod, FileChange, Part};
+use crate::service;
 
 /// The commands, in order, one a line. They end in the same bytes as the plan.
 pub(crate) fn commands(
@@ -84,7 +85,10 @@ fn wait(engine: &Engine, files: &[FileChange], apply: ApplyMethod, sudo: &str) -
 fn tell(engine: &Engine, apply: ApplyMethod, sudo: &str) -> Option<String> {
     match (apply, &engine.kind, &engine.unit, engine.pid) {
         (ApplyMethod::Nothing, ..) => None,
-        (ApplyMethod::Restart, ..) => Some("docker desktop restart".into()),
+        (ApplyMethod::Restart, ..) => {
+            let lines = service::by_hand(engine, sudo);
+            (!lines.is_empty()).then(|| lines.join(" && "))
+        }
         (ApplyMethod::Reload, Kind::Rootless, Some(unit), _) => {
             Some(format!("systemctl --user reload {unit}"))
         }
@@ -124,7 +128,7 @@ fn quoted_path(path: &Path) -> String {
     if text.bytes().all(plain) { text.into_owned() } else { quoted(&text) }
 }
 
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 

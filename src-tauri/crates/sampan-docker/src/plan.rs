@@ -150,6 +150,14 @@ pub enum PlanError {
         /// The same by hand, one shell command a line.
         commands: Vec<String>,
     },
+    /// Nothing can restart the engine but a person.
+    #[error("{reason}")]
+    NotRestartable {
+        /// Why, one English sentence.
+        reason: String,
+        /// What that person does, one shell command a line.
+        commands: Vec<String>,
+    },
     /// Not even an administrator can write the file.
     #[error("{0} cannot be written: it is read-only")]
     ReadOnly(PathBuf),

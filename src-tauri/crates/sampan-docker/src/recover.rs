@@ -10,6 +10,7 @@ use crate::environment::Environment;
 use crate::files;
 use crate::journal::{Change, Journal};
 use crate::plan::{ApplyMethod, FileChange, Part};
+use crate::service::ByCommand;
 
 /// Takes back changes of this engine that an earlier run began and did not end (a crash, a power cut). To be called
 /// at start, and before a new change, with the engine as it is now. Returns what was done, one English sentence
@@ -55,7 +56,8 @@ async fn take_back(
 ) -> Result<Vec<String>, ApplyError> {
     let tells = files.iter().any(|file| file.part == Part::DaemonJson);
     let apply = if tells && engine.pid.is_some() { ApplyMethod::Reload } else { ApplyMethod::Nothing };
-    let mut carrier = Carrier::new(env, engine, journal, Vec::new());
+    let service = ByCommand::of(engine);
+    let mut carrier = Carrier::new(env, engine, journal, Vec::new(), &service);
     carrier.resume(files);
     if !files.is_empty()
         && let Err(failed) = carrier.roll_back(files, apply).await

@@ -14,7 +14,8 @@ use crate::environment::Environment;
 use crate::files;
 use crate::hosts_toml;
 use crate::manual;
-use crate::plan::{Action, FileChange, Part, Plan};
+use crate::plan::{Action, ApplyMethod, FileChange, Part, Plan};
+use crate::service::{ByCommand, Service};
 
 /// The lowest port the helper takes: those below are the system's.
 const HELPER_PORT_MIN: u16 = 1024;
@@ -35,13 +36,23 @@ pub fn inverse(engine: &Engine, plan: &Plan) -> Plan {
         ..file.clone()
     };
     let files: Vec<FileChange> = plan.files.iter().rev().map(back).collect();
+    // A restart was asked for once; a daemon that runs takes the way back by a reload.
+    let apply = match plan.apply {
+        ApplyMethod::Restart if engine.kind.is_local_daemon() => {
+            let tells = files.iter().any(|file| file.part == Part::DaemonJson);
+            if tells { ApplyMethod::Reload } else { ApplyMethod::Nothing }
+        }
+        ApplyMethod::Nothing | ApplyMethod::Reload | ApplyMethod::Restart => plan.apply,
+    };
     Plan {
         id: format!("{}-back", plan.id),
         action: match plan.action {
             Action::Enable => Action::Disable,
             Action::Disable => Action::Enable,
         },
-        commands: manual::commands(engine, &files, plan.apply, plan.needs_elevation),
+        commands: manual::commands(engine, &files, apply, plan.needs_elevation),
+        stops: if apply == ApplyMethod::Restart { plan.stops.clone() } else { Vec::new() },
+        apply,
         intended: plan.intended.as_ref().map(|_| engine.mirrors.clone()),
         files,
         notes: Vec::new(),
@@ -68,7 +79,8 @@ pub(crate) fn port_before(plan: &Plan) -> Option<u16> {
 }
 
 /// Takes `plan` back, which was made from `engine` and carried out as `applied`. Neither needs the engine to answer
-/// any more, but for the privileged helper, which looks for itself. A restart that `plan` needed is done again.
+/// any more, but for the privileged helper, which looks for itself. A restart that `plan` needed is done again; one that
+/// was asked for is not, unless the daemon does not run.
 ///
 /// # Errors
 /// An [`ApplyError`]; [`ApplyError::Outdated`] where a file is no longer as the plan left it.
@@ -78,6 +90,21 @@ pub async fn undo(
     plan: &Plan,
     applied: &Applied,
     elevation: &dyn Elevation,
+) -> Result<Vec<String>, ApplyError> {
+    undo_with(env, engine, plan, applied, elevation, &ByCommand::of(engine)).await
+}
+
+/// [`undo`], for an engine that `service` restarts.
+///
+/// # Errors
+/// As [`undo`].
+pub async fn undo_with(
+    env: &Environment,
+    engine: &Engine,
+    plan: &Plan,
+    applied: &Applied,
+    elevation: &dyn Elevation,
+    service: &dyn Service,
 ) -> Result<Vec<String>, ApplyError> {
     let back = inverse(engine, plan);
     for file in &back.files {
@@ -105,7 +132,7 @@ pub async fn undo(
         journal.pending.push(change);
     }
     save(&journal, env)?;
-    let mut carrier = Carrier::new(env, engine, journal, Vec::new());
+    let mut carrier = Carrier::new(env, engine, journal, Vec::new(), service);
     carrier.reopen(&plan.files);
     if let Err(failed) = carrier.roll_back(&plan.files, plan.apply).await {
         let reason = "The change was to be taken back.".into();

@@ -1,4 +1,5 @@
-//! The privileged step, run as root by polkit: `sampan-helper enable|disable <port>`, nothing else.
+//! The privileged step, run as root by polkit: `sampan-helper VERB PORT`, nothing else. A verb is `enable` or `disable`,
+//! or one of these with `-restart`, where the person consented to that too.
 //!
 //! Takes no path, no address and no content from whoever calls it: it looks for the system's Docker itself, makes
 //! its own plan by the same pure code, carries it out with the same backups, journal and rollback, and prints one
@@ -25,7 +26,7 @@ mod linux {
     use std::sync::Arc;
 
     use sampan_docker::{
-        Action, ApplyError, Direct, Environment, HelperReport, Kind, apply, detect, hold, plan, recover,
+        ApplyError, Direct, Environment, HelperReport, Kind, Verb, apply, detect, hold, plan, recover,
         trusted,
     };
     use sampan_oci::{Clock, Millis, RegistryName};
@@ -49,11 +50,14 @@ mod linux {
 
     pub(super) fn main() -> ExitCode {
         let arguments: Vec<OsString> = std::env::args_os().collect();
-        let Some((action, port)) = wanted(&arguments) else {
-            let _ = writeln!(std::io::stderr(), "usage: sampan-helper enable|disable PORT");
+        let Some((verb, port)) = wanted(&arguments) else {
+            let _ = writeln!(
+                std::io::stderr(),
+                "usage: sampan-helper enable|disable|enable-restart|disable-restart PORT"
+            );
             return ExitCode::from(2);
         };
-        let report = prepared(&arguments).map_or_else(failed, |()| run(action, port));
+        let report = prepared(&arguments).map_or_else(failed, |()| run(verb, port));
         let line = serde_json::to_string(&report).unwrap_or_default();
         if writeln!(std::io::stdout(), "{line}").is_err() {
             return ExitCode::FAILURE;
@@ -62,19 +66,16 @@ mod linux {
     }
 
     /// One verb and one port, in the one spelling there is of each.
-    fn wanted(arguments: &[OsString]) -> Option<(Action, u16)> {
+    fn wanted(arguments: &[OsString]) -> Option<(Verb, u16)> {
         let [_, verb, port] = arguments else { return None };
-        let action = match verb.to_str()? {
-            "enable" => Action::Enable,
-            "disable" => Action::Disable,
-            _ => return None,
-        };
+        let verb = verb.to_str()?;
+        let verb = Verb::ALL.into_iter().find(|known| known.as_str() == verb)?;
         let port: u16 = port
             .to_str()
             .filter(|text| text.parse::<u16>().is_ok_and(|n| n.to_string() == **text))?
             .parse()
             .ok()?;
-        (port >= 1024).then_some((action, port))
+        (port >= 1024).then_some((verb, port))
     }
 
     /// Root, from a place only root can write, with nothing inherited.
@@ -94,14 +95,14 @@ mod linux {
         std::env::set_current_dir("/").map_err(|error| format!("The folder / cannot be entered: {error}."))
     }
 
-    fn run(action: Action, port: u16) -> HelperReport {
+    fn run(verb: Verb, port: u16) -> HelperReport {
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(change(action, port)),
+            Ok(runtime) => runtime.block_on(change(verb, port)),
             Err(error) => failed(format!("The helper cannot start: {error}.")),
         }
     }
 
-    async fn change(action: Action, port: u16) -> HelperReport {
+    async fn change(verb: Verb, port: u16) -> HelperReport {
         let env = Environment {
             docker_host: Some(ENDPOINT.into()),
             docker_context: None,
@@ -133,11 +134,14 @@ mod linux {
         if !stopped && !matches!(engine.kind, Kind::Linux | Kind::Snap) {
             return failed(format!("{ENDPOINT} is {}, which needs no administrator rights.", engine.kind));
         }
-        let plan = match plan(&engine, action, port) {
+        let (action, restart) = verb.means();
+        let planned = plan(&engine, action, port);
+        let planned = if restart { planned.and_then(|plan| plan.restarting(&engine)) } else { planned };
+        let plan = match planned {
             Ok(plan) => plan,
             Err(error) => return failed(format!("{error}.")),
         };
-        match apply(&env, &engine, &plan, false, &Direct).await {
+        match apply(&env, &engine, &plan, restart, &Direct).await {
             Ok(applied) => {
                 steps.extend(applied.steps);
                 HelperReport { done: true, rolled_back: false, steps, error: None, commands: Vec::new() }
@@ -169,21 +173,29 @@ mod linux {
     mod tests {
         use super::*;
 
-        fn parsed(line: &str) -> Option<(Action, u16)> {
+        fn parsed(line: &str) -> Option<(Verb, u16)> {
             let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             wanted(&arguments)
         }
 
         #[test]
         fn the_helper_takes_a_verb_and_a_port_and_nothing_else() {
-            assert_eq!(parsed("helper enable 7267"), Some((Action::Enable, 7267)), "the one way to enable");
+            assert_eq!(parsed("helper enable 7267"), Some((Verb::Enable, 7267)), "the one way to enable");
+            assert_eq!(parsed("helper disable 7267"), Some((Verb::Disable, 7267)), "the one way to disable");
             assert_eq!(
-                parsed("helper disable 7267"),
-                Some((Action::Disable, 7267)),
-                "the one way to disable"
+                parsed("helper enable-restart 7267"),
+                Some((Verb::EnableRestart, 7267)),
+                "with consent"
+            );
+            assert_eq!(
+                parsed("helper disable-restart 7267"),
+                Some((Verb::DisableRestart, 7267)),
+                "with consent"
             );
             for (line, why) in [
                 ("helper", "no verb"),
+                ("helper enable -restart 7267", "one word"),
+                ("helper enable-restart", "no port"),
                 ("helper enable", "no port"),
                 ("helper enable 7267 /etc/passwd", "no third argument, ever"),
                 ("helper Enable 7267", "one spelling"),
