@@ -223,7 +223,7 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
   /** What the image is called, with its tag, for a file or folder of one image that does not say it itself. */
   name: string | null, } | { "call": "stop_task" } | { "call": "pause",
   /** Resume by itself after this many seconds; `None`: when told. */
-  seconds: number | null, } | { "call": "resume" } | { "call": "docker" } | { "call": "docker_plan",
+  seconds: number | null, } | { "call": "resume" } | { "call": "docker" } | { "call": "engines" } | { "call": "docker_plan",
   /** Which way. */
   action: DockerAction, } | { "call": "docker_apply",
   /** [`DockerPlan::id`] of the plan the person consented to. */
@@ -285,6 +285,19 @@ export type DockerDrift = {
   /** When it was noticed first. */
   since: number, };
 
+/** A builder of `docker build`. */
+export type DockerBuilder = {
+  /** Its name. */
+  name: string,
+  /** `docker`, `docker-container`, `kubernetes`, `remote` … */
+  driver: string,
+  /** Whether `docker build` uses it now. */
+  current: boolean,
+  /** Whether builds with it ask Sampan. */
+  uses_mirror: boolean,
+  /** Why, or why not, one English sentence. */
+  why: string, };
+
 /** The engine the current Docker context means, and whether it uses Sampan. From evidence, which is shown. */
 export type Docker = {
   /** Whether an engine answered. */
@@ -305,6 +318,12 @@ export type Docker = {
   enabled: boolean,
   /** Names of the running containers. */
   containers: Array<string>,
+  /** Whether containers go on running while the engine is away. */
+  live_restore: boolean,
+  /** The builders of `docker build`, the engine's own first. */
+  builders: Array<DockerBuilder>,
+  /** Why an earlier set-up is no longer whole, after an update of Docker; enabling again repairs it. */
+  needs_repair: string | null,
   /** Whether Sampan can set this engine up. */
   supported: boolean,
   /** Why not, or what to know; English sentences. */
@@ -363,6 +382,25 @@ export type DockerPlan = {
   commands: Array<string>,
   /** What else happens, and what does not: English sentences. */
   notes: Array<string>, };
+
+/** One engine of this machine, whether or not the current context means it. */
+export type EngineFound = {
+  /** `Docker Engine`, `Docker Desktop`, `Colima`, `Podman` …; where it does not answer, what is usually there. */
+  engine: string,
+  /** Where it is reached. */
+  endpoint: string,
+  /** The Docker contexts that name it. */
+  contexts: Array<string>,
+  /** Its version. */
+  version: string | null,
+  /** `classic` or `containerd`. */
+  image_store: string | null,
+  /** Whether it answers. */
+  answers: boolean,
+  /** Whether it is the one the `docker` command speaks to. */
+  current: boolean,
+  /** What was looked at and seen, one line each. */
+  evidence: Array<string>, };
 
 /** Something an export or import left out. */
 export type Skipped = {
@@ -603,7 +641,7 @@ export type Snapshot = {
   docker_drift: DockerDrift | null, };
 
 /** An answer to a [`Command`]. */
-export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "docker", "value": Docker } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "doctor", "value": Array<Check> } | { "reply": "done" } | { "reply": "error", "value": ApiError };
+export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "docker", "value": Docker } | { "reply": "engines", "value": Array<EngineFound> } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "doctor", "value": Array<Check> } | { "reply": "done" } | { "reply": "error", "value": ApiError };
 
 /** What the window is told while it watches: the newest state, or that the connection to Sampan is lost for now. */
 export type WatchMessage = { "kind": "snapshot", "value": Snapshot } | { "kind": "lost" };

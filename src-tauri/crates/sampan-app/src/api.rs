@@ -17,8 +17,8 @@ pub use cache::{
 };
 pub use carry::{Exported, Imported, Skipped, Task, TaskKind};
 pub use docker::{
-    ApplyMethod, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerDrift, DockerPlan,
-    DockerProof, FileChange,
+    ApplyMethod, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerBuilder, DockerDrift,
+    DockerPlan, DockerProof, EngineFound, FileChange,
 };
 pub use health::{Damage, Health, HealthReport, ScrubRun, ScrubState};
 
@@ -114,6 +114,8 @@ pub enum Command {
     Resume,
     /// Looks for Docker and says what it finds: [`Reply::Docker`].
     Docker,
+    /// Looks for every container engine of this machine: [`Reply::Engines`].
+    Engines,
     /// What enabling or disabling would change; changes nothing: [`Reply::DockerPlan`].
     DockerPlan {
         /// Which way.
@@ -167,6 +169,8 @@ pub enum Reply {
     Imported(Imported),
     /// To [`Command::Docker`].
     Docker(Docker),
+    /// To [`Command::Engines`]: the current one first, then those that answer.
+    Engines(Vec<EngineFound>),
     /// To [`Command::DockerPlan`].
     DockerPlan(DockerPlan),
     /// To [`Command::DockerApply`].

@@ -519,6 +519,7 @@ impl Inner {
                 Ok(Reply::Done)
             }
             Command::Docker => Ok(Reply::Docker(docker::look(&self).await)),
+            Command::Engines => Ok(Reply::Engines(docker::engines(&self).await)),
             Command::DockerPlan { action } => docker::plan(&self, action).await.map(Reply::DockerPlan),
             Command::DockerApply { plan, restart } => {
                 docker::apply(&self, &plan, restart).await.map(Reply::DockerApplied)

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use sampan_docker::{Action, Applied, ApplyError, Elevation, Engine, Environment, Kind, Plan, PlanError};
 
 use crate::api::{
-    ApiError, ApplyMethod, Code, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerDrift,
-    DockerPlan, DockerProof, FileChange,
+    ApiError, ApplyMethod, Code, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerBuilder,
+    DockerDrift, DockerPlan, DockerProof, EngineFound, FileChange,
 };
 use crate::app::Inner;
 
@@ -31,6 +31,12 @@ pub(crate) async fn look(app: &Inner) -> Docker {
     let engine = sampan_docker::detect(&app.environment).await;
     let drift = if alone.is_ok() { drift::judge(app, &engine) } else { app.drift.shown() };
     shown(&engine, app.config.listen.port(), app.last_used(), drift)
+}
+
+/// Every engine of this machine.
+pub(crate) async fn engines(app: &Inner) -> Vec<EngineFound> {
+    let found = sampan_docker::survey(&app.environment).await;
+    found.into_iter().map(shown_engine).collect()
 }
 
 /// What enabling or disabling would change.
@@ -264,6 +270,9 @@ pub(crate) async fn recover(app: &Inner) {
         return;
     };
     let engine = sampan_docker::detect(&app.environment).await;
+    if let Some(repair) = engine.needs_repair(app.config.listen.port()) {
+        tracing::warn!("docker set-up: {repair}");
+    }
     match sampan_docker::recover(&app.environment, &engine).await {
         Ok(steps) => steps.iter().for_each(|step| tracing::info!("docker set-up: {step}")),
         Err(error) => {
@@ -348,7 +357,28 @@ fn finish(commands: &[String]) -> Option<String> {
     (!commands.is_empty()).then(|| format!("Finish by hand: {}", commands.join(" && ")))
 }
 
+fn shown_engine(engine: sampan_docker::EngineSeen) -> EngineFound {
+    EngineFound {
+        engine: engine.kind.to_string(),
+        endpoint: engine.endpoint,
+        contexts: engine.contexts,
+        version: engine.version,
+        image_store: engine.image_store.map(|store| store.as_str().to_owned()),
+        answers: engine.answers,
+        current: engine.current,
+        evidence: engine.evidence,
+    }
+}
+
 fn shown(engine: &Engine, port: u16, last_used: Option<i64>, drift: Option<DockerDrift>) -> Docker {
+    let builders = engine.builders_seen(port);
+    let builder = |(builder, uses_mirror, why): (&sampan_docker::Builder, bool, String)| DockerBuilder {
+        name: builder.name.clone(),
+        driver: builder.driver.clone(),
+        current: builder.current,
+        uses_mirror,
+        why,
+    };
     Docker {
         found: engine.found,
         engine: engine.kind.to_string(),
@@ -359,6 +389,9 @@ fn shown(engine: &Engine, port: u16, last_used: Option<i64>, drift: Option<Docke
         mirrors: engine.mirrors.clone(),
         enabled: engine.enabled(port),
         containers: engine.containers.clone(),
+        live_restore: engine.live_restore,
+        builders: builders.into_iter().map(builder).collect(),
+        needs_repair: engine.needs_repair(port),
         supported: engine.supported(),
         notes: engine.notes.clone(),
         evidence: engine.evidence.clone(),

@@ -34,6 +34,12 @@ pub struct Docker {
     pub enabled: bool,
     /// Names of the running containers.
     pub containers: Vec<String>,
+    /// Whether containers go on running while the engine is away.
+    pub live_restore: bool,
+    /// The builders of `docker build`, the engine's own first.
+    pub builders: Vec<DockerBuilder>,
+    /// Why an earlier set-up is no longer whole, after an update of Docker; enabling again repairs it.
+    pub needs_repair: Option<String>,
     /// Whether Sampan can set this engine up.
     pub supported: bool,
     /// Why not, or what to know; English sentences.
@@ -56,6 +62,42 @@ pub struct DockerDrift {
     /// When it was noticed first.
     #[ts(type = "number")]
     pub since: i64,
+}
+
+/// A builder of `docker build`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DockerBuilder {
+    /// Its name.
+    pub name: String,
+    /// `docker`, `docker-container`, `kubernetes`, `remote` …
+    pub driver: String,
+    /// Whether `docker build` uses it now.
+    pub current: bool,
+    /// Whether builds with it ask Sampan.
+    pub uses_mirror: bool,
+    /// Why, or why not, one English sentence.
+    pub why: String,
+}
+
+/// One engine of this machine, whether or not the current context means it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct EngineFound {
+    /// `Docker Engine`, `Docker Desktop`, `Colima`, `Podman` …; where it does not answer, what is usually there.
+    pub engine: String,
+    /// Where it is reached.
+    pub endpoint: String,
+    /// The Docker contexts that name it.
+    pub contexts: Vec<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// `classic` or `containerd`.
+    pub image_store: Option<String>,
+    /// Whether it answers.
+    pub answers: bool,
+    /// Whether it is the one the `docker` command speaks to.
+    pub current: bool,
+    /// What was looked at and seen, one line each.
+    pub evidence: Vec<String>,
 }
 
 /// Exactly what will be changed, before it is.
