@@ -171,9 +171,10 @@ impl<'a> Carrier<'a> {
     /// Restarts a daemon of this machine and watches it: it must be back, and stay, soon after it has ended.
     async fn restart(&mut self, accepted: &[Vec<String>]) -> Result<(), Failed> {
         let (service, old) = (self.service, self.engine.pid);
+        let began = process::began(old);
         let too_long = async {
             let ended = async {
-                while process::is_running(old) {
+                while process::is_running(old) && process::began(old) == began {
                     tokio::time::sleep(ASK_EVERY).await;
                 }
             };

@@ -113,6 +113,21 @@ pub(crate) fn is_running(pid: Option<u32>) -> bool {
     pid.is_some_and(|pid| is_dockerd(pid) && !arguments(pid).is_empty())
 }
 
+/// When the process `pid` began, in the kernel's own count: with its number it names a process, also where numbers are
+/// used again.
+#[cfg(target_os = "linux")]
+pub(crate) fn began(pid: Option<u32>) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid?)).ok()?;
+    // proc(5): the 22nd field; the second one is a name in brackets that may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Elsewhere the daemon is never a process of this machine.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn began(_pid: Option<u32>) -> Option<u64> {
+    None
+}
+
 /// Elsewhere the daemon is never a process of this machine.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn is_running(_pid: Option<u32>) -> bool {

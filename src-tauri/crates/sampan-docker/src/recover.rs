@@ -67,6 +67,10 @@ async fn take_back(
         return Err(ApplyError::RollbackFailed { reason, detail: failed.to_string(), commands });
     }
     let Carrier { mut journal, mut steps, kept, .. } = carrier;
+    if tells && !engine.found {
+        // It may be what kept the daemon from starting; whether it is to run is for a person to say.
+        steps.push("Docker does not run: start it as usual, it reads the file as it was.".into());
+    }
     let mut settled = Vec::new();
     for change in journal.take_pending(&engine.endpoint) {
         if file_of(&change, engine).is_none() {

@@ -49,12 +49,8 @@ impl CommandLine {
     /// The same for a shell.
     pub fn shown(&self) -> String {
         let word = |word: &String| {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b"/.-_=:@,+\\".contains(&b);
-            if !word.is_empty() && word.bytes().all(plain) && !word.contains('\\') {
-                word.clone()
-            } else {
-                quoted(word)
-            }
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"/.-_=:@,+".contains(&b);
+            if !word.is_empty() && word.bytes().all(plain) { word.clone() } else { quoted(word) }
         };
         let program = self.program.strip_prefix("/usr/bin/").unwrap_or(&self.program).to_owned();
         std::iter::once(&program).chain(&self.arguments).map(word).collect::<Vec<_>>().join(" ")
@@ -228,4 +224,54 @@ async fn run(line: &CommandLine) -> Result<(), String> {
     let words: String = words.trim().chars().take(WORDS_MAX).collect();
     let words = if words.is_empty() { output.status.to_string() } else { words.replace('\n', " ") };
     Err(format!("`{shown}` failed: {}.", words.trim_end_matches('.')))
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    fn service(restart: &[&[&[&str]]], start_anew: &[&[&str]]) -> ByCommand {
+        let lines = |way: &[&[&str]]| way.iter().map(|words| CommandLine::of(words)).collect::<Vec<_>>();
+        ByCommand {
+            endpoint: "unix:///nowhere.sock".into(),
+            name: "Docker".into(),
+            commands: Ok(Commands {
+                restart: restart.iter().map(|way| lines(way)).collect(),
+                start_anew: lines(start_anew),
+            }),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_way_that_works_restarts_and_the_others_are_said_where_none_does() {
+        let fails = ["/bin/sh", "-c", "echo no such command >&2; exit 1"];
+        let both = service(&[&[&fails], &[&["/bin/true"], &["/bin/true"]]], &[]);
+        let done = both.restart().await;
+        assert_eq!(done.as_deref(), Ok("Restarted Docker (`/bin/true`, `/bin/true`)."), "the second way");
+        let none = service(&[&[&fails], &[&["/no/such/program"]]], &[]);
+        let why = none.restart().await.unwrap_err();
+        assert!(why.contains("failed: no such command.") && why.contains("/no/such/program"), "{why}");
+        let half = service(&[&[&["/bin/false"], &["/bin/true"]]], &[]);
+        assert!(half.restart().await.is_err(), "a sequence goes no further than its first failure");
+    }
+
+    #[tokio::test]
+    async fn starting_anew_depends_on_the_last_command_alone() {
+        let done = service(&[], &[&["/bin/false"], &["/bin/true"]]).start_anew().await;
+        assert_eq!(done.as_deref(), Ok("Started Docker again (`/bin/true`)."), "nothing had to be reset");
+        let failed = service(&[], &[&["/bin/true"], &["/bin/false"]]).start_anew().await;
+        assert!(failed.is_err_and(|why| why.contains("exit status: 1")), "a silent failure says its status");
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell_where_it_would_read_them_otherwise() {
+        for (words, expected) in [
+            (&["dockerd", "-H", "unix:///a b"][..], "dockerd -H 'unix:///a b'"),
+            (&["/usr/bin/systemctl", "restart", "a.service"], "systemctl restart a.service"),
+            (&["x", "", "it's", "$HOME", "a\\b"], "x '' 'it'\\''s' '$HOME' 'a\\b'"),
+        ] {
+            assert_eq!(CommandLine::of(words).shown(), expected);
+        }
+    }
 }

@@ -87,6 +87,7 @@ fn base64(text: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn every_builder_is_judged_by_what_it_would_ask_and_says_why() {
     let loopback = "[registry.\"docker.io\"]\n  mirrors = [\"127.0.0.1:7267\"]\n";
     let inside = "[registry.\"docker.io\"]\nmirrors = [\"host.docker.internal:7267\"]\n[registry.\"host.docker.internal:7267\"]\nhttp = true\n";

@@ -376,6 +376,13 @@ async fn real_helper_enables_and_disables_the_systems_docker_byte_for_byte() {
     std::fs::copy(env!("CARGO_BIN_EXE_sampan-helper"), at("sampan-helper")).unwrap();
     std::fs::create_dir_all(at("var/sampan")).unwrap();
 
+    let report = real_helper(&daemon, "enable-restart");
+    assert!(
+        !report.done && report.error.as_ref().unwrap().contains("by hand"),
+        "nothing restarts it: {report:?}"
+    );
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), original, "untouched");
+
     let report = real_helper(&daemon, "enable");
     assert!(report.done && report.commands.is_empty(), "{report:?}");
     assert_eq!(daemon.mirrors().await, [OURS], "the engine itself lists Sampan: {report:#?}");

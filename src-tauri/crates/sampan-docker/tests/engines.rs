@@ -1,7 +1,5 @@
 //! Where engines are looked for on each system, and how several names of one are recognised. No engine is asked.
 
-#![expect(clippy::unwrap_used, reason = "a test: a step that fails is a failed test")]
-
 use std::path::{Path, PathBuf};
 
 use sampan_docker::{Candidate, Kind, Place, System, context, merged_candidates, places};

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test: a plan that fails is a failed test")]
 
 use sampan_docker::{
-    Access, Action, ApplyMethod, Engine, FileSeen, HostsSeen, ImageStore, Kind, Plan, PlanError, System,
-    Verb, plan, restart_commands,
+    Access, Action, ApplyMethod, CommandLine, Engine, FileSeen, HostsSeen, ImageStore, Kind, Plan, PlanError,
+    System, Verb, plan, restart_commands,
 };
 use sampan_oci::RegistryName;
 
@@ -212,9 +212,9 @@ fn every_engine_is_restarted_by_the_command_of_its_system() {
     ] {
         let commands = restart_commands(engine, system).unwrap();
         let shown: Vec<Vec<String>> =
-            commands.restart.iter().map(|way| way.iter().map(|line| line.shown()).collect()).collect();
+            commands.restart.iter().map(|way| way.iter().map(CommandLine::shown).collect()).collect();
         assert_eq!(shown, restart, "{} on {system:?}", engine.kind);
-        let shown: Vec<String> = commands.start_anew.iter().map(|line| line.shown()).collect();
+        let shown: Vec<String> = commands.start_anew.iter().map(CommandLine::shown).collect();
         assert_eq!(shown, start_anew, "{} on {system:?}", engine.kind);
     }
     for kind in [Kind::OtherVm("Colima".into()), Kind::Windows, Kind::Podman, Kind::Remote, Kind::None] {
