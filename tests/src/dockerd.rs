@@ -39,9 +39,11 @@ impl Default for DockerdOptions {
     }
 }
 
-/// A running dockerd, and the `docker` command that speaks to it. Ends when dropped.
+/// A dockerd, and the `docker` command that speaks to it. Ends when dropped.
 pub struct Dockerd {
     process: Process,
+    /// What the shell runs instead of `exec dockerd "$@"`.
+    program: String,
     options: DockerdOptions,
     folder: tempfile::TempDir,
 }
@@ -66,31 +68,44 @@ impl Dockerd {
         if let Some(config) = &options.config {
             std::fs::write(at("etc/daemon.json"), config).expect("a temporary folder can be written to");
         }
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c"]);
-        // /etc/docker in every case: dockerd also keeps a key of its own there.
-        command.arg(
-            "mount --bind \"$0/hosts\" /etc/hosts && mkdir -p /etc/docker && mount --bind \"$0/etc\" /etc/docker \
-             && exec dockerd \"$@\"",
-        );
-        command.arg(folder.path());
-        for (flag, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
-            command.arg(flag).arg(at(name));
-        }
-        if options.place == Place::Named {
-            command.arg("--config-file").arg(at("etc/daemon.json"));
-        }
-        command.args(["--host", &endpoint(folder.path())]);
-        command.args(["--bridge=none", "--iptables=false", "--ip-forward=false"]);
-        let mut process = Process::start("dockerd", folder.path(), &mut command);
+        let program = String::from("exec dockerd \"$@\"");
+        let mut process = spawn(folder.path(), options.place, &program);
         process.wait_for_line(START_WITHIN, |line| line.contains("API listen on"));
-        let dockerd = Self { process, options, folder };
+        let dockerd = Self { process, program, options, folder };
         if dockerd.options.place == Place::UsualReadOnly {
             let mut remount = dockerd.beside(Path::new("mount"));
             let output = finish(remount.args(["-o", "remount,bind,ro", "/etc/docker"]));
             assert!(output.status.success(), "mount: {}", String::from_utf8_lossy(&output.stderr));
         }
         dockerd
+    }
+
+    /// From the next start on, the shell runs this instead of `exec dockerd "$@"`: a unit that somebody edited.
+    pub fn edit_unit(&mut self, program: &str) {
+        program.clone_into(&mut self.program);
+    }
+
+    /// Ends it as systemd would, and waits until it is gone.
+    pub fn stop(&mut self) {
+        self.process.stop();
+    }
+
+    /// Starts it again, with the same folder, without waiting for it.
+    pub fn start_again(&mut self) {
+        self.process = spawn(self.folder.path(), self.options.place, &self.program);
+    }
+
+    /// Whether it says that it is ready, as it does once after each start; `Err`: it has ended, and its last line.
+    ///
+    /// # Errors
+    /// The last line it wrote.
+    pub fn is_ready(&mut self) -> Result<bool, String> {
+        let ended = self.process.has_ended().is_some();
+        let lines = self.process.lines();
+        if lines.iter().any(|line| line.contains("API listen on")) && !ended {
+            return Ok(true);
+        }
+        if ended { Err(lines.last().cloned().unwrap_or_default()) } else { Ok(false) }
     }
 
     /// Where it is reached: a value for `DOCKER_HOST`.
@@ -214,6 +229,26 @@ impl Dockerd {
         let mirrors: Option<Vec<String>> = serde_json::from_str(&text).expect("docker prints JSON");
         mirrors.unwrap_or_default()
     }
+}
+
+fn spawn(folder: &Path, place: Place, program: &str) -> Process {
+    let at = |name: &str| folder.join(name);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]);
+    // /etc/docker in every case: dockerd also keeps a key of its own there.
+    command.arg(format!(
+        "mount --bind \"$0/hosts\" /etc/hosts && mkdir -p /etc/docker && mount --bind \"$0/etc\" /etc/docker && {program}"
+    ));
+    command.arg(folder);
+    for (flag, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
+        command.arg(flag).arg(at(name));
+    }
+    if place == Place::Named {
+        command.arg("--config-file").arg(at("etc/daemon.json"));
+    }
+    command.args(["--host", &endpoint(folder)]);
+    command.args(["--bridge=none", "--iptables=false", "--ip-forward=false"]);
+    Process::start("dockerd", folder, &mut command)
 }
 
 fn endpoint(folder: &Path) -> String {
