@@ -113,11 +113,6 @@ impl Dockerd {
         endpoint(self.folder.path())
     }
 
-    /// Ends it as `systemctl stop docker` does, and waits for its end.
-    pub fn stop(&mut self) {
-        self.process.stop();
-    }
-
     /// Its process id, which is also in its pid file.
     pub fn id(&self) -> u32 {
         self.process.id()

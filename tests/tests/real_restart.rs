@@ -203,7 +203,7 @@ async fn assert_taken_back(program: &str, config: &str, words: &str, within: Dur
     assert_eq!(beside.config().as_deref(), Some(config), "byte for byte as it was: {steps:#?}");
     assert!(detect(&beside.env).await.found, "and Docker runs");
     assert!(took <= within, "up again after {took:?}");
-    println!("taken back, and up again, after {:.1} s", took.as_secs_f64());
+    eprintln!("taken back, and up again, after {:.1} s", took.as_secs_f64());
     assert!(
         beside.apply(&engine, &planned).await.is_err(),
         "nothing is left half done that would be in the way"

@@ -278,13 +278,6 @@ export type DiffLine = {
   /** The line without its newline. */
   text: string, };
 
-/** What somebody else changed of Docker's set-up. Enabling again restores it, `docker_leave` leaves it as it is. */
-export type DockerDrift = {
-  /** One English sentence for each difference. */
-  what: Array<string>,
-  /** When it was noticed first. */
-  since: number, };
-
 /** A builder of `docker build`. */
 export type DockerBuilder = {
   /** Its name. */
@@ -297,6 +290,13 @@ export type DockerBuilder = {
   uses_mirror: boolean,
   /** Why, or why not, one English sentence. */
   why: string, };
+
+/** What somebody else changed of Docker's set-up. Enabling again restores it, `docker_leave` leaves it as it is. */
+export type DockerDrift = {
+  /** One English sentence for each difference. */
+  what: Array<string>,
+  /** When it was noticed first. */
+  since: number, };
 
 /** The engine the current Docker context means, and whether it uses Sampan. From evidence, which is shown. */
 export type Docker = {

@@ -242,6 +242,6 @@ fn expanded(place: Place) -> Vec<Place> {
         .take(FOLDERS_MAX)
         .collect();
     names.sort();
-    let named = |name: String| Place { endpoint: format!("{before}/{name}/{after}"), ..place.clone() };
-    names.into_iter().map(named).collect()
+    let place_of = |name: String| Place { endpoint: format!("{before}/{name}/{after}"), ..place.clone() };
+    names.into_iter().map(place_of).collect()
 }

@@ -15,6 +15,7 @@ pub enum DockerAction {
 
 /// The engine the current Docker context means, and whether it uses Sampan. From evidence, which is shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Docker {
     /// Whether an engine answered.
     pub found: bool,
