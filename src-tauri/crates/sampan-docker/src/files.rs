@@ -90,27 +90,67 @@ fn open_no_follow(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Whether `path` and every folder above it belong to root or `uid` and cannot be changed by others.
+/// How many links one path may lead through, as in Linux (path_resolution(7)).
+#[cfg(unix)]
+const LINKS_MAX: u32 = 40;
+
+/// Whether everything on the way to `path` belongs to root or `uid` and cannot be changed by others: every folder, every
+/// link, the folders that links lie in, and what is there in the end. What is missing belongs to nobody yet.
 #[cfg(unix)]
 pub(crate) fn owned(path: &Path, uid: u32) -> Result<(), String> {
+    use std::path::Component;
+    let mut left: Vec<PathBuf> = vec![path.to_owned()];
+    let mut at = PathBuf::from("/");
+    let mut links = 0;
+    fixed(&at, &cannot_look(&at, fs::metadata(&at))?, uid)?;
+    while let Some(next) = left.pop() {
+        let mut parts = next.components();
+        let Some(part) = parts.next() else { continue };
+        left.push(parts.as_path().to_owned());
+        match part {
+            Component::RootDir | Component::Prefix(_) => at = PathBuf::from("/"),
+            Component::CurDir => {}
+            Component::ParentDir => drop(at.pop()),
+            Component::Normal(name) => {
+                let place = at.join(name);
+                let metadata = match fs::symlink_metadata(&place) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    found => cannot_look(&place, found)?,
+                };
+                fixed(&place, &metadata, uid)?;
+                if !metadata.is_symlink() {
+                    at = place;
+                    continue;
+                }
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(format!("{} is a symbolic link that leads nowhere.", place.display()));
+                }
+                left.push(cannot_look(&place, fs::read_link(&place))?);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn cannot_look<T>(place: &Path, found: io::Result<T>) -> Result<T, String> {
+    found.map_err(|error| format!("{} cannot be looked at: {error}.", place.display()))
+}
+
+/// Whether only root and `uid` decide what is at `place`, given that only they decide what its folder holds.
+#[cfg(unix)]
+fn fixed(place: &Path, metadata: &fs::Metadata, uid: u32) -> Result<(), String> {
     use std::os::unix::fs::MetadataExt as _;
     // A person's own folders are often writable by a group of which the person is the only member; root's are not.
     let others = if uid == 0 { 0o022 } else { 0o002 };
-    let mut places: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
-    if let Some(parent) = path.ancestors().skip(1).find_map(|parent| fs::canonicalize(parent).ok()) {
-        places.extend(parent.ancestors().map(Path::to_owned));
+    // In a sticky folder such as /tmp nobody can replace what is not theirs. A link has no mode of its own.
+    let guarded = metadata.is_symlink() || (metadata.is_dir() && metadata.mode() & 0o1000 != 0);
+    if metadata.mode() & others != 0 && !guarded {
+        return Err(format!("{} can be changed by other users.", place.display()));
     }
-    for place in places {
-        // `metadata` follows links: a link's own folder is on the list, and a link has no mode of its own.
-        let Ok(metadata) = fs::metadata(&place) else { continue };
-        // In a sticky folder such as /tmp nobody can replace what is not theirs.
-        let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
-        if metadata.mode() & others != 0 && !sticky {
-            return Err(format!("{} can be changed by other users.", place.display()));
-        }
-        if metadata.uid() != 0 && metadata.uid() != uid {
-            return Err(format!("{} belongs to another user.", place.display()));
-        }
+    if metadata.uid() != 0 && metadata.uid() != uid {
+        return Err(format!("{} belongs to another user.", place.display()));
     }
     Ok(())
 }
@@ -169,7 +209,9 @@ pub(crate) fn make_folders(target: &Path) -> io::Result<Vec<PathBuf>> {
 /// # Errors
 /// What the file system says; then no backup is left behind.
 pub(crate) fn back_up(target: &Path, bytes: &[u8], now: Millis, keep: Option<&Path>) -> io::Result<PathBuf> {
-    let mut millis = now.0;
+    // Never older by name than those that are there, whatever the clock says: the oldest go.
+    let newest = backups(target).last().and_then(|path| backup_millis(path, target));
+    let mut millis = newest.map_or(now.0, |newest| now.0.max(newest.saturating_add(1)));
     let backup = loop {
         let backup = beside(target, millis);
         match OpenOptions::new().write(true).create_new(true).open(&backup) {
@@ -197,14 +239,13 @@ pub(crate) fn back_up(target: &Path, bytes: &[u8], now: Millis, keep: Option<&Pa
 
 /// Whether `backup` is named as [`back_up`] names a backup of `target`, in the same folder.
 pub(crate) fn is_backup_of(backup: &Path, target: &Path) -> bool {
-    let Some(millis) = backup
-        .to_str()
-        .zip(target.to_str())
-        .and_then(|(backup, target)| backup.strip_prefix(target)?.strip_prefix(BACKUP_MARK))
-    else {
-        return false;
-    };
-    millis.parse::<i64>().is_ok_and(|number| number.to_string() == millis)
+    backup_millis(backup, target).is_some()
+}
+
+/// The time in the name of a backup of `target`.
+fn backup_millis(backup: &Path, target: &Path) -> Option<i64> {
+    let millis = backup.to_str()?.strip_prefix(target.to_str()?)?.strip_prefix(BACKUP_MARK)?;
+    millis.parse().ok().filter(|number: &i64| number.to_string() == millis)
 }
 
 /// The backups of `target`, oldest first.

@@ -108,6 +108,21 @@ async fn a_changed_port_keeps_owner_and_mode_and_at_most_five_backups() {
 }
 
 #[tokio::test]
+async fn a_clock_that_went_back_costs_no_backup() {
+    let place = Place::new();
+    place.change(Action::Enable, 7200).await.unwrap();
+    let before = std::fs::read(place.hosts()).unwrap();
+    for year in 1..=5 {
+        let name = format!("hosts.toml.sampan-backup-{}", year * 31_536_000_000_000_i64);
+        std::fs::write(place.hosts().with_file_name(name), "from the future").unwrap();
+    }
+    place.change(Action::Enable, 7267).await.unwrap();
+    let newest = backups(&place.hosts()).pop().unwrap();
+    assert_eq!(std::fs::read(newest).unwrap(), before, "what was just backed up is not the oldest");
+    assert_eq!(backups(&place.hosts()).len(), BACKUPS_MAX, "old backups go");
+}
+
+#[tokio::test]
 async fn a_file_that_changed_since_it_was_shown_is_left_alone() {
     let place = Place::new();
     let engine = place.engine();
