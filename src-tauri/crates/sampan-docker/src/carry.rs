@@ -97,8 +97,7 @@ impl<'a> Carrier<'a> {
     /// Backs up a file and makes its folder, and writes both into the journal before the file itself is touched.
     pub(crate) fn prepare(&mut self, file: &FileChange) -> Result<(), Failed> {
         let io = |source| Failed::Io { path: file.target.clone(), source };
-        let made =
-            if file.before.is_none() { files::make_folders(&file.target).map_err(io)? } else { Vec::new() };
+        let missing = if file.before.is_none() { files::missing_folders(&file.target) } else { Vec::new() };
         let mut backup = None;
         if let Some(before) = &file.before {
             let keep = self.journal.backup_of(&file.target);
@@ -108,9 +107,10 @@ impl<'a> Carrier<'a> {
         }
         if let Some(change) = self.journal.pending.iter_mut().find(|change| change.target == file.target) {
             change.backup = backup;
-            change.made_folders = made;
+            change.made_folders.clone_from(&missing);
         }
-        self.journal.save(&self.env.state_dir).map_err(io)
+        self.journal.save(&self.env.state_dir).map_err(io)?;
+        files::make_folders(&missing).map_err(io)
     }
 
     /// Makes `bytes` the content of the file; `None` removes it.

@@ -8,6 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use sampan_oci::Millis;
+use tempfile::NamedTempFile;
 
 use crate::daemon_json::BYTES_MAX;
 use crate::engine::{Access, FileSeen};
@@ -16,6 +17,10 @@ use crate::engine::{Access, FileSeen};
 pub const BACKUPS_MAX: usize = 5;
 
 const BACKUP_MARK: &str = ".sampan-backup-";
+/// How the name of a file begins that gets its right name once it is whole; six random characters follow.
+const TEMP_MARK: &str = ".sampan-";
+/// How often what somebody else saves all the time is put back before their last one stays.
+const EXCHANGES_MAX: u32 = 100;
 
 /// Looks at `path` on behalf of the user `uid`. Never fails: what stands in the way is [`FileSeen::problem`].
 pub fn look(path: &Path, uid: u32) -> FileSeen {
@@ -187,20 +192,25 @@ fn access(target: &Path, exists: bool, _uid: u32) -> Access {
     if writable { Access::Writable } else { Access::NeedsElevation }
 }
 
-/// Makes the missing folders above `target` and returns those it made, outermost first.
-///
-/// # Errors
-/// What the file system says.
-pub(crate) fn make_folders(target: &Path) -> io::Result<Vec<PathBuf>> {
+/// The folders above `target` that do not exist, outermost first.
+pub(crate) fn missing_folders(target: &Path) -> Vec<PathBuf> {
     let mut missing: Vec<PathBuf> =
         target.ancestors().skip(1).take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
     missing.reverse();
-    for folder in &missing {
+    missing
+}
+
+/// Makes folders, outermost first.
+///
+/// # Errors
+/// What the file system says; one that is there already is an error too, because it is somebody else's.
+pub(crate) fn make_folders(missing: &[PathBuf]) -> io::Result<()> {
+    for folder in missing {
         fs::create_dir(folder)?;
         allow(folder, 0o755)?;
         sync_folder_of(folder)?;
     }
-    Ok(missing)
+    Ok(())
 }
 
 /// Copies `bytes`, the present content of `target`, beside it and removes all but the newest [`BACKUPS_MAX`] backups
@@ -275,7 +285,7 @@ pub fn backups(target: &Path) -> Vec<PathBuf> {
 /// as it was.
 pub(crate) fn replace(target: &Path, shown: Option<&[u8]>, bytes: &[u8]) -> Result<(), ReplaceError> {
     let folder = target.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut temp = tempfile::Builder::new().prefix(".sampan-").tempfile_in(folder)?;
+    let mut temp = tempfile::Builder::new().prefix(TEMP_MARK).tempfile_in(folder)?;
     temp.write_all(bytes)?;
     if shown.is_some() {
         like(temp.as_file(), target)?;
@@ -286,9 +296,64 @@ pub(crate) fn replace(target: &Path, shown: Option<&[u8]>, bytes: &[u8]) -> Resu
     if read(target).map_err(ReplaceError::Unreadable)?.as_deref() != shown {
         return Err(ReplaceError::Changed);
     }
-    temp.persist(target).map_err(|error| error.error)?;
+    let old = put(temp, target, shown, bytes)?;
     sync_folder_of(target)?;
+    // Only now that the new one's name is on disk.
+    drop(old);
     Ok(())
+}
+
+/// Gives `temp` the name `target`, if that is still `shown` at that very moment. Returns the old file where it has the
+/// temporary name now.
+fn put(
+    temp: NamedTempFile,
+    target: &Path,
+    shown: Option<&[u8]>,
+    bytes: &[u8],
+) -> Result<Option<NamedTempFile>, ReplaceError> {
+    let Some(shown) = shown else {
+        return match temp.persist_noclobber(target).map_err(|error| error.error) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(ReplaceError::Changed),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(None),
+        };
+    };
+    match exchange(temp.path(), target) {
+        Ok(true) => {}
+        Ok(false) => return temp.persist(target).map(|_| None).map_err(|error| error.error.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReplaceError::Changed),
+        Err(error) => return Err(error.into()),
+    }
+    let is = |expected: &[u8]| read(temp.path()).is_ok_and(|now| now.as_deref() == Some(expected));
+    if is(shown) {
+        return Ok(Some(temp));
+    }
+    // Somebody saved the file between the look and the exchange. What they saved goes back, the newest of it last.
+    for _ in 0..EXCHANGES_MAX {
+        exchange(temp.path(), target)?;
+        if is(bytes) {
+            break;
+        }
+    }
+    Err(ReplaceError::Changed)
+}
+
+/// Swaps the names of two files, at once. `false`: this system or file system cannot.
+#[cfg(target_os = "linux")]
+fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature as on Linux")]
+fn exchange(_one: &Path, _other: &Path) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Removes `target`, whose content is `shown`.
@@ -299,9 +364,52 @@ pub(crate) fn remove(target: &Path, shown: &[u8]) -> Result<(), ReplaceError> {
     if read(target).map_err(ReplaceError::Unreadable)?.as_deref() != Some(shown) {
         return Err(ReplaceError::Changed);
     }
-    fs::remove_file(target)?;
-    sync_folder_of(target)?;
+    let folder = target.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let aside = tempfile::Builder::new().prefix(TEMP_MARK).tempfile_in(folder)?.into_temp_path();
+    fs::rename(target, &aside)?;
+    if read(&aside).is_ok_and(|now| now.as_deref() == Some(shown)) {
+        sync_folder_of(target)?;
+        return Ok(());
+    }
+    // Somebody saved the file in between; where they did so once more, the newer one stays.
+    match aside.persist_noclobber(target).map_err(|error| error.error) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
+        Ok(()) | Err(_) => Err(ReplaceError::Changed),
+    }
+}
+
+/// Clears away the temporary files that a killed run left beside `target`. `ours` knows what Sampan found or wrote
+/// there, `whole` a whole file from half of one: a whole one that is not ours is what somebody else saved at the moment
+/// of an exchange, and goes back to its name.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn sweep(
+    target: &Path,
+    ours: impl Fn(&[u8]) -> bool,
+    whole: impl Fn(&[u8]) -> bool,
+) -> io::Result<()> {
+    for temp in temporary(target.parent().unwrap_or(target), TEMP_MARK) {
+        let stray = read(&temp).ok().flatten().is_some_and(|bytes| !ours(&bytes) && whole(&bytes));
+        if stray && read(target).is_ok_and(|now| now.is_none_or(|now| ours(&now))) {
+            fs::rename(&temp, target)?;
+            sync_folder_of(target)?;
+        } else {
+            fs::remove_file(&temp)?;
+        }
+    }
     Ok(())
+}
+
+/// The files in `folder` that are named as temporary ones with that mark are.
+pub(crate) fn temporary(folder: &Path, mark: &str) -> Vec<PathBuf> {
+    let is_ours = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(mark));
+        random.is_some_and(|text| text.len() == 6 && text.bytes().all(|b| b.is_ascii_alphanumeric()))
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+    };
+    fs::read_dir(folder).into_iter().flatten().flatten().filter(is_ours).map(|entry| entry.path()).collect()
 }
 
 /// Why a file was not replaced.
@@ -392,4 +500,83 @@ fn beside(target: &Path, millis: i64) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(format!("{BACKUP_MARK}{millis}"));
     target.with_file_name(name)
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    /// Lets an editor save at about the moment at which Sampan does `change`; the file in the end.
+    fn race(file: &Path, round: u32, change: impl FnOnce()) -> Option<Vec<u8>> {
+        let theirs = file.with_extension("new");
+        fs::write(&theirs, format!("theirs {round}")).unwrap();
+        let begin = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                begin.wait();
+                for _ in 0..round % 400 * 50 {
+                    std::hint::spin_loop();
+                }
+                fs::rename(&theirs, file).unwrap();
+            });
+            begin.wait();
+            change();
+        });
+        read(file).unwrap()
+    }
+
+    #[test]
+    fn what_somebody_saves_at_the_same_moment_is_never_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("daemon.json");
+        let (mut changed, mut done) = (0, 0);
+        for round in 0..800 {
+            let removes = round % 4 == 3;
+            fs::write(&file, "before").unwrap();
+            let now = race(&file, round, || {
+                let result = if removes {
+                    remove(&file, b"before")
+                } else {
+                    replace(&file, Some(b"before"), b"after")
+                };
+                match result {
+                    Ok(()) => done += 1,
+                    Err(ReplaceError::Changed) => changed += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            });
+            assert_eq!(
+                now,
+                Some(format!("theirs {round}").into_bytes()),
+                "whoever was first (removes: {removes})"
+            );
+        }
+        assert!(changed > 0 && done > 0, "both came first: {changed}, {done}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing lies about");
+    }
+
+    #[test]
+    fn what_a_kill_left_at_the_moment_of_an_exchange_goes_back_to_its_name() {
+        for (now, temp, then, why) in [
+            (Some("after"), "{}", Some("{}"), "somebody's edit had been swapped out"),
+            (None, "{}", Some("{}"), "or had been put aside"),
+            (Some("[]"), "{}", Some("[]"), "somebody has saved again since"),
+            (Some("after"), "before", Some("after"), "the old bytes, swapped out"),
+            (Some("before"), "aft", Some("before"), "half of the new bytes"),
+            (Some("before"), "", Some("before"), "nothing was written yet"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("daemon.json");
+            if let Some(now) = now {
+                fs::write(&file, now).unwrap();
+            }
+            fs::write(dir.path().join(".sampan-a1B2c3"), temp).unwrap();
+            fs::write(dir.path().join(".sampan-notes"), "somebody's own").unwrap();
+            sweep(&file, |bytes| bytes == b"before" || bytes == b"after", |bytes| bytes == b"{}").unwrap();
+            assert_eq!(read(&file).unwrap().as_deref(), then.map(str::as_bytes), "{why}");
+            assert!(!dir.path().join(".sampan-a1B2c3").exists(), "{why}");
+            assert!(dir.path().join(".sampan-notes").exists(), "no name of Sampan's");
+        }
+    }
 }

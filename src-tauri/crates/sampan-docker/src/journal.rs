@@ -68,6 +68,14 @@ impl std::fmt::Debug for Remembered {
     }
 }
 
+impl Change {
+    /// Whether Sampan found these bytes in the file, or wrote them.
+    pub(crate) fn knows(&self, bytes: &[u8]) -> bool {
+        let known = [self.before, self.interim, self.going_back, self.after];
+        known.into_iter().flatten().any(|digest| digest.names(bytes))
+    }
+}
+
 impl Remembered {
     /// What undoing restores while the file has the content `now`: the exact bytes before (`Some(None)`: no file).
     /// `None`: the file was changed since, or the bytes are no longer held.
@@ -83,6 +91,8 @@ impl Remembered {
 
 impl Journal {
     const FILE: &'static str = "docker.json";
+    /// How the name begins under which it is written.
+    const TEMP_MARK: &'static str = ".docker-";
 
     /// Reads the journal of `state_dir`, which belongs to `uid`; empty where there is none or it is damaged (every
     /// use checks hashes, so a lost journal costs only the exactness of an undo).
@@ -122,7 +132,7 @@ impl Journal {
     pub(crate) fn save(&self, state_dir: &Path) -> io::Result<()> {
         use std::io::Write as _;
         std::fs::create_dir_all(state_dir)?;
-        let mut temp = tempfile::Builder::new().prefix(".docker-").tempfile_in(state_dir)?;
+        let mut temp = tempfile::Builder::new().prefix(Self::TEMP_MARK).tempfile_in(state_dir)?;
         temp.write_all(&serde_json::to_vec_pretty(self)?)?;
         // The helper's journal is read by the person's own Sampan, which shows what undoing will do.
         files::allow(temp.path(), 0o644)?;
@@ -130,6 +140,14 @@ impl Journal {
         let path = state_dir.join(Self::FILE);
         temp.persist(&path).map_err(|error| error.error)?;
         files::sync_folder_of(&path)
+    }
+
+    /// Removes what a killed run left of writing it, in a folder that was found to be Sampan's alone.
+    pub(crate) fn sweep(state_dir: &Path) {
+        for temp in files::temporary(state_dir, Self::TEMP_MARK) {
+            // It is in nobody's way.
+            let _ = std::fs::remove_file(temp);
+        }
     }
 
     /// The changes in place with their original bytes.

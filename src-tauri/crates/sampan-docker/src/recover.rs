@@ -22,12 +22,14 @@ use crate::service::ByCommand;
 /// [`ApplyError::Untrusted`] where others could have written the journal.
 pub async fn recover(env: &Environment, engine: &Engine) -> Result<Vec<String>, ApplyError> {
     let journal = Journal::load(&env.state_dir, env.uid).map_err(ApplyError::Untrusted)?;
+    Journal::sweep(&env.state_dir);
     let (mut files, mut strange) = (Vec::new(), Vec::new());
     let mut any = false;
     for change in journal.pending_on(&engine.endpoint) {
         match file_of(change, engine) {
             Some(seen) => {
                 any = true;
+                sweep(change)?;
                 files.extend(unfinished(change, engine, seen, env.uid));
             }
             None => strange.push(change.target.clone()),
@@ -46,6 +48,14 @@ pub async fn recover(env: &Environment, engine: &Engine) -> Result<Vec<String>, 
             env.state_dir.display()
         ))),
     }
+}
+
+/// What an interrupted run left beside a file it was writing.
+fn sweep(change: &Change) -> Result<(), ApplyError> {
+    // Half of an object is no JSON; half of a list of hosts may well be one.
+    let whole = |bytes: &[u8]| change.part == Part::DaemonJson && daemon_json::mirrors(bytes).is_ok();
+    files::sweep(&change.target, |bytes| change.knows(bytes), |bytes| !bytes.is_empty() && whole(bytes))
+        .map_err(|source| ApplyError::Io { path: change.target.clone(), source })
 }
 
 async fn take_back(
