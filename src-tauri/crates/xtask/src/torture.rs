@@ -1,5 +1,7 @@
 //! `cargo xtask torture`: the tests that break things at random moments, for longer than the ordinary run has time.
 
+mod docker;
+
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ pub(crate) struct Options {
     #[arg(value_enum, default_value = "all")]
     suite: Suite,
     /// How often [default: as often as SECURITY.md asks]
-    #[arg(long, visible_aliases = ["seeds", "files", "times", "megabytes"])]
+    #[arg(long, visible_aliases = ["seeds", "files", "times", "megabytes", "inputs"])]
     points: Option<u32>,
     /// Makes the choices of an earlier run again; its number is in that run's first line [default: a new one]
     #[arg(long)]
@@ -47,6 +49,14 @@ enum Suite {
     Points,
     /// So many megabytes of pulls through a cache on a disk of 64 MB that fills up (root)
     Full,
+    /// Files nobody thought of as Docker's daemon.json
+    Config,
+    /// SIGKILL at any moment of a change of Docker's configuration, with a real dockerd (root)
+    Apply,
+    /// The privileged helper, called with arguments, surroundings and input that make no sense (root)
+    Helper,
+    /// Another user who swaps links and files while root edits (root)
+    Links,
 }
 
 /// The test behind a suite.
@@ -65,8 +75,19 @@ struct Test {
 
 impl Suite {
     /// What `all` is made of, the quick ones first.
-    const EACH: [Self; 7] =
-        [Self::Damage, Self::Index, Self::Migrate, Self::Power, Self::Full, Self::Points, Self::Kill];
+    const EACH: [Self; 11] = [
+        Self::Damage,
+        Self::Index,
+        Self::Migrate,
+        Self::Power,
+        Self::Full,
+        Self::Apply,
+        Self::Links,
+        Self::Points,
+        Self::Kill,
+        Self::Config,
+        Self::Helper,
+    ];
 
     /// `None`: it is several.
     fn test(self) -> Option<Test> {
@@ -133,6 +154,10 @@ impl Suite {
                 points: 10_000,
                 starts_sampan: true,
             },
+            Self::Config => docker::config(),
+            Self::Apply => docker::apply(),
+            Self::Helper => docker::helper(),
+            Self::Links => docker::links(),
         };
         Some(test)
     }

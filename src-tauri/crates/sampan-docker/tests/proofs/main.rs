@@ -7,8 +7,13 @@
 mod daemon;
 mod dice;
 mod fuzz;
+mod helper;
+mod kills;
 mod layouts;
+mod order;
 mod place;
 mod policy;
+mod race;
 mod strict;
 mod table;
+mod unwritable;
