@@ -91,6 +91,7 @@ pub(crate) fn serve(command: &mut Command, folder: &Path, socket: &Path) -> Chil
         }
         seen.push(line);
     }
+    end(&mut child);
     panic!("dockerd did not start:\n{}", seen.join("\n"));
 }
 

@@ -34,6 +34,11 @@ impl Dice {
         usize::try_from(self.next().checked_rem(end as u64).unwrap_or(0)).unwrap()
     }
 
+    /// The same, for what is counted in 32 bits.
+    pub(crate) fn number(&mut self, end: u32) -> u32 {
+        u32::try_from(self.below(usize::try_from(end).unwrap())).unwrap()
+    }
+
     /// One of some things; there must be one.
     pub(crate) fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
         of[self.below(of.len())]

@@ -112,7 +112,7 @@ fn written(dice: &mut Dice, depth: usize) -> String {
                 let value =
                     if key == "registry-mirrors" { mirror_list(dice) } else { written(dice, depth + 1) };
                 let comma = if index > 0 { "," } else { "" };
-                text += &format!("{comma}{gap}\"{key}\"{}:{gap}{value}", dice.one(GAPS));
+                text += &[comma, gap, "\"", &key, "\"", dice.one(GAPS), ":", gap, &value].concat();
             }
             format!("{text}{gap}}}")
         }

@@ -139,6 +139,9 @@ async fn real_swaps_by_another_user_change_nothing_outside_their_reach() {
         attempts - attempts.div_ceil(20),
         "whatever a stranger owns is not followed, ever"
     );
-    assert!(written > 0 && refused[2] + planned_ones > written, "the free name was met free, and taken: {written}");
+    assert!(
+        written > 0 && refused[2] + planned_ones > written,
+        "the free name was met free, and taken: {written}"
+    );
     assert!(swaps > u64::from(attempts), "the attacker was at work: {swaps}");
 }
