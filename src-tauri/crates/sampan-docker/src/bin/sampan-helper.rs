@@ -26,8 +26,8 @@ mod linux {
     use std::sync::Arc;
 
     use sampan_docker::{
-        ApplyError, Direct, Environment, HelperReport, Kind, Verb, apply, detect, hold, plan, recover,
-        trusted,
+        Action, ApplyError, Direct, Environment, HelperReport, Kind, Verb, apply, detect, hold, plan,
+        recover, trusted,
     };
     use sampan_oci::{Clock, Millis, RegistryName};
 
@@ -126,6 +126,7 @@ mod linux {
             Err(error) => return unsettled(&error),
         };
         let engine = if steps.is_empty() { engine } else { detect(&env).await };
+        let (action, restart) = verb.means();
         // Taking back needs no daemon that answers, where there is none.
         let stopped = engine.gone && action == Action::Disable;
         if !engine.found && !stopped {
@@ -134,7 +135,6 @@ mod linux {
         if !stopped && !matches!(engine.kind, Kind::Linux | Kind::Snap) {
             return failed(format!("{ENDPOINT} is {}, which needs no administrator rights.", engine.kind));
         }
-        let (action, restart) = verb.means();
         let planned = plan(&engine, action, port);
         let planned = if restart { planned.and_then(|plan| plan.restarting(&engine)) } else { planned };
         let plan = match planned {
