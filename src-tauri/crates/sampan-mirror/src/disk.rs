@@ -175,8 +175,9 @@ impl DiskReader {
             Err(error) if unreadable(&error) => return self.damaged(self.digest).await,
             Err(error) => return Err(StoreError::from(error).into()),
         }
-        let stand_in = conduit.announce(&self.file, self.at, len, course);
-        self.at += len as u64;
+        let next = self.at + len as u64;
+        let stand_in = conduit.announce(&self.file, self.at, len, next < self.end, course);
+        self.at = next;
         Ok(Some(stand_in))
     }
 

@@ -70,6 +70,8 @@ struct Region {
     /// How many bytes are still to be sent.
     left: usize,
     begun: bool,
+    /// Whether more of the file follows in the same answer.
+    more: bool,
     /// The answer it is sent for.
     course: Arc<Course>,
 }
@@ -100,12 +102,20 @@ impl Conduit {
         }
     }
 
-    /// Announces `len` bytes of `file` from `offset`, as [`fits`](Self::fits) measured them. What is returned stands for
-    /// them, and has to be the next that the body yields. `course` is told what of them was sent.
-    pub(crate) fn announce(&self, file: &BlobFile, offset: u64, len: usize, course: &Arc<Course>) -> Bytes {
+    /// Announces `len` bytes of `file` from `offset`, as [`fits`](Self::fits) measured them; with `more`, others follow them
+    /// in the same answer. What is returned stands for them, and has to be the next that the body yields. `course` is
+    /// told what of them was sent.
+    pub(crate) fn announce(
+        &self,
+        file: &BlobFile,
+        offset: u64,
+        len: usize,
+        more: bool,
+        course: &Arc<Course>,
+    ) -> Bytes {
         course.wait_for(len as u64);
         let (file, course) = (file.clone(), course.clone());
-        self.regions().push_back(Region { file, offset, left: len, begun: false, course });
+        self.regions().push_back(Region { file, offset, left: len, begun: false, more, course });
         self.offload.blank.slice(..len)
     }
 

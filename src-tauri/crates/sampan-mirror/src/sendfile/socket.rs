@@ -23,13 +23,17 @@ pub(crate) struct Socket {
     before: usize,
     /// File bytes sent since the last pause.
     turn: usize,
+    /// Whether only full packets leave: a part of one waits for what follows, 200 ms at most (tcp(7), TCP_CORK).
+    corked: bool,
+    /// Whether more of the file follows what was sent.
+    more: bool,
 }
 
 impl Socket {
     /// The connection, and the way by which its answers hand it files.
     pub(crate) fn new(stream: TcpStream, offload: Offload) -> (Self, Conduit) {
         let conduit = Conduit::new(offload);
-        (Self { stream, conduit: conduit.clone(), before: 0, turn: 0 }, conduit)
+        (Self { stream, conduit: conduit.clone(), before: 0, turn: 0, corked: false, more: false }, conduit)
     }
 
     /// Sends of the region that is due, which a stand-in of `len` bytes stands for.
@@ -47,6 +51,7 @@ impl Socket {
         };
         let Some((file, mut offset, course)) = due else { return Poll::Ready(Err(self.out_of_step())) };
         let Some(open) = file.as_file() else { return Poll::Ready(Err(self.out_of_step())) };
+        self.cork(true);
         loop {
             if let Err(error) = ready!(self.stream.poll_write_ready(context)) {
                 return Poll::Ready(Err(error));
@@ -86,11 +91,20 @@ impl Socket {
             region.offset += sent as u64;
             region.left -= sent;
             region.begun = true;
+            self.more = region.more;
             if region.left == 0 {
                 // The course outlives it, in the hands of whoever sent: nothing is told while this lock is held.
                 regions.pop_front();
                 self.before = 0;
             }
+        }
+    }
+
+    /// The parts of a packet that the pieces of a file leave at their ends would cost a third more processor time.
+    fn cork(&mut self, corked: bool) {
+        // Packets of another size are no error.
+        if self.corked != corked && rustix::net::sockopt::set_tcp_cork(&self.stream, corked).is_ok() {
+            self.corked = corked;
         }
     }
 
@@ -189,6 +203,9 @@ impl AsyncWrite for Socket {
         if !self.conduit.regions().is_empty() {
             return Poll::Ready(Err(self.out_of_step()));
         }
+        if !self.more {
+            self.cork(false);
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -245,7 +262,7 @@ mod tests {
 
     /// An answer that nobody has an account of.
     fn announce(conduit: &Conduit, file: &BlobFile, offset: u64, len: usize) -> bytes::Bytes {
-        conduit.announce(file, offset, len, &course(&Arc::default()))
+        conduit.announce(file, offset, len, false, &course(&Arc::default()))
     }
 
     /// An answer that writes down what it tells.
@@ -341,7 +358,7 @@ mod tests {
     async fn a_file_that_is_too_short_ends_the_connection_and_is_told() {
         let Scene { mut socket, conduit, mut client, file, path, damaged, dir: _dir, .. } = scene().await;
         let course = course(&Arc::default());
-        let stand_in = conduit.announce(&file, 0, LEN, &course);
+        let stand_in = conduit.announce(&file, 0, LEN, false, &course);
         std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(100_000).unwrap();
         let reading = async {
             let mut read = Vec::new();
@@ -364,7 +381,7 @@ mod tests {
         let course = course(&Arc::default());
         drop(client);
         for _ in 0..3 {
-            let stand_in = conduit.announce(&file, 0, LEN, &course);
+            let stand_in = conduit.announce(&file, 0, LEN, false, &course);
             if write_all(&mut socket, vec![stand_in]).await.is_err() {
                 break;
             }
