@@ -219,6 +219,11 @@ struct Shared {
 }
 
 impl Shared {
+    /// So many more bytes shall come.
+    fn wants(&self, bytes: u64) {
+        self.wanted.store(self.got.load(Ordering::SeqCst).saturating_add(bytes), Ordering::SeqCst);
+    }
+
     fn goes_on(&self) -> bool {
         let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         wrong.is_none() && self.got.load(Ordering::SeqCst) < self.wanted.load(Ordering::SeqCst)
@@ -296,7 +301,7 @@ pub async fn pulls(megabytes: u64, seed: u64) -> FullFigures {
     let mut file = std::fs::File::create_new(&filler).expect("the disk can be written to");
     sampan.call(Call::Clear { selection: ClearSelection::All, immediate: true }).await;
     fill(&mut file);
-    let clients = Clients::start(&shared, part(80), &dice.branch(2));
+    let clients = Clients::start(&shared, part(30), &dice.branch(2));
     let mut worded = false;
     while shared.goes_on() {
         fill(&mut file);
@@ -317,7 +322,8 @@ pub async fn pulls(megabytes: u64, seed: u64) -> FullFigures {
     drop(file);
     std::fs::remove_file(&filler).expect("the file is the test's");
     let begun = Instant::now();
-    let clients = Clients::start(&shared, part(100), &dice.branch(3));
+    // For as long as it takes: nothing is kept where nobody asks.
+    let clients = Clients::start(&shared, u64::MAX, &dice.branch(3));
     while sampan.snapshot().await.cache.not_keeping.is_some() || disk::held_bytes(&sampan.cache()) < DISK / 3
     {
         assert!(
@@ -328,6 +334,7 @@ pub async fn pulls(megabytes: u64, seed: u64) -> FullFigures {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     figures.recovered = begun.elapsed();
+    shared.wants(part(20));
     clients.end(&shared).await;
 
     let snapshot = sampan.snapshot().await;
@@ -356,9 +363,9 @@ fn disk_bytes(cache: &Path) -> u64 {
 struct Clients(JoinSet<()>);
 
 impl Clients {
-    /// Starts them; they end when `until` bytes have come.
-    fn start(shared: &Arc<Shared>, until: u64, dice: &Dice) -> Self {
-        shared.wanted.store(until, Ordering::SeqCst);
+    /// Starts them; they end when so many more bytes have come.
+    fn start(shared: &Arc<Shared>, bytes: u64, dice: &Dice) -> Self {
+        shared.wants(bytes);
         let mut tasks = JoinSet::new();
         for number in 0..CLIENTS {
             let (shared, dice) = (shared.clone(), dice.branch(number));
