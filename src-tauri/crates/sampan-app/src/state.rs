@@ -1,7 +1,7 @@
 //! The snapshot: everything the first screen shows, put together from those who know it.
 
 use sampan_oci::{Bypass, Event, Millis, Outcome};
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use crate::api::{MirrorState, NotKeeping, PullState, Snapshot};
 
@@ -11,6 +11,8 @@ pub(crate) struct Keeping {
     now: AtomicU8,
     /// When the log was told last.
     told: AtomicI64,
+    /// How many bytes there was room for when it was first looked at after the last refusal; `u64::MAX`: not yet.
+    room: AtomicU64,
 }
 
 impl Keeping {
@@ -23,7 +25,7 @@ impl Keeping {
 
 impl Default for Keeping {
     fn default() -> Self {
-        Self { now: AtomicU8::new(GOOD), told: AtomicI64::new(NEVER) }
+        Self { now: AtomicU8::new(GOOD), told: AtomicI64::new(NEVER), room: AtomicU64::new(u64::MAX) }
     }
 }
 
@@ -31,6 +33,8 @@ const GOOD: u8 = 0;
 const FULL: u8 = 1;
 const READ_ONLY: u8 = 2;
 const NEVER: i64 = i64::MIN;
+/// So many bytes more than when something was refused are room again, whether or not anybody asks for anything.
+const ROOM_AGAIN_BYTES: u64 = 16 * 1024 * 1024;
 /// How often the log is told at most while it lasts (SECURITY.md R70).
 const TOLD_EVERY_MILLIS: u64 = 60_000;
 
@@ -56,6 +60,12 @@ impl Bounds {
             (Some(_) | None, _) => NotKeeping::DiskFull,
         }
     }
+
+    /// How many bytes more would be within both bounds.
+    fn room(self) -> u64 {
+        let quota = self.quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.used));
+        quota.min(self.free.map_or(u64::MAX, |free| free.saturating_sub(self.floor)))
+    }
 }
 
 impl Keeping {
@@ -77,6 +87,7 @@ impl Keeping {
         if now == GOOD {
             return false;
         }
+        self.room.store(u64::MAX, Ordering::Relaxed);
         let told = self.told.load(Ordering::Relaxed);
         let due = told == NEVER || before != now || answered.at.since(Millis(told)) >= TOLD_EVERY_MILLIS;
         if due {
@@ -101,8 +112,15 @@ impl Keeping {
         let _ = self.now.compare_exchange(READ_ONLY, GOOD, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Why nothing new is kept, if so.
+    /// Why nothing new is kept, if so. That there is more room than when something was refused ends a refusal too.
     pub(crate) fn not_keeping(&self, paused: bool, bounds: Bounds) -> Option<NotKeeping> {
+        if self.now.load(Ordering::Relaxed) == FULL {
+            let room = bounds.room();
+            let first = self.room.compare_exchange(u64::MAX, room, Ordering::Relaxed, Ordering::Relaxed);
+            if first.is_err_and(|then| room >= then.saturating_add(ROOM_AGAIN_BYTES)) {
+                self.forget();
+            }
+        }
         match (self.now.load(Ordering::Relaxed), paused) {
             (_, true) => Some(NotKeeping::Paused),
             (FULL, _) => Some(bounds.full()),
@@ -195,5 +213,33 @@ mod tests {
         );
         assert!(!keeping.learn(&answered(60_003, Outcome::Miss)));
         assert_eq!(keeping.not_keeping(false, any), None, "what was fetched was kept");
+    }
+
+    #[test]
+    fn more_room_than_at_the_refusal_ends_it_though_nobody_asks() {
+        const MIB: u64 = 1024 * 1024;
+        let keeping = Keeping::default();
+        keeping.learn(&answered(0, Outcome::Bypass(Bypass::Full)));
+        for (free, why) in [
+            (20 * MIB, Some(NotKeeping::DiskFull)),
+            (35 * MIB, Some(NotKeeping::DiskFull)),
+            (5 * MIB, Some(NotKeeping::DiskFull)),
+            (36 * MIB, None),
+            (20 * MIB, None),
+        ] {
+            assert_eq!(keeping.not_keeping(false, bounds(0, None, Some(free))), why, "{free}");
+        }
+        keeping.learn(&answered(1, Outcome::Bypass(Bypass::Full)));
+        let all = bounds(100 * MIB, Some(101 * MIB), Some(1000 * MIB));
+        assert_eq!(
+            keeping.not_keeping(false, all),
+            Some(NotKeeping::QuotaFull),
+            "a new refusal, of another bound"
+        );
+        assert_eq!(
+            keeping.not_keeping(false, Bounds { used: 80 * MIB, ..all }),
+            None,
+            "something was cleared"
+        );
     }
 }
