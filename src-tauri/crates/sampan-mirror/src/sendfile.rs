@@ -23,7 +23,7 @@ pub(crate) use socket::Socket;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -46,6 +46,8 @@ pub(crate) struct Offload {
     blank: Bytes,
     /// Set when the cache's file system turns out not to know `sendfile`.
     unfit: Arc<AtomicBool>,
+    /// How many connections are in the middle of a file.
+    sending: Arc<AtomicUsize>,
     damaged: Arc<dyn Fn(&BlobFile) + Send + Sync>,
 }
 
@@ -53,7 +55,7 @@ impl Offload {
     /// `damaged` is told of a blob whose file ended before its bytes did, or that the disk cannot read. It must not block.
     pub(crate) fn new(damaged: impl Fn(&BlobFile) + Send + Sync + 'static) -> Self {
         let blank = Bytes::from(vec![0; REGION_BYTES_MAX]);
-        Self { blank, unfit: Arc::default(), damaged: Arc::new(damaged) }
+        Self { blank, unfit: Arc::default(), sending: Arc::default(), damaged: Arc::new(damaged) }
     }
 
     fn is_stand_in(&self, bytes: &[u8]) -> bool {

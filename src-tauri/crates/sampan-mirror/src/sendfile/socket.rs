@@ -23,6 +23,8 @@ pub(crate) struct Socket {
     before: usize,
     /// File bytes sent since the last pause.
     turn: usize,
+    /// Whether it is in the middle of a file.
+    sending: bool,
     /// Whether only full packets leave: a part of one waits for what follows, 200 ms at most (tcp(7), TCP_CORK).
     corked: bool,
     /// Whether more of the file follows what was sent.
@@ -33,7 +35,18 @@ impl Socket {
     /// The connection, and the way by which its answers hand it files.
     pub(crate) fn new(stream: TcpStream, offload: Offload) -> (Self, Conduit) {
         let conduit = Conduit::new(offload);
-        (Self { stream, conduit: conduit.clone(), before: 0, turn: 0, corked: false, more: false }, conduit)
+        (
+            Self {
+                stream,
+                conduit: conduit.clone(),
+                before: 0,
+                turn: 0,
+                sending: false,
+                corked: false,
+                more: false,
+            },
+            conduit,
+        )
     }
 
     /// Sends of the region that is due, which a stand-in of `len` bytes stands for.
@@ -51,7 +64,7 @@ impl Socket {
         };
         let Some((file, mut offset, course)) = due else { return Poll::Ready(Err(self.out_of_step())) };
         let Some(open) = file.as_file() else { return Poll::Ready(Err(self.out_of_step())) };
-        self.cork(true);
+        self.begin();
         loop {
             if let Err(error) = ready!(self.stream.poll_write_ready(context)) {
                 return Poll::Ready(Err(error));
@@ -100,7 +113,22 @@ impl Socket {
         }
     }
 
-    /// The parts of a packet that the pieces of a file leave at their ends would cost a third more processor time.
+    /// A client that is alone is woken by each part of a packet that a piece of a file leaves at its end, which costs a
+    /// third of the speed. With several the processors have enough to do, and holding parts back costs more than it saves.
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.sending, true) {
+            let others = self.conduit.offload.sending.fetch_add(1, Ordering::Relaxed);
+            self.cork(others == 0);
+        }
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.sending) {
+            self.conduit.offload.sending.fetch_sub(1, Ordering::Relaxed);
+            self.cork(false);
+        }
+    }
+
     fn cork(&mut self, corked: bool) {
         // Packets of another size are no error.
         if self.corked != corked && rustix::net::sockopt::set_tcp_cork(&self.stream, corked).is_ok() {
@@ -130,6 +158,12 @@ impl Socket {
     fn in_step(&self, len: usize) -> bool {
         let regions = self.conduit.regions();
         regions.front().is_none_or(|due| !due.begun && self.before + len <= HEAD_BYTES_MAX)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -204,7 +238,7 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Err(self.out_of_step()));
         }
         if !self.more {
-            self.cork(false);
+            self.end();
         }
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -351,6 +385,33 @@ mod tests {
         // As if the socket had taken a part only.
         socket.sent(1000);
         write_all(&mut socket, vec!["x".into(), stand_in.slice(1000..)]).await.unwrap_err();
+        drop(client);
+    }
+
+    #[tokio::test]
+    async fn full_packets_are_for_who_is_alone_and_end_with_the_file() {
+        let Scene { mut socket, conduit, client, file, dir: _dir, .. } = scene().await;
+        let Scene { socket: mut other, conduit: others, client: next, file: its, dir: _its_dir, .. } =
+            scene().await;
+        other.conduit.offload.sending = conduit.offload.sending.clone();
+        let sending = conduit.offload.sending.clone();
+        let corked = |socket: &Socket| rustix::net::sockopt::tcp_cork(&socket.stream).unwrap();
+        let (first, last) = (REGION as u64, LEN - REGION);
+        let stand_in = conduit.announce(&file, 0, REGION, true, &course(&Arc::default()));
+        write_all(&mut socket, vec!["head".into(), stand_in]).await.unwrap();
+        assert!(corked(&socket), "more of it follows");
+        write_all(&mut other, vec![others.announce(&its, 0, REGION, true, &course(&Arc::default()))])
+            .await
+            .unwrap();
+        assert!(!corked(&other), "two have enough to do");
+        assert_eq!(sending.load(Ordering::Relaxed), 2);
+        drop((other, next));
+        assert_eq!(sending.load(Ordering::Relaxed), 1, "who left in the middle is not counted");
+        write_all(&mut socket, vec![conduit.announce(&file, first, last, false, &course(&Arc::default()))])
+            .await
+            .unwrap();
+        assert!(!corked(&socket), "nothing of it is held back");
+        assert_eq!(sending.load(Ordering::Relaxed), 0);
         drop(client);
     }
 
