@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sampan_docker::{
-    Action, Applied, ApplyError, ApplyMethod, Direct, Engine, Environment, Kind, Plan, PlanError, Service,
-    apply, apply_with, backups, detect, plan, survey, undo_with,
+    Action, Applied, ApplyError, ApplyMethod, Choice, Direct, Engine, Environment, Kind, Plan, PlanError,
+    Service, apply, apply_with, backups, detect, plan, survey, undo_with,
 };
 use sampan_oci::{Clock, Millis, RegistryName};
 use sampan_tests::{Dockerd, DockerdOptions, scratch, turn};
@@ -115,7 +115,7 @@ impl Beside {
 
     async fn planned(&self, action: Action) -> (Engine, Plan) {
         let engine = self.engine().await;
-        let planned = plan(&engine, action, PORT).expect("this Docker can be set up");
+        let planned = plan(&engine, action, PORT, &Choice::AsNow).expect("this Docker can be set up");
         let planned = planned.restarting(&engine).expect("a unit can be restarted");
         (engine, planned)
     }
@@ -276,7 +276,7 @@ async fn real_dockerd_started_by_hand_is_not_restarted_and_the_survey_finds_it()
     let Some(_turn) = turn(&DOCKER) else { return };
     let beside = Beside::start(ORIGINAL);
     let engine = detect(&beside.env).await;
-    let planned = plan(&engine, Action::Enable, PORT).expect("this Docker can be set up");
+    let planned = plan(&engine, Action::Enable, PORT, &Choice::AsNow).expect("this Docker can be set up");
     let refused = planned.restarting(&engine);
     let Err(PlanError::NotRestartable { reason, commands }) = refused else { panic!("{refused:?}") };
     let pid = beside.unit.dockerd().id();

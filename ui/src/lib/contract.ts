@@ -158,6 +158,34 @@ export type ClearSelection = { "kind": "all" } | { "kind": "images",
   /** At least 1. */
   days: number, };
 
+/** A program that pulls images by a configuration of its own, and whether it asks Sampan. From evidence, which is shown. */
+export type ClientSetup = {
+  /** `podman`, `buildkit`, `containerd`, `nerdctl`, `k3s` or `kind`. */
+  id: string,
+  /** Its name for people. */
+  name: string,
+  /** Whether it seems to be on this machine. */
+  found: boolean,
+  /** Whether it is set up to ask Sampan for Docker Hub. */
+  enabled: boolean,
+  /** The registries for which it is. */
+  registries: Array<string>,
+  /** Whether Sampan can change it. Else its plan is there to be copied. */
+  can_apply: boolean,
+  /** What to know; English sentences. */
+  notes: Array<string>,
+  /** What was looked at and seen, one line each. */
+  evidence: Array<string>,
+  /** The files that Sampan writes for it, or shows. */
+  paths: Array<string>, };
+
+/** What applying did. */
+export type ClientApplied = {
+  /** What was done, in order, one English sentence each. */
+  steps: Array<string>,
+  /** The client afterwards. */
+  client: ClientSetup, };
+
 /** Which way to change Docker's configuration. */
 export type DockerAction = "enable" | "disable";
 
@@ -225,11 +253,22 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
   /** Resume by itself after this many seconds; `None`: when told. */
   seconds: number | null, } | { "call": "resume" } | { "call": "docker" } | { "call": "engines" } | { "call": "docker_plan",
   /** Which way. */
-  action: DockerAction, } | { "call": "docker_apply",
+  action: DockerAction,
+  /** The registries to set up besides Docker Hub, which always is; Sampan's files for others are removed. `None`:
+   * those that are set up now. Disabling takes back all of them, whatever is said here. */
+  registries: Array<string> | null, } | { "call": "docker_apply",
   /** [`DockerPlan::id`] of the plan the person consented to. */
   plan: string,
   /** The second consent: the engine may be restarted, which stops the containers the plan names. */
-  restart: boolean, } | { "call": "docker_leave" } | { "call": "docker_prove" } | { "call": "doctor" } | { "call": "configure",
+  restart: boolean, } | { "call": "docker_leave" } | { "call": "docker_prove" } | { "call": "clients" } | { "call": "client_plan",
+  /** [`ClientSetup::id`]. */
+  client: string,
+  /** Which way. */
+  action: DockerAction,
+  /** As in [`Command::DockerPlan`]. */
+  registries: Array<string> | null, } | { "call": "client_apply",
+  /** [`DockerPlan::id`] of the plan the person consented to. */
+  plan: string, } | { "call": "doctor" } | { "call": "configure",
   /** The new values; absent ones stay. */
   change: SettingsChange, } | { "call": "open_window" };
 
@@ -298,6 +337,19 @@ export type DockerDrift = {
   /** When it was noticed first. */
   since: number, };
 
+/** One registry, as an engine is set up for it. */
+export type DockerRegistry = {
+  /** Its name in image names: `ghcr.io`. */
+  registry: string,
+  /** Whether the engine asks Sampan for it. */
+  active: boolean,
+  /** Its hosts.toml, where the engine reads one. */
+  path: string | null,
+  /** Whether that file is somebody else's. */
+  foreign: boolean,
+  /** Whether a person can choose it, or no longer choose it. */
+  changeable: boolean, };
+
 /** The engine the current Docker context means, and whether it uses Sampan. From evidence, which is shown. */
 export type Docker = {
   /** Whether an engine answered. */
@@ -316,6 +368,8 @@ export type Docker = {
   mirrors: Array<string>,
   /** Whether Sampan is among them (or its hosts.toml is in place). */
   enabled: boolean,
+  /** The registries that can be set up: Docker Hub first, then those Sampan serves, where this engine can be told. */
+  registries: Array<DockerRegistry>,
   /** Names of the running containers. */
   containers: Array<string>,
   /** Whether containers go on running while the engine is away. */
@@ -641,7 +695,7 @@ export type Snapshot = {
   docker_drift: DockerDrift | null, };
 
 /** An answer to a [`Command`]. */
-export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "docker", "value": Docker } | { "reply": "engines", "value": Array<EngineFound> } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "doctor", "value": Array<Check> } | { "reply": "done" } | { "reply": "error", "value": ApiError };
+export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "docker", "value": Docker } | { "reply": "engines", "value": Array<EngineFound> } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "clients", "value": Array<ClientSetup> } | { "reply": "client_applied", "value": ClientApplied } | { "reply": "doctor", "value": Array<Check> } | { "reply": "done" } | { "reply": "error", "value": ApiError };
 
 /** What the window is told while it watches: the newest state, or that the connection to Sampan is lost for now. */
 export type WatchMessage = { "kind": "snapshot", "value": Snapshot } | { "kind": "lost" };

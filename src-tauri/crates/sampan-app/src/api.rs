@@ -5,6 +5,7 @@
 
 mod cache;
 mod carry;
+mod clients;
 mod docker;
 mod health;
 
@@ -16,9 +17,10 @@ pub use cache::{
     NotKeeping, QUOTA_MAX, QUOTA_MIN, Quota, TagDigest, Verify,
 };
 pub use carry::{Exported, Imported, Skipped, Task, TaskKind};
+pub use clients::{ClientApplied, ClientSetup};
 pub use docker::{
     ApplyMethod, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerBuilder, DockerDrift,
-    DockerPlan, DockerProof, EngineFound, FileChange,
+    DockerPlan, DockerProof, DockerRegistry, EngineFound, FileChange,
 };
 pub use health::{Damage, Health, HealthReport, ScrubRun, ScrubState};
 
@@ -120,6 +122,10 @@ pub enum Command {
     DockerPlan {
         /// Which way.
         action: DockerAction,
+        /// The registries to set up besides Docker Hub, which always is; Sampan's files for others are removed. `None`:
+        /// those that are set up now. Disabling takes back all of them, whatever is said here.
+        #[serde(default)]
+        registries: Option<Vec<String>>,
     },
     /// Carries out a plan that was shown: refused if anything it was based on has changed: [`Reply::DockerApplied`].
     DockerApply {
@@ -132,6 +138,23 @@ pub enum Command {
     DockerLeave,
     /// Has Docker pull a tiny image made by Sampan itself and watches it arrive: [`Reply::DockerProof`].
     DockerProve,
+    /// Looks for other programs that pull images: [`Reply::Clients`].
+    Clients,
+    /// What setting one of them up, or taking that back, would change; changes nothing: [`Reply::DockerPlan`].
+    ClientPlan {
+        /// [`ClientSetup::id`].
+        client: String,
+        /// Which way.
+        action: DockerAction,
+        /// As in [`Command::DockerPlan`].
+        #[serde(default)]
+        registries: Option<Vec<String>>,
+    },
+    /// Carries out a plan that was shown, where [`ClientSetup::can_apply`]: [`Reply::ClientApplied`].
+    ClientApply {
+        /// [`DockerPlan::id`] of the plan the person consented to.
+        plan: String,
+    },
     /// Checks everything that can be wrong: [`Reply::Doctor`].
     Doctor,
     /// Changes settings a person may change while Sampan runs: [`Reply::Done`].
@@ -171,12 +194,16 @@ pub enum Reply {
     Docker(Docker),
     /// To [`Command::Engines`]: the current one first, then those that answer.
     Engines(Vec<EngineFound>),
-    /// To [`Command::DockerPlan`].
+    /// To [`Command::DockerPlan`] and [`Command::ClientPlan`].
     DockerPlan(DockerPlan),
     /// To [`Command::DockerApply`].
     DockerApplied(DockerApplied),
     /// To [`Command::DockerProve`].
     DockerProof(DockerProof),
+    /// To [`Command::Clients`].
+    Clients(Vec<ClientSetup>),
+    /// To [`Command::ClientApply`].
+    ClientApplied(ClientApplied),
     /// To [`Command::Doctor`].
     Doctor(Vec<Check>),
     /// To commands that only change something.

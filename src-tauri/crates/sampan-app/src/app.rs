@@ -23,7 +23,7 @@ use crate::socket::{ControlSocket, Handler};
 use crate::start::{StartError, listen, make_private};
 use crate::state::{Bounds, Keeping, mirror_state, same};
 use crate::task::TaskSlot;
-use crate::{Config, Surroundings, SystemClock, cache, convert, docker, doctor};
+use crate::{Config, Surroundings, SystemClock, cache, clients, convert, docker, doctor};
 
 /// How often the state is looked at for something new to show.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -203,6 +203,7 @@ impl App {
         let inner = self.inner.clone();
         self.inner.tasks.spawn("docker", |token| async move {
             docker::recover(&inner).await;
+            clients::recover(&inner).await;
             docker::watch(&inner, token).await;
         });
         let inner = self.inner.clone();
@@ -520,12 +521,19 @@ impl Inner {
             }
             Command::Docker => Ok(Reply::Docker(docker::look(&self).await)),
             Command::Engines => Ok(Reply::Engines(docker::engines(&self).await)),
-            Command::DockerPlan { action } => docker::plan(&self, action).await.map(Reply::DockerPlan),
+            Command::DockerPlan { action, registries } => {
+                docker::plan(&self, action, registries.as_deref()).await.map(Reply::DockerPlan)
+            }
             Command::DockerApply { plan, restart } => {
                 docker::apply(&self, &plan, restart).await.map(Reply::DockerApplied)
             }
             Command::DockerLeave => docker::leave(&self).await.map(|()| Reply::Done),
             Command::DockerProve => docker::prove(&self).await.map(Reply::DockerProof),
+            Command::Clients => Ok(Reply::Clients(clients::list(&self))),
+            Command::ClientPlan { client, action, registries } => {
+                clients::plan(&self, &client, action, registries.as_deref()).map(Reply::DockerPlan)
+            }
+            Command::ClientApply { plan } => clients::apply(&self, &plan).await.map(Reply::ClientApplied),
             Command::Doctor => Ok(Reply::Doctor(doctor::of_running(&self).await)),
             Command::Configure { change } => self.configure(&change).await.map(|()| Reply::Done),
             Command::OpenWindow => {

@@ -6,13 +6,16 @@ mod drift;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use sampan_docker::{Action, Applied, ApplyError, Elevation, Engine, Environment, Kind, Plan, PlanError};
+use sampan_docker::{
+    Action, Applied, ApplyError, Choice, Elevation, Engine, Environment, Kind, Plan, PlanError,
+};
 
 use crate::api::{
     ApiError, ApplyMethod, Code, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerBuilder,
-    DockerDrift, DockerPlan, DockerProof, EngineFound, FileChange,
+    DockerDrift, DockerPlan, DockerProof, DockerRegistry, EngineFound, FileChange,
 };
 use crate::app::Inner;
+use crate::clients;
 
 pub use alone::Alone;
 pub(crate) use drift::{Watch, leave, watch};
@@ -39,10 +42,15 @@ pub(crate) async fn engines(app: &Inner) -> Vec<EngineFound> {
     found.into_iter().map(shown_engine).collect()
 }
 
-/// What enabling or disabling would change.
-pub(crate) async fn plan(app: &Inner, action: DockerAction) -> Result<DockerPlan, ApiError> {
+/// What enabling or disabling would change. `registries`: as in [`Command::DockerPlan`](crate::api::Command).
+pub(crate) async fn plan(
+    app: &Inner,
+    action: DockerAction,
+    registries: Option<&[String]>,
+) -> Result<DockerPlan, ApiError> {
+    let choice = clients::choice(registries)?;
     let engine = sampan_docker::detect(&app.environment).await;
-    planned(app, &engine, action).map(|plan| shown_plan(action, plan))
+    planned(app, &engine, action, &choice).map(|plan| shown_plan(action, plan))
 }
 
 /// Applies the plan a person consented to; after enabling, proves it or takes it back.
@@ -58,8 +66,9 @@ pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<Docker
     }
     // The id is a hash of everything a plan rests on: the plan made now is the one that was shown, or it is outdated.
     let candidates = [DockerAction::Enable, DockerAction::Disable];
+    let choice = Choice::of_plan(id).unwrap_or_default();
     let found = candidates.into_iter().find_map(|action| {
-        let plan = planned(app, &engine, action).ok()?;
+        let plan = planned(app, &engine, action, &choice).ok()?;
         (plan.id == id).then_some((action, plan))
     });
     let (action, plan) = found.ok_or_else(outdated)?;
@@ -182,8 +191,8 @@ async fn taken_back(
     }
 }
 
-fn planned(app: &Inner, engine: &Engine, action: DockerAction) -> Result<Plan, ApiError> {
-    planned_for(engine, action, app.config.listen, app.port_is_fixed)
+fn planned(app: &Inner, engine: &Engine, action: DockerAction, choice: &Choice) -> Result<Plan, ApiError> {
+    planned_for(engine, action, app.config.listen, app.port_is_fixed, choice)
 }
 
 /// The plan for a Sampan that listens at `listen`; `fixed`: at its next start too.
@@ -192,6 +201,7 @@ fn planned_for(
     action: DockerAction,
     listen: SocketAddr,
     fixed: bool,
+    choice: &Choice,
 ) -> Result<Plan, ApiError> {
     let action = match action {
         DockerAction::Enable if !engine.found => return Err(not_found(engine)),
@@ -202,7 +212,7 @@ fn planned_for(
         // Where no engine runs there may still be something to take back, or nothing, which is as good.
         DockerAction::Disable => Action::Disable,
     };
-    let planned = sampan_docker::plan(engine, action, listen.port());
+    let planned = sampan_docker::plan(engine, action, listen.port(), choice);
     let mut plan = planned.map_err(|error| {
         let unknown = !engine.found && matches!(error, PlanError::Unsupported(_));
         if unknown { not_found(engine) } else { refused(&error) }
@@ -213,8 +223,8 @@ fn planned_for(
     Ok(plan)
 }
 
-/// Holds the state folder against other processes of this user that change Docker's configuration.
-fn alone_with_the_files(env: &Environment) -> Result<std::fs::File, ApiError> {
+/// Holds the state folder against other processes of this user that change what pulls images.
+pub(crate) fn alone_with_the_files(env: &Environment) -> Result<std::fs::File, ApiError> {
     sampan_docker::hold(&env.state_dir, env.uid).map_err(|message| ApiError {
         code: Code::Busy,
         message,
@@ -223,7 +233,7 @@ fn alone_with_the_files(env: &Environment) -> Result<std::fs::File, ApiError> {
 }
 
 /// Engines are told `127.0.0.1` and a port: both must be Sampan's, at the next start too.
-fn reachable(listen: SocketAddr, fixed: bool) -> Result<(), ApiError> {
+pub(crate) fn reachable(listen: SocketAddr, fixed: bool) -> Result<(), ApiError> {
     let named =
         listen.ip() == std::net::Ipv4Addr::LOCALHOST || listen.ip() == std::net::Ipv4Addr::UNSPECIFIED;
     if named && fixed {
@@ -294,10 +304,17 @@ fn not_found(engine: &Engine) -> ApiError {
     }
 }
 
-fn refused(error: &PlanError) -> ApiError {
+pub(crate) fn refused(error: &PlanError) -> ApiError {
     let (code, next_step) = match error {
         PlanError::Unsupported(unsupported) => (Code::DockerUnsupported, Some(unsupported.advice.clone())),
         PlanError::Refused { refusal, .. } => (Code::ConfigInvalid, Some(refusal.advice.clone())),
+        PlanError::NotServed(registry) => (
+            Code::InvalidRequest,
+            Some(format!("Start Sampan with --upstream {registry}=https://{registry}, and look again.")),
+        ),
+        PlanError::HubOnly { registry, .. } => {
+            (Code::DockerUnsupported, Some(format!("Look again without {registry}.")))
+        }
         PlanError::Foreign(_) => (
             Code::ConfigInvalid,
             Some("Add Sampan to that file by hand, or move it away and look again.".into()),
@@ -329,7 +346,7 @@ fn refused(error: &PlanError) -> ApiError {
 }
 
 /// `commands`: the plan's own.
-fn failed(error: &ApplyError, commands: &[String]) -> ApiError {
+pub(crate) fn failed(error: &ApplyError, commands: &[String]) -> ApiError {
     let by_hand = || (!commands.is_empty()).then(|| "Run the plan's commands by hand instead.".to_owned());
     let (code, next_step) = match error {
         ApplyError::Outdated(_) => (
@@ -371,6 +388,13 @@ fn shown_engine(engine: sampan_docker::EngineSeen) -> EngineFound {
 }
 
 fn shown(engine: &Engine, port: u16, last_used: Option<i64>, drift: Option<DockerDrift>) -> Docker {
+    let registry = |state: sampan_docker::RegistryState| DockerRegistry {
+        registry: state.registry.to_string(),
+        active: state.active,
+        path: state.path.map(|path| path.display().to_string()),
+        foreign: state.foreign,
+        changeable: state.changeable,
+    };
     let builders = engine.builders_seen(port);
     let builder = |(builder, uses_mirror, why): (&sampan_docker::Builder, bool, String)| DockerBuilder {
         name: builder.name.clone(),
@@ -379,6 +403,7 @@ fn shown(engine: &Engine, port: u16, last_used: Option<i64>, drift: Option<Docke
         uses_mirror,
         why,
     };
+    let by_name = sampan_docker::by_name(engine, port);
     Docker {
         found: engine.found,
         engine: engine.kind.to_string(),
@@ -388,19 +413,20 @@ fn shown(engine: &Engine, port: u16, last_used: Option<i64>, drift: Option<Docke
         config_file: engine.config.as_ref().map(|file| file.path.display().to_string()),
         mirrors: engine.mirrors.clone(),
         enabled: engine.enabled(port),
+        registries: sampan_docker::registries(engine, port).into_iter().map(registry).collect(),
         containers: engine.containers.clone(),
         live_restore: engine.live_restore,
         builders: builders.into_iter().map(builder).collect(),
         needs_repair: engine.needs_repair(port),
         supported: engine.supported(),
-        notes: engine.notes.clone(),
+        notes: engine.notes.iter().cloned().chain(by_name).collect(),
         evidence: engine.evidence.clone(),
         last_used,
         drift,
     }
 }
 
-fn shown_plan(action: DockerAction, plan: Plan) -> DockerPlan {
+pub(crate) fn shown_plan(action: DockerAction, plan: Plan) -> DockerPlan {
     let line = |line: sampan_docker::DiffLine| DiffLine {
         kind: match line.kind {
             sampan_docker::DiffKind::Same => DiffKind::Same,

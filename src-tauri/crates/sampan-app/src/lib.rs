@@ -10,6 +10,7 @@ mod app;
 mod cache;
 mod change;
 mod client;
+mod clients;
 mod clock;
 mod config;
 mod contract;

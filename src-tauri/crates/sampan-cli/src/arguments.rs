@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use sampan_app::Flags;
 use sampan_app::api::{AgeLimit, ClearSelection, Quota, SpeedLimit, Verify};
 
+use crate::clients::Clients;
 use crate::pause::parse_time;
 use crate::speed::parse_limit;
 
@@ -97,6 +98,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: DockerCommand,
     },
+    /// Show the other programs that pull images (Podman, BuildKit, containerd, k3s, kind), and set them up
+    ///
+    /// Shows whether each asks Sampan. Nothing is changed before the change was shown and agreed to; what takes root or a
+    /// restart is only shown, as commands.
+    Clients(Clients),
     /// Check everything that can be wrong, and say what to do about it
     ///
     /// Works without a running Sampan too: it then checks the configuration, the port and the folders.

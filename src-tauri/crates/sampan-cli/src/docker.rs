@@ -52,8 +52,11 @@ pub(crate) async fn docker(
     let done = match what {
         DockerCommand::Status(format) => status(config, surroundings, format).await,
         DockerCommand::Plan(told) => plan(config, surroundings, told).await,
-        DockerCommand::Enable(told) => change(config, surroundings, DockerAction::Enable, told).await,
-        DockerCommand::Disable(told) => change(config, surroundings, DockerAction::Disable, told).await,
+        DockerCommand::Enable(told) => {
+            let registries = told.registries.chosen();
+            change(config, surroundings, DockerAction::Enable, registries, told.change).await
+        }
+        DockerCommand::Disable(told) => change(config, surroundings, DockerAction::Disable, None, told).await,
         DockerCommand::Prove(format) => prove(config, format).await,
         DockerCommand::Leave(format) => leave(config, format).await,
     };
@@ -90,15 +93,18 @@ impl Whom {
         }
     }
 
-    async fn plan(&mut self, action: DockerAction) -> anyhow::Result<DockerPlan> {
+    async fn plan(
+        &mut self,
+        action: DockerAction,
+        registries: Option<&[String]>,
+    ) -> anyhow::Result<DockerPlan> {
         match self {
             Self::Running(client) => {
-                let Reply::DockerPlan(plan) = ask(client, Command::DockerPlan { action }).await? else {
-                    bail!(unexpected());
-                };
+                let command = Command::DockerPlan { action, registries: registries.map(<[String]>::to_vec) };
+                let Reply::DockerPlan(plan) = ask(client, command).await? else { bail!(unexpected()) };
                 Ok(plan)
             }
-            Self::Alone(alone) => Ok(alone.plan(action).await.map_err(Refused::from)?),
+            Self::Alone(alone) => Ok(alone.plan(action, registries).await.map_err(Refused::from)?),
         }
     }
 
@@ -125,7 +131,8 @@ async fn status(config: &Config, surroundings: &Surroundings, format: Format) ->
 }
 
 async fn plan(config: &Config, surroundings: &Surroundings, told: Plan) -> anyhow::Result<ExitCode> {
-    let plan = Whom::find(config, surroundings).await?.plan(told.action()).await?;
+    let mut whom = Whom::find(config, surroundings).await?;
+    let plan = whom.plan(told.action(), told.registries.chosen()).await?;
     answer(&plan, told.format, || show::plan(&plan))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -135,6 +142,7 @@ async fn change(
     config: &Config,
     surroundings: &Surroundings,
     action: DockerAction,
+    registries: Option<&[String]>,
     told: Change,
 ) -> anyhow::Result<ExitCode> {
     let mut whom = match action {
@@ -142,7 +150,7 @@ async fn change(
         DockerAction::Enable => Whom::Running(connect(config).await?),
         DockerAction::Disable => Whom::find(config, surroundings).await?,
     };
-    let mut plan = whom.plan(action).await?;
+    let mut plan = whom.plan(action, registries).await?;
     let nothing = plan.files.is_empty() && plan.apply == ApplyMethod::Nothing;
     if !told.yes && !nothing {
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
@@ -162,7 +170,7 @@ async fn change(
     let applied = match whom.apply(&plan, restart).await {
         // Settling what an earlier run left half done makes the first plan old; nobody is asked who said --yes.
         Err(error) if told.yes && is_outdated(&error) => {
-            plan = whom.plan(action).await?;
+            plan = whom.plan(action, registries).await?;
             whom.apply(&plan, restart).await?
         }
         applied => applied?,

@@ -8,6 +8,7 @@ mod arguments;
 mod ask;
 mod cache;
 mod carry;
+mod clients;
 mod docker;
 mod output;
 mod pause;
@@ -59,6 +60,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Docker { .. }
+        | Command::Clients(_)
         | Command::Doctor(_) => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     };
     let runtime = runtime.context("cannot start")?;
@@ -81,6 +83,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Pause(pause) => ask::pause(&config?, pause).await,
             Command::Resume(format) => ask::resume(&config?, format).await,
             Command::Docker { what } => docker::docker(&config?, surroundings, what).await,
+            Command::Clients(change) => clients::clients(&config?, &change).await,
             Command::Doctor(format) => ask::doctor(config, surroundings, format).await,
         }
     });
@@ -118,8 +121,10 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         return refused.exit_code();
     }
     let not_running = matches!(error.downcast_ref(), Some(ClientError::NotRunning { .. }));
-    let told_wrong =
-        error.is::<ConfigError>() || error.is::<StartError>() || error.is::<arguments::NotAsked>();
+    let told_wrong = error.is::<ConfigError>()
+        || error.is::<StartError>()
+        || error.is::<arguments::NotAsked>()
+        || error.is::<clients::NotAsked>();
     match (not_running, told_wrong) {
         (true, _) => ExitCode::from(NOT_RUNNING),
         (_, true) => ExitCode::from(WRONG_USE),

@@ -251,7 +251,7 @@ pub(crate) fn plain(text: &str) -> String {
 }
 
 /// Rows with their columns aligned, two spaces apart, none trailing.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let rows: Vec<[String; N]> = rows.iter().map(|row| std::array::from_fn(|n| plain(&row[n]))).collect();
     let widths: [usize; N] =
         std::array::from_fn(|n| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0));

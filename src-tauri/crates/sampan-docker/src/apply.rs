@@ -10,7 +10,7 @@ use std::time::Duration;
 use sampan_oci::Digest;
 
 use crate::carry::{Carrier, Failed};
-use crate::elevation::{Elevation, ElevationError, HelperReport, Verb};
+use crate::elevation::{Elevation, ElevationError, HelperReport};
 use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::files;
@@ -226,8 +226,7 @@ pub(crate) fn unchanged(file: &FileChange, uid: u32) -> Result<(), ApplyError> {
 }
 
 pub(crate) async fn elevated(plan: &Plan, elevation: &dyn Elevation) -> Result<Applied, ApplyError> {
-    let verb = Verb::of(plan.action, plan.apply);
-    let report = elevation.run(verb, plan.port).await.map_err(|error| match error {
+    let report = elevation.run(plan.verb, plan.port).await.map_err(|error| match error {
         ElevationError::Unavailable(_) | ElevationError::Declined | ElevationError::NotGiven => {
             ApplyError::NotPermitted(error)
         }
@@ -359,9 +358,10 @@ fn settle(journal: &mut Journal, plan: &Plan, endpoint: &str) -> Litter {
     for mut change in journal.take_pending(endpoint) {
         let earlier = journal.installed.iter().position(|old| old.target == change.target);
         let earlier = earlier.map(|index| journal.installed.remove(index));
-        if plan.action == Action::Disable {
+        // Enabling removes the files of registries that are no longer chosen.
+        if plan.action == Action::Disable || change.after.is_none() {
             // A file that only Sampan wrote can be written again at any time: its backups are litter.
-            if change.after.is_none() && matches!(change.part, Part::Hosts(_)) {
+            if change.after.is_none() && matches!(change.part, Part::Hosts(_) | Part::Client) {
                 litter.backups.extend(files::backups(&change.target));
             }
             if let Some(earlier) = earlier.filter(|_| change.after.is_none()) {

@@ -280,7 +280,9 @@ impl<'a> Carrier<'a> {
                         None => self.write(file, None)?,
                     }
                 }
-                Part::DaemonJson | Part::Hosts(_) => self.write(file, file.before.as_deref())?,
+                Part::DaemonJson | Part::Hosts(_) | Part::Client => {
+                    self.write(file, file.before.as_deref())?;
+                }
             }
         }
         // Where daemon.json was not part of it, nobody has looked after the daemon yet.

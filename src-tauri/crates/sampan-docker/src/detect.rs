@@ -249,7 +249,7 @@ fn locate(engine: &mut Engine, env: &Environment, daemon: Result<Daemon, String>
     }
     engine.flag_mirrors = flags.mirrors;
     if let Some(certs) = certs {
-        engine.hosts = hosts(&certs, env);
+        engine.hosts = hosts(&certs, &env.registries, env.uid);
         for hosts in engine.hosts.iter().filter(|hosts| hosts.file.bytes.is_some()) {
             let whose =
                 hosts.port().map_or("somebody else's".into(), |port| format!("Sampan's, port {port}"));
@@ -308,13 +308,12 @@ fn locate_unanswered(engine: &mut Engine, env: &Environment) {
     let usual = folder.join("daemon.json");
     engine.config_named = known.as_ref().is_some_and(|known| *known != usual);
     engine.config = Some(files::look(&known.unwrap_or(usual), env.uid));
-    engine.hosts = hosts(&folder.join("certs.d"), env);
+    engine.hosts = hosts(&folder.join("certs.d"), &env.registries, env.uid);
 }
 
 /// `hosts.toml` of the registries Sampan serves, Docker Hub first, then of every other registry that has one.
-fn hosts(certs: &Path, env: &Environment) -> Vec<HostsSeen> {
-    let mut names: Vec<(RegistryName, bool)> =
-        env.registries.iter().map(|name| (name.clone(), true)).collect();
+pub(crate) fn hosts(certs: &Path, served: &[RegistryName], uid: u32) -> Vec<HostsSeen> {
+    let mut names: Vec<(RegistryName, bool)> = served.iter().map(|name| (name.clone(), true)).collect();
     names.sort_by_key(|(name, _)| !name.is_docker_hub());
     names.dedup();
     let mut others: Vec<RegistryName> = std::fs::read_dir(certs)
@@ -331,11 +330,11 @@ fn hosts(certs: &Path, env: &Environment) -> Vec<HostsSeen> {
         })
         .collect();
     others.sort();
-    names.extend(others.into_iter().filter(|name| !env.registries.contains(name)).map(|name| (name, false)));
+    names.extend(others.into_iter().filter(|name| !served.contains(name)).map(|name| (name, false)));
     names
         .into_iter()
         .map(|(registry, served)| {
-            let file = files::look(&certs.join(registry.as_str()).join("hosts.toml"), env.uid);
+            let file = files::look(&certs.join(registry.as_str()).join("hosts.toml"), uid);
             HostsSeen { registry, served, file }
         })
         .collect()

@@ -17,6 +17,8 @@ pub fn drift(engine: &Engine, port: u16) -> Option<Vec<String>> {
         match &change.part {
             Part::DaemonJson => differences.of_config(change),
             Part::Hosts(_) => differences.of_hosts(change),
+            // Another client's, and never at this engine's endpoint.
+            Part::Client => {}
         }
     }
     let mut sentences = differences.sentences;
@@ -65,7 +67,7 @@ fn these(engine: &Engine) -> Vec<&Change> {
 /// The file of the engine's that a change is about, wherever that is now.
 fn seen<'a>(engine: &'a Engine, change: &Change) -> Option<&'a FileSeen> {
     match &change.part {
-        Part::DaemonJson => engine.config.as_ref(),
+        Part::DaemonJson | Part::Client => engine.config.as_ref(),
         Part::Hosts(registry) => {
             engine.hosts.iter().find(|seen| seen.registry == *registry).map(|seen| &seen.file)
         }

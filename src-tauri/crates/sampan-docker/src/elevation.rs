@@ -3,61 +3,101 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use crate::choice::KnownSet;
 use crate::files;
-use crate::plan::{Action, ApplyMethod};
+use crate::plan::Action;
 
 /// A person may take a while to find a password.
 const PROMPT: Duration = Duration::from_mins(5);
 
-/// What the helper can be asked to do.
+/// The end of a verb that restarts the engine.
+const RESTART: &str = "-restart";
+
+/// What the helper can be asked to do. Written as its first argument: `enable[.SET][-restart]` or `disable[-restart]`,
+/// where SET is a number ([`KnownSet`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Point the system's Docker at Sampan.
+    /// Point the system's Docker at Sampan, for Docker Hub and the registries that are set up already.
     Enable,
-    /// Take that back.
+    /// The same, for Docker Hub and of the known registries exactly these: one prompt for a whole choice.
+    EnableOnly(KnownSet),
+    /// Take all of that back.
     Disable,
-    /// Point it at Sampan and restart it.
+    /// [`Verb::Enable`], and restart it.
     EnableRestart,
-    /// Take that back and restart it.
+    /// [`Verb::EnableOnly`], and restart it.
+    EnableOnlyRestart(KnownSet),
+    /// [`Verb::Disable`], and restart it.
     DisableRestart,
 }
 
 impl Verb {
-    /// Every verb there is.
-    pub const ALL: [Self; 4] = [Self::Enable, Self::Disable, Self::EnableRestart, Self::DisableRestart];
-
-    /// The verb that carries out such a plan.
-    pub fn of(action: Action, apply: ApplyMethod) -> Self {
-        match (action, apply) {
-            (Action::Enable, ApplyMethod::Nothing | ApplyMethod::Reload) => Self::Enable,
-            (Action::Disable, ApplyMethod::Nothing | ApplyMethod::Reload) => Self::Disable,
-            (Action::Enable, ApplyMethod::Restart) => Self::EnableRestart,
-            (Action::Disable, ApplyMethod::Restart) => Self::DisableRestart,
+    /// The same with a restart of the engine.
+    #[must_use]
+    pub fn restarting(self) -> Self {
+        match self {
+            Self::Enable | Self::EnableRestart => Self::EnableRestart,
+            Self::EnableOnly(set) | Self::EnableOnlyRestart(set) => Self::EnableOnlyRestart(set),
+            Self::Disable | Self::DisableRestart => Self::DisableRestart,
         }
     }
 
-    /// Which way, and whether the engine restarts.
-    pub fn means(self) -> (Action, bool) {
+    /// Which way, the set it names, and whether the engine restarts.
+    pub fn means(self) -> (Action, Option<KnownSet>, bool) {
         match self {
-            Self::Enable => (Action::Enable, false),
-            Self::Disable => (Action::Disable, false),
-            Self::EnableRestart => (Action::Enable, true),
-            Self::DisableRestart => (Action::Disable, true),
+            Self::Enable => (Action::Enable, None, false),
+            Self::EnableOnly(set) => (Action::Enable, Some(set), false),
+            Self::Disable => (Action::Disable, None, false),
+            Self::EnableRestart => (Action::Enable, None, true),
+            Self::EnableOnlyRestart(set) => (Action::Enable, Some(set), true),
+            Self::DisableRestart => (Action::Disable, None, true),
         }
     }
 
-    /// The helper's first argument.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Enable => "enable",
-            Self::Disable => "disable",
-            Self::EnableRestart => "enable-restart",
-            Self::DisableRestart => "disable-restart",
+    fn plain(text: &str) -> Result<Self, InvalidVerb> {
+        match text {
+            "enable" => Ok(Self::Enable),
+            "disable" => Ok(Self::Disable),
+            _ => {
+                let set = text.strip_prefix("enable.").ok_or(InvalidVerb)?;
+                set.parse().map(Self::EnableOnly).map_err(|_| InvalidVerb)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (action, set, restart) = self.means();
+        f.write_str(match action {
+            Action::Enable => "enable",
+            Action::Disable => "disable",
+        })?;
+        if let Some(set) = set {
+            write!(f, ".{set}")?;
+        }
+        if restart { f.write_str(RESTART) } else { Ok(()) }
+    }
+}
+
+/// The text is no verb in its one spelling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is not something the helper can be asked to do")]
+pub struct InvalidVerb;
+
+impl FromStr for Verb {
+    type Err = InvalidVerb;
+
+    fn from_str(text: &str) -> Result<Self, InvalidVerb> {
+        match text.strip_suffix(RESTART) {
+            Some(plain) => Self::plain(plain).map(Self::restarting),
+            None => Self::plain(text),
         }
     }
 }
@@ -155,7 +195,7 @@ impl Elevation for Pkexec {
         Box::pin(async move {
             let helper = self.helper()?;
             let mut command = tokio::process::Command::new("/usr/bin/pkexec");
-            command.arg("--disable-internal-agent").arg(helper).arg(verb.as_str()).arg(port.to_string());
+            command.arg("--disable-internal-agent").arg(helper).arg(verb.to_string()).arg(port.to_string());
             let output = output(command).await?;
             match output.status.code() {
                 // pkexec(1): 126 dismissed, 127 not authorised or no agent.
@@ -182,7 +222,7 @@ impl Elevation for OsaScript {
             let script = format!(
                 "do shell script \"{} {} {port}\" with administrator privileges",
                 helper.display(),
-                verb.as_str()
+                verb
             );
             let mut command = tokio::process::Command::new("/usr/bin/osascript");
             command.arg("-e").arg(script);
@@ -208,7 +248,7 @@ impl Elevation for RunAs {
             let script = format!(
                 "exit (Start-Process -FilePath '{helper}' -ArgumentList '{}','{port}' -Verb RunAs -WindowStyle Hidden \
                  -Wait -PassThru).ExitCode",
-                verb.as_str()
+                verb
             );
             let mut command =
                 tokio::process::Command::new(r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe");
@@ -307,6 +347,52 @@ mod tests {
         let folder = &Pkexec::default().folders[0];
         let path = format!(">{}</annotate>", folder.join("sampan-helper").display());
         assert!(policy.contains(&path), "the policy is for the first place a package installs to");
+    }
+
+    #[test]
+    fn a_verb_has_one_spelling() {
+        let mut plain: Vec<String> = (0..64).map(|set| format!("enable.{set}")).collect();
+        plain.extend(["enable".into(), "disable".into()]);
+        let restarting = plain.iter().map(|text| format!("{text}-restart"));
+        let all: Vec<String> = plain.iter().cloned().chain(restarting).collect();
+        for text in &all {
+            assert_eq!(text.parse::<Verb>().unwrap().to_string(), *text, "there and back");
+        }
+        for text in &plain {
+            let verb: Verb = text.parse().unwrap();
+            let (action, set, restart) = verb.means();
+            assert!(!restart, "{text} restarts nothing");
+            assert_eq!(
+                verb.restarting().to_string(),
+                format!("{text}-restart"),
+                "the same word with its end"
+            );
+            assert_eq!(verb.restarting().means(), (action, set, true), "{text}: nothing else differs");
+            assert_eq!(verb.restarting().restarting(), verb.restarting(), "once is enough");
+        }
+        for text in [
+            "",
+            "enable.",
+            "enable.64",
+            "enable.01",
+            "enable.+1",
+            "enable.1.2",
+            "disable.1",
+            "Enable",
+            "enable ",
+            "-restart",
+            "restart",
+            "enable-",
+            "enable.-restart",
+            "enable-restart.5",
+            "enable.5-restart-restart",
+            "enable-restart-restart",
+            "disable.1-restart",
+            "disable -restart",
+            "enable-Restart",
+        ] {
+            assert!(text.parse::<Verb>().is_err(), "{text:?} is not a verb");
+        }
     }
 
     #[tokio::test]

@@ -7,7 +7,9 @@
 mod apply;
 mod builder;
 mod carry;
+mod choice;
 mod client;
+mod clients;
 pub mod context;
 pub mod daemon_json;
 mod detect;
@@ -37,6 +39,11 @@ pub use apply::{Applied, ApplyError, apply, apply_with};
 pub use builder::{
     Builder, Folder as BuildxFolder, Mirror as BuilderMirror, builders, mirrors_of as buildkit_mirrors,
 };
+pub use choice::{Choice, InvalidSet, KNOWN, KnownSet, RegistryState, by_name, registries};
+pub use clients::{
+    ClientId, ClientSeen, Places, UnknownClient, apply_client, client_of_plan, look_for, plan_client,
+    recover_client,
+};
 pub use detect::detect;
 pub use diff::{DiffKind, DiffLine};
 pub use drift::{drift, mark};
@@ -46,7 +53,7 @@ pub use elevation::OsaScript;
 pub use elevation::Pkexec;
 #[cfg(windows)]
 pub use elevation::RunAs;
-pub use elevation::{Direct, Elevation, ElevationError, HelperReport, Verb, trusted};
+pub use elevation::{Direct, Elevation, ElevationError, HelperReport, InvalidVerb, Verb, trusted};
 pub use engine::{Access, Engine, FileSeen, HostsSeen, ImageStore, Kind, Version, mirror_url};
 pub use environment::Environment;
 pub use files::{BACKUPS_MAX, backups, look};

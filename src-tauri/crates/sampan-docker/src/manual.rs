@@ -19,19 +19,16 @@ pub(crate) fn commands(
     let mut lines = Vec::new();
     let mut told = false;
     for file in files {
-        if let Some(folder) = file.target.parent().filter(|_| file.created && file.after.is_some()) {
-            lines.push(format!("{sudo}mkdir -p {}", quoted_path(folder)));
-        }
+        let mut steps = self::file(file, sudo);
+        let last = steps.pop();
+        lines.extend(steps);
         if let Some(interim) = file.interim.clone().or_else(|| interim(file, apply)) {
             lines.push(write(&file.target, &interim, sudo));
             lines.extend(tell.clone());
             lines.extend(wait(engine, files, apply, sudo));
             told = true;
         }
-        match &file.after {
-            Some(after) => lines.push(write(&file.target, after, sudo)),
-            None => lines.push(format!("{sudo}rm {}", quoted_path(&file.target))),
-        }
+        lines.extend(last);
         if file.part == Part::DaemonJson && !told {
             lines.extend(tell.clone());
             lines.extend(wait(engine, files, apply, sudo));
@@ -41,6 +38,16 @@ pub(crate) fn commands(
     if !told {
         lines.extend(tell);
     }
+    lines
+}
+
+/// The commands that give one file its last content, in order; the last one does it.
+pub(crate) fn file(file: &FileChange, sudo: &str) -> Vec<String> {
+    let Some(after) = &file.after else { return vec![format!("{sudo}rm {}", quoted_path(&file.target))] };
+    let folder = file.target.parent().filter(|_| file.created);
+    let mut lines: Vec<_> =
+        folder.map(|folder| format!("{sudo}mkdir -p {}", quoted_path(folder))).into_iter().collect();
+    lines.push(write(&file.target, after, sudo));
     lines
 }
 
@@ -122,7 +129,7 @@ fn write(path: &Path, bytes: &[u8], sudo: &str) -> String {
     format!("{content} | {sudo}tee {} > /dev/null", quoted_path(path))
 }
 
-fn quoted_path(path: &Path) -> String {
+pub(crate) fn quoted_path(path: &Path) -> String {
     let text = path.to_string_lossy();
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_');
     if text.bytes().all(plain) { text.into_owned() } else { quoted(&text) }

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use sampan_oci::{Algorithm, Hasher, RegistryName};
 use serde::{Deserialize, Serialize};
 
+use crate::choice::{self, Choice, KnownSet};
 use crate::context::{self, same_endpoint};
 use crate::daemon_json::{self, Refusal, same_mirror};
 use crate::diff::{self, DiffLine};
-use crate::engine::{Access, Engine, FileSeen, HostsSeen, Kind, mirror_url};
+use crate::elevation::Verb;
+use crate::engine::{Access, Engine, FileSeen, Kind, mirror_url};
 use crate::hosts_toml;
 use crate::manual;
 use crate::method::{Method, Unsupported};
@@ -42,7 +44,7 @@ pub enum ApplyMethod {
 /// What a person is shown and consents to.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Names this plan: a hash of everything it rests on.
+    /// Names this plan: a hash of everything it rests on, then the registries that were chosen ([`Choice::of_plan`]).
     pub id: String,
     /// Which way.
     pub action: Action,
@@ -58,6 +60,10 @@ pub struct Plan {
     pub stops: Vec<String>,
     /// Whether an administrator's rights are needed.
     pub needs_elevation: bool,
+    /// What the privileged helper is asked to do, where it is needed.
+    pub verb: Verb,
+    /// What it is asked to do to take that back.
+    pub back: Verb,
     /// The same by hand, one shell command a line.
     pub commands: Vec<String>,
     /// What else happens, and what does not: English sentences.
@@ -110,6 +116,8 @@ pub enum Part {
     DaemonJson,
     /// `hosts.toml` of a registry.
     Hosts(RegistryName),
+    /// The file of another client than Docker, Sampan's alone.
+    Client,
 }
 
 /// Why there is no plan.
@@ -125,6 +133,17 @@ pub enum PlanError {
         path: PathBuf,
         /// Why, where, and what to do.
         refusal: Refusal,
+    },
+    /// A registry was chosen that Sampan does not serve.
+    #[error("Sampan does not mirror {0}")]
+    NotServed(RegistryName),
+    /// A registry was chosen, and this engine asks mirrors for Docker Hub only.
+    #[error("{registry} cannot be set up here. {why}")]
+    HubOnly {
+        /// The registry.
+        registry: RegistryName,
+        /// Why, and how its images get to Sampan all the same: one English sentence.
+        why: String,
     },
     /// The file is there and is not Sampan's.
     #[error("{0} was written by somebody else and is left alone")]
@@ -163,12 +182,14 @@ pub enum PlanError {
     ReadOnly(PathBuf),
 }
 
-/// What to change so that `engine` asks Sampan on `port`, or no longer does. Reads nothing.
+/// What to change so that `engine` asks Sampan on `port` for Docker Hub and the registries of `choice`, or no longer
+/// does for any. Reads nothing.
 ///
 /// # Errors
 /// A [`PlanError`] where that cannot be done safely; nothing is changed either way.
-pub fn plan(engine: &Engine, action: Action, port: u16) -> Result<Plan, PlanError> {
-    let mut draft = Draft { engine, port, files: Vec::new(), intended: None, tell: false, notes: Vec::new() };
+pub fn plan(engine: &Engine, action: Action, port: u16, choice: &Choice) -> Result<Plan, PlanError> {
+    let (files, notes) = (Vec::new(), Vec::new());
+    let mut draft = Draft { engine, port, choice, files, intended: None, tell: false, notes };
     match action {
         Action::Enable => draft.enable()?,
         Action::Disable => draft.disable()?,
@@ -179,6 +200,7 @@ pub fn plan(engine: &Engine, action: Action, port: u16) -> Result<Plan, PlanErro
 struct Draft<'a> {
     engine: &'a Engine,
     port: u16,
+    choice: &'a Choice,
     files: Vec<FileChange>,
     intended: Option<Vec<String>>,
     /// Whether the engine has to read `daemon.json` again.
@@ -192,6 +214,10 @@ impl<'a> Draft<'a> {
         // hosts.toml first, and last to go: the two files belong together.
         if matches!(method, Method::HostsOnly | Method::HostsAndMirrors) {
             self.write_hosts()?;
+        } else if let (Some(registry), Some(why)) =
+            (self.choice.named().first(), choice::by_name(self.engine, self.port))
+        {
+            return Err(PlanError::HubOnly { registry: registry.clone(), why });
         }
         if method == Method::HostsOnly {
             self.note_unused_mirrors();
@@ -232,15 +258,29 @@ impl<'a> Draft<'a> {
             && !remembered.clone().any(|change| same_endpoint(&change.endpoint, &engine.endpoint))
     }
 
+    /// Writes the chosen registries' files, Docker Hub's first, and removes Sampan's own of the others.
     fn write_hosts(&mut self) -> Result<(), PlanError> {
         let engine = self.engine;
-        let served: Vec<&HostsSeen> = engine.hosts.iter().filter(|seen| seen.served).collect();
-        // The helper takes a verb and a port and nothing else: it knows Docker Hub only.
-        let by_helper = served.iter().any(|seen| seen.file.access == Access::NeedsElevation);
-        for seen in served {
-            let hub = seen.registry.is_docker_hub();
-            let content = hosts_toml::render(&seen.registry, self.port);
-            if seen.file.bytes.as_deref() == Some(content.as_bytes()) {
+        let known = |name: &&RegistryName| {
+            let mut hosts = engine.hosts.iter();
+            hosts.any(|seen| seen.registry == **name && (seen.served || seen.port().is_some()))
+        };
+        if let Some(registry) = self.choice.named().iter().find(|name| !known(name)) {
+            return Err(PlanError::NotServed(registry.clone()));
+        }
+        let by_helper = choice::needs_helper(engine);
+        for seen in &engine.hosts {
+            let (hub, ours) = (seen.registry.is_docker_hub(), seen.port().is_some());
+            let custom = !hub && !KnownSet::knows(&seen.registry);
+            // The helper takes a verb and a port: what is in no list of its own it can neither add nor take out.
+            let stays = by_helper && custom && ours;
+            let chosen = self.choice.takes(seen);
+            if stays && !chosen {
+                let gone = change(&seen.file, Part::Hosts(seen.registry.clone()), None, None);
+                self.note_by_hand(&gone);
+            }
+            let after = (chosen || stays).then(|| hosts_toml::render(&seen.registry, self.port).into_bytes());
+            if (!chosen && !ours) || seen.file.bytes == after {
                 continue;
             }
             if seen.is_foreign() {
@@ -251,18 +291,37 @@ impl<'a> Draft<'a> {
                 self.notes.push(format!("{path} was written by somebody else and stays as it is."));
                 continue;
             }
-            if by_helper && !hub {
-                let registry = &seen.registry;
-                let path = seen.file.path.display();
-                self.notes
-                    .push(format!("{registry} is not set up in this step: write {path} by hand if wanted."));
+            let change = change(checked(&seen.file)?, Part::Hosts(seen.registry.clone()), None, after);
+            if by_helper && custom && !ours {
+                self.note_by_hand(&change);
                 continue;
             }
-            let file = checked(&seen.file)?;
-            let part = Part::Hosts(seen.registry.clone());
-            self.files.push(change(file, part, None, Some(content.into_bytes())));
+            self.files.push(change);
+        }
+        if !self.choice.named().is_empty() {
+            self.notes.extend(choice::by_name(engine, self.port));
         }
         Ok(())
+    }
+
+    fn note_by_hand(&mut self, change: &FileChange) {
+        let commands = manual::file(change, "sudo ").join(" && ");
+        self.notes.push(format!("{} is not in this step. By hand: {commands}", change.path.display()));
+    }
+
+    /// What the helper is asked to do, and to take it back: each is one closed word.
+    fn verbs(&self, action: Action) -> (Verb, Verb) {
+        let engine = self.engine;
+        match (action, self.choice) {
+            (Action::Disable, _) => (Verb::Disable, as_now(engine)),
+            (Action::Enable, choice) => {
+                let chosen = match choice {
+                    Choice::AsNow => Verb::Enable,
+                    Choice::Only(list) => Verb::EnableOnly(KnownSet::of(list)),
+                };
+                (chosen, if engine.enabled(self.port) { as_now(engine) } else { Verb::Disable })
+            }
+        }
     }
 
     fn list_mirror(&mut self) -> Result<(), PlanError> {
@@ -434,6 +493,7 @@ impl<'a> Draft<'a> {
             return Err(PlanError::NotTheSystems { endpoint: engine.endpoint.clone(), commands });
         }
         let id = self.id(action, apply, &stops);
+        let (verb, back) = self.verbs(action);
         Ok(Plan {
             id,
             action,
@@ -443,6 +503,8 @@ impl<'a> Draft<'a> {
             intended: self.intended,
             stops,
             needs_elevation,
+            verb,
+            back,
             commands,
             notes: self.notes,
         })
@@ -466,8 +528,23 @@ impl<'a> Draft<'a> {
                 put(bytes.as_deref());
             }
         }
-        hasher.finish().hex()
+        let choice = if action == Action::Enable { self.choice.suffix() } else { String::new() };
+        hasher.finish().hex() + &choice
     }
+}
+
+/// The verb that sets up again what `engine` had before `plan` enabled something else.
+pub(crate) fn set_up_again(engine: &Engine, plan: &Plan) -> Verb {
+    match plan.verb.means() {
+        // Nothing was chosen, and none was taken away.
+        (_, None, _) => Verb::Enable,
+        (_, Some(_), _) => as_now(engine),
+    }
+}
+
+fn as_now(engine: &Engine) -> Verb {
+    let set_up = engine.hosts.iter().filter(|seen| seen.port().is_some());
+    Verb::EnableOnly(KnownSet::of(set_up.map(|seen| &seen.registry)))
 }
 
 fn access_of<'a>(engine: &'a Engine, change: &FileChange) -> Option<(Access, &'a PathBuf)> {
@@ -475,7 +552,12 @@ fn access_of<'a>(engine: &'a Engine, change: &FileChange) -> Option<(Access, &'a
     seen.find(|file| file.target == change.target).map(|file| (file.access, &file.path))
 }
 
-fn change(file: &FileSeen, part: Part, interim: Option<Vec<u8>>, after: Option<Vec<u8>>) -> FileChange {
+pub(crate) fn change(
+    file: &FileSeen,
+    part: Part,
+    interim: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
+) -> FileChange {
     let before = file.bytes.clone();
     FileChange {
         path: file.path.clone(),

@@ -100,7 +100,7 @@ async fn take_back(
 /// The engine's own file that a change is about; `None`: it is none of this engine's, or not safe to edit.
 fn file_of<'a>(change: &Change, engine: &'a Engine) -> Option<&'a FileSeen> {
     let file = match &change.part {
-        Part::DaemonJson => engine.config.as_ref(),
+        Part::DaemonJson | Part::Client => engine.config.as_ref(),
         Part::Hosts(registry) => {
             engine.hosts.iter().find(|seen| seen.registry == *registry).map(|seen| &seen.file)
         }

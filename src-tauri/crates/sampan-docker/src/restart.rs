@@ -26,6 +26,7 @@ impl Plan {
             return Err(PlanError::NotRestartable { reason, commands: service::by_hand(engine, sudo) });
         }
         self.apply = ApplyMethod::Restart;
+        self.verb = self.verb.restarting();
         // A daemon that starts reads the file as it is: it need not let go of anything first.
         for file in self.files.iter_mut().filter(|file| file.part == Part::DaemonJson) {
             file.interim = None;
@@ -94,11 +95,13 @@ fn notes(engine: &Engine, plan: &Plan) -> Vec<String> {
 }
 
 fn id(plan: &Plan) -> String {
+    // The end of the name says what was chosen.
+    let choice = plan.id.find('+').map_or("", |end| &plan.id[end..]);
     let mut hasher = Hasher::new(Algorithm::Sha256);
     for text in std::iter::once(&plan.id).chain(&plan.stops) {
         hasher.update(&(text.len() as u64).to_be_bytes());
         hasher.update(text.as_bytes());
     }
     hasher.update(b"restart");
-    hasher.finish().hex()
+    hasher.finish().hex() + choice
 }

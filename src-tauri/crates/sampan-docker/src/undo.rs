@@ -14,7 +14,7 @@ use crate::environment::Environment;
 use crate::files;
 use crate::hosts_toml;
 use crate::manual;
-use crate::plan::{Action, ApplyMethod, FileChange, Part, Plan};
+use crate::plan::{self, Action, ApplyMethod, FileChange, Part, Plan};
 use crate::service::{ByCommand, Service};
 
 /// The lowest port the helper takes: those below are the system's.
@@ -54,6 +54,8 @@ pub fn inverse(engine: &Engine, plan: &Plan) -> Plan {
         stops: if apply == ApplyMethod::Restart { plan.stops.clone() } else { Vec::new() },
         apply,
         intended: plan.intended.as_ref().map(|_| engine.mirrors.clone()),
+        verb: plan.back,
+        back: plan.verb,
         files,
         notes: Vec::new(),
         ..plan.clone()
@@ -73,6 +75,7 @@ pub(crate) fn port_before(plan: &Plan) -> Option<u16> {
             gone.find_map(|url| url.trim_end_matches('/').rsplit_once(':')?.1.parse().ok())
         }
         Part::Hosts(registry) => hosts_toml::port_of(registry, file.before.as_deref()?),
+        Part::Client => None,
     };
     let mut before = plan.files.iter().filter_map(of);
     before.find(|port| *port != plan.port && *port >= HELPER_PORT_MIN)
@@ -114,7 +117,9 @@ pub async fn undo_with(
     if plan.needs_elevation {
         // The helper takes a verb and a port: an entry for another port of Sampan's comes back by enabling that.
         let back = match (plan.action, port_before(plan)) {
-            (Action::Enable, Some(port)) => Plan { action: Action::Enable, port, ..back },
+            (Action::Enable, Some(port)) => {
+                Plan { action: Action::Enable, port, verb: plan::set_up_again(engine, plan), ..back }
+            }
             (Action::Enable | Action::Disable, _) => back,
         };
         return elevated(&back, elevation).await.map(|applied| applied.steps);
@@ -146,7 +151,7 @@ pub async fn undo_with(
     let undone = journal.take_pending(&engine.endpoint);
     let mut litter = Litter::of(&undone);
     // A file that only Sampan writes needs no second copy of what is in it again.
-    let own = undone.iter().filter(|change| matches!(change.part, Part::Hosts(_)));
+    let own = undone.iter().filter(|change| matches!(change.part, Part::Hosts(_) | Part::Client));
     let needed = |path: &PathBuf| applied.earlier.iter().any(|change| change.backup.as_ref() == Some(path));
     litter.backups.extend(own.filter_map(|change| change.backup.clone()).filter(|path| !needed(path)));
     journal.installed.retain(|done| !plan.files.iter().any(|file| file.target == done.target));

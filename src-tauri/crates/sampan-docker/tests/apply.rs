@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use sampan_docker::{
-    Action, ApplyError, BACKUPS_MAX, Direct, Engine, Environment, HostsSeen, ImageStore, Kind, Plan, apply,
-    backups, hosts_toml, look, plan, recover,
+    Action, ApplyError, BACKUPS_MAX, Choice, Direct, Engine, Environment, HostsSeen, ImageStore, Kind, Plan,
+    apply, backups, hosts_toml, look, plan, recover,
 };
 use sampan_oci::{Clock, Millis, RegistryName};
 
@@ -68,7 +68,7 @@ impl Place {
 
     async fn change(&self, action: Action, port: u16) -> Result<Plan, ApplyError> {
         let engine = self.engine();
-        let plan = plan(&engine, action, port).unwrap();
+        let plan = plan(&engine, action, port, &Choice::AsNow).unwrap();
         apply(&self.env, &engine, &plan, false, &Direct).await.map(|_| plan)
     }
 }
@@ -126,7 +126,7 @@ async fn a_clock_that_went_back_costs_no_backup() {
 async fn a_file_that_changed_since_it_was_shown_is_left_alone() {
     let place = Place::new();
     let engine = place.engine();
-    let shown = plan(&engine, Action::Enable, 7267).unwrap();
+    let shown = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
     std::fs::create_dir_all(place.hosts().parent().unwrap()).unwrap();
     std::fs::write(place.hosts(), "somebody was faster").unwrap();
     let refused = apply(&place.env, &engine, &shown, false, &Direct).await;
@@ -249,7 +249,7 @@ async fn a_restart_needs_its_own_consent_and_rights_are_never_assumed() {
     let place = Place::new();
     let mut desktop = place.engine();
     desktop.kind = Kind::Desktop;
-    let restart = plan(&desktop, Action::Enable, 7267).unwrap();
+    let restart = plan(&desktop, Action::Enable, 7267, &Choice::AsNow).unwrap();
     let refused = apply(&place.env, &desktop, &restart, false, &Direct).await;
     assert!(
         matches!(refused, Err(ApplyError::RestartNotConsented)),
@@ -258,7 +258,7 @@ async fn a_restart_needs_its_own_consent_and_rights_are_never_assumed() {
     let mut foreign = place.engine();
     foreign.endpoint = "unix:///var/run/docker.sock".into();
     foreign.hosts[0].file.access = sampan_docker::Access::NeedsElevation;
-    let elevated = plan(&foreign, Action::Enable, 7267).unwrap();
+    let elevated = plan(&foreign, Action::Enable, 7267, &Choice::AsNow).unwrap();
     let refused = apply(&place.env, &foreign, &elevated, false, &Direct).await;
     assert!(matches!(refused, Err(ApplyError::NotPermitted(_))), "{refused:?}");
     assert!(!place.hosts().exists(), "nothing was written");

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use sampan_docker::{
-    Action, ApplyError, ApplyMethod, Direct, Engine, Environment, HelperReport, ImageStore, Kind, PlanError,
-    ProbeError, apply, backups, detect, plan, pull_probe,
+    Action, ApplyError, ApplyMethod, Choice, Direct, Engine, Environment, HelperReport, ImageStore, Kind,
+    PlanError, ProbeError, apply, backups, detect, plan, pull_probe,
 };
 use sampan_oci::{Clock, Millis, RegistryName};
 
@@ -137,7 +137,7 @@ impl Daemon {
     async fn change(&self, action: Action) -> Result<Vec<String>, ApplyError> {
         let env = self.env();
         let engine = detect(&env).await;
-        let planned = plan(&engine, action, PORT).unwrap();
+        let planned = plan(&engine, action, PORT, &Choice::AsNow).unwrap();
         apply(&env, &engine, &planned, false, &Direct).await.map(|applied| applied.steps)
     }
 
@@ -179,7 +179,7 @@ async fn a_real_docker_takes_the_mirror_by_reload_and_lets_go_of_it_byte_for_byt
     if is_recent(&engine) {
         return;
     }
-    let planned = plan(&engine, Action::Enable, PORT).unwrap();
+    let planned = plan(&engine, Action::Enable, PORT, &Choice::AsNow).unwrap();
     assert_eq!(planned.apply, ApplyMethod::Reload, "never a restart");
     assert_eq!(daemon.content(), original, "a plan changes nothing");
 
@@ -232,7 +232,7 @@ async fn a_broken_file_is_refused_and_a_refused_change_is_taken_back() {
     }
     let broken = "{\"debug\": false,}\n";
     std::fs::write(daemon.config(), broken).unwrap();
-    let refused = plan(&detect(&daemon.env()).await, Action::Enable, PORT);
+    let refused = plan(&detect(&daemon.env()).await, Action::Enable, PORT, &Choice::AsNow);
     let Err(PlanError::Refused { refusal, .. }) = refused else {
         panic!("broken JSON is not edited: {refused:?}")
     };
@@ -328,7 +328,7 @@ async fn what_was_done_is_undone_byte_for_byte_with_the_daemon_and_without_it() 
         if is_recent(&engine) {
             return;
         }
-        let planned = plan(&engine, Action::Enable, PORT).unwrap();
+        let planned = plan(&engine, Action::Enable, PORT, &Choice::AsNow).unwrap();
         let applied = apply(&env, &engine, &planned, false, &Direct).await.unwrap();
         assert_eq!(daemon.mirrors().await, [OURS], "it is in place");
         if dies {

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test: a plan that fails is a failed test")]
 
 use sampan_docker::{
-    Access, Action, ApplyMethod, Change, DEFAULT_PORT, Engine, FileSeen, HostsSeen, ImageStore, Kind, Method,
-    Part, Plan, PlanError, Remembered, hosts_toml, plan,
+    Access, Action, ApplyMethod, Change, Choice, DEFAULT_PORT, Engine, FileSeen, HostsSeen, ImageStore, Kind,
+    Method, Part, Plan, PlanError, Remembered, hosts_toml, plan,
 };
 use sampan_oci::{Digest, RegistryName};
 
@@ -50,6 +50,7 @@ fn parts(plan: &Plan) -> Vec<&str> {
         .map(|file| match &file.part {
             Part::DaemonJson => "daemon.json",
             Part::Hosts(registry) => registry.as_str(),
+            Part::Client => "a client's",
         })
         .collect()
 }
@@ -97,7 +98,7 @@ fn every_engine_is_set_up_by_the_method_it_understands() {
         let engine = engine(kind.clone(), version, store, None);
         assert_eq!(engine.method().ok(), expected, "{kind} {version} {store:?}: {why}");
         assert_eq!(engine.supported(), expected.is_some(), "{kind} {version}: {why}");
-        let planned = plan(&engine, Action::Enable, 7267);
+        let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow);
         match expected {
             None => {
                 let Err(PlanError::Unsupported(unsupported)) = planned else { panic!("{why}: {planned:?}") };
@@ -132,7 +133,7 @@ fn a_daemon_that_is_no_process_of_this_system_is_declined() {
 fn desktop_is_reached_by_its_own_name_for_this_machine_and_restarts_only_by_name() {
     let mut engine = engine(Kind::Desktop, "29.7.2", ImageStore::Containerd, Some("{}"));
     engine.containers = vec!["db".into(), "web".into()];
-    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
     assert!(
         text(planned.files[0].after.as_ref()).contains("http://host.docker.internal:7267"),
         "the VM's name for it"
@@ -149,7 +150,7 @@ fn desktop_is_reached_by_its_own_name_for_this_machine_and_restarts_only_by_name
 #[test]
 fn enabling_is_shown_as_files_differences_and_commands() {
     let engine = engine(Kind::Linux, "28.5.2", ImageStore::Classic, Some("{\"debug\": true}\n"));
-    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
     let [first, second] = planned.files.as_slice() else { panic!("two files: {planned:?}") };
     assert!(first.created && !second.created, "one is new, one is edited");
     assert_eq!(
@@ -183,13 +184,13 @@ fn enabling_what_is_enabled_changes_nothing() {
     engine.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
     engine.mirrors = vec![format!("{OURS}/")];
     assert!(engine.enabled(7267) && !engine.enabled(7268), "for this port only");
-    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
     assert!(
         planned.is_nothing() && planned.commands.is_empty(),
         "nothing to write, nothing to tell: {planned:?}"
     );
     engine.mirrors.clear();
-    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
     assert!(
         planned.files.is_empty() && planned.apply == ApplyMethod::Reload,
         "written but never read: only a reload"
@@ -201,7 +202,7 @@ fn an_entry_of_sampans_is_replaced_and_any_other_stays() {
     let config =
         r#"{"registry-mirrors": ["https://corp", "http://127.0.0.1:7267", "http://127.0.0.1:5000"]}"#;
     let engine = engine(Kind::Linux, "27.5.1", ImageStore::Classic, Some(config));
-    let planned = plan(&engine, Action::Enable, 7300).unwrap();
+    let planned = plan(&engine, Action::Enable, 7300, &Choice::AsNow).unwrap();
     assert_eq!(
         text(planned.files[0].after.as_ref()),
         r#"{"registry-mirrors": ["http://127.0.0.1:7300", "https://corp", "http://127.0.0.1:5000"]}"#,
@@ -219,33 +220,18 @@ fn a_foreign_hosts_file_is_never_overwritten_and_never_removed() {
     let foreign = b"server = \"https://registry-1.docker.io\"\n";
     let mut engine = engine(Kind::Linux, "29.7.2", ImageStore::Containerd, None);
     engine.hosts = vec![hosts("docker.io", None), hosts("ghcr.io", Some(foreign))];
-    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    let planned = plan(&engine, Action::Enable, 7267, &Choice::only([registry("ghcr.io")])).unwrap();
     assert_eq!(parts(&planned), ["docker.io"], "ghcr.io stays as it is");
     assert!(planned.notes.iter().any(|note| note.contains("ghcr.io")), "and is named: {:?}", planned.notes);
     engine.hosts = vec![hosts("docker.io", Some(foreign))];
     assert!(
-        matches!(plan(&engine, Action::Enable, 7267), Err(PlanError::Foreign(_))),
+        matches!(plan(&engine, Action::Enable, 7267, &Choice::AsNow), Err(PlanError::Foreign(_))),
         "Docker Hub is what it is for"
     );
     assert!(
-        plan(&engine, Action::Disable, 7267).unwrap().is_nothing(),
+        plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap().is_nothing(),
         "what is not Sampan's is not taken back"
     );
-}
-
-#[test]
-fn every_registry_sampan_serves_gets_its_file_unless_the_helper_writes() {
-    let mut engine = engine(Kind::Linux, "29.7.2", ImageStore::Containerd, None);
-    engine.hosts = vec![hosts("docker.io", None), hosts("ghcr.io", None)];
-    assert_eq!(parts(&plan(&engine, Action::Enable, 7267).unwrap()), ["docker.io", "ghcr.io"], "both");
-    for hosts in &mut engine.hosts {
-        hosts.file.access = Access::NeedsElevation;
-    }
-    let planned = plan(&engine, Action::Enable, 7267).unwrap();
-    assert!(planned.needs_elevation, "root's folder");
-    assert_eq!(parts(&planned), ["docker.io"], "the helper takes a verb and a port, no names");
-    assert!(planned.commands.iter().all(|line| line.contains("sudo ")), "by hand: {:?}", planned.commands);
-    assert!(planned.notes.iter().any(|note| note.contains("ghcr.io")), "what is left out is said");
 }
 
 #[test]
@@ -255,7 +241,7 @@ fn disabling_takes_back_in_reverse_order_and_lets_the_engine_go_first() {
     let mut engine = engine(Kind::Linux, "28.5.2", ImageStore::Classic, Some(&config));
     engine.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
     engine.mirrors = vec![format!("{OURS}/")];
-    let planned = plan(&engine, Action::Disable, 7267).unwrap();
+    let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
     assert_eq!(parts(&planned), ["daemon.json", "docker.io"], "the reverse of enabling");
     let file = &planned.files[0];
     assert_eq!(
@@ -274,8 +260,8 @@ fn disabling_takes_back_in_reverse_order_and_lets_the_engine_go_first() {
 fn disabling_works_on_an_engine_that_an_update_made_unsupported() {
     let config = format!("{{\"registry-mirrors\": [\"{OURS}\", \"https://corp\"]}}");
     let engine = engine(Kind::Snap, "28.4.0", ImageStore::Classic, Some(&config));
-    assert!(plan(&engine, Action::Enable, 7267).is_err(), "not supported any more");
-    let planned = plan(&engine, Action::Disable, 7267).unwrap();
+    assert!(plan(&engine, Action::Enable, 7267, &Choice::AsNow).is_err(), "not supported any more");
+    let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
     assert_eq!(
         text(planned.files[0].after.as_ref()),
         "{\"registry-mirrors\": [\"https://corp\"]}",
@@ -288,7 +274,7 @@ fn disabling_works_on_an_engine_that_an_update_made_unsupported() {
 fn a_mirror_that_only_the_running_engine_still_has_is_taken_back_too() {
     let mut engine = engine(Kind::Linux, "20.10.24", ImageStore::Classic, Some("{}"));
     engine.mirrors = vec![format!("{OURS}/")];
-    let planned = plan(&engine, Action::Disable, 7267).unwrap();
+    let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
     let file = &planned.files[0];
     assert!(
         text(file.interim.as_ref()).contains("[]"),
@@ -296,25 +282,31 @@ fn a_mirror_that_only_the_running_engine_still_has_is_taken_back_too() {
     );
     assert_eq!(file.after.as_deref(), Some(b"{}".as_slice()), "the file ends as it was");
     engine.mirrors.clear();
-    assert!(plan(&engine, Action::Disable, 7267).unwrap().is_nothing(), "nothing of Sampan's is left");
+    assert!(
+        plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap().is_nothing(),
+        "nothing of Sampan's is left"
+    );
 }
 
 #[test]
 fn what_stands_in_the_way_is_said_before_anything_is_written() {
     let base = || engine(Kind::Linux, "27.5.1", ImageStore::Classic, Some("{}"));
-    let refused = |engine: &Engine| plan(engine, Action::Enable, 7267).unwrap_err();
+    let refused = |engine: &Engine| plan(engine, Action::Enable, 7267, &Choice::AsNow).unwrap_err();
     let mut broken = base();
     broken.config = Some(seen(CONFIG, Some(b"{\n  \"a\": 1,\n}")));
-    let Err(PlanError::Refused { refusal, .. }) = plan(&broken, Action::Enable, 7267) else {
+    let Err(PlanError::Refused { refusal, .. }) = plan(&broken, Action::Enable, 7267, &Choice::AsNow) else {
         panic!("trailing comma")
     };
     assert_eq!((refusal.line, refusal.column), (Some(3), Some(1)), "with its place");
     assert!(
-        plan(&broken, Action::Disable, 7267).unwrap().is_nothing(),
+        plan(&broken, Action::Disable, 7267, &Choice::AsNow).unwrap().is_nothing(),
         "Docker does not list Sampan: nothing to undo"
     );
     broken.mirrors = vec![OURS.into()];
-    assert!(plan(&broken, Action::Disable, 7267).is_err(), "it does, and the file cannot be edited");
+    assert!(
+        plan(&broken, Action::Disable, 7267, &Choice::AsNow).is_err(),
+        "it does, and the file cannot be edited"
+    );
     let mut flagged = base();
     flagged.flag_mirrors = vec!["https://corp".into()];
     assert!(
@@ -329,11 +321,11 @@ fn what_stands_in_the_way_is_said_before_anything_is_written() {
     assert!(matches!(refused(&locked), PlanError::ReadOnly(_)), "no prompt that could not help");
     let mut rooted = base();
     rooted.config.as_mut().unwrap().access = Access::NeedsElevation;
-    assert!(plan(&rooted, Action::Enable, 7267).unwrap().needs_elevation, "one prompt");
+    assert!(plan(&rooted, Action::Enable, 7267, &Choice::AsNow).unwrap().needs_elevation, "one prompt");
     let mut unsignalled = base();
     unsignalled.may_signal = false;
     assert!(
-        plan(&unsignalled, Action::Enable, 7267).unwrap().needs_elevation,
+        plan(&unsignalled, Action::Enable, 7267, &Choice::AsNow).unwrap().needs_elevation,
         "a reload is a signal to root's process"
     );
 }
@@ -341,7 +333,7 @@ fn what_stands_in_the_way_is_said_before_anything_is_written() {
 #[test]
 fn a_plans_name_changes_with_everything_it_rests_on() {
     let base = engine(Kind::Linux, "28.5.2", ImageStore::Classic, Some("{}"));
-    let id = |engine: &Engine, action, port| plan(engine, action, port).unwrap().id;
+    let id = |engine: &Engine, action, port| plan(engine, action, port, &Choice::AsNow).unwrap().id;
     let first = id(&base, Action::Enable, DEFAULT_PORT);
     assert_eq!(first, id(&base, Action::Enable, DEFAULT_PORT), "the same plan has the same name");
     let mut edited = base.clone();
@@ -388,7 +380,7 @@ fn rights_are_asked_for_only_where_the_helper_changes_the_engine_that_was_shown(
         engine.endpoint = endpoint.into();
         engine.config.as_mut().unwrap().access = Access::NeedsElevation;
         engine.hosts[0].file.access = Access::NeedsElevation;
-        match plan(&engine, Action::Enable, 7267) {
+        match plan(&engine, Action::Enable, 7267, &Choice::AsNow) {
             Ok(planned) => assert!(allowed && planned.needs_elevation, "{why}: {planned:?}"),
             Err(PlanError::NotTheSystems { commands, .. }) => {
                 assert!(!allowed && commands.iter().any(|line| line.contains("sudo ")), "by hand: {why}");
@@ -415,13 +407,13 @@ fn the_hubs_hosts_file_never_goes_while_a_mirror_on_this_machine_stays() {
         let mut engine = engine(Kind::Linux, "29.7.2", store, Some(&config));
         engine.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
         engine.mirrors = listed.iter().map(|url| format!("{url}/")).collect();
-        let planned = plan(&engine, Action::Disable, 7267);
+        let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow);
         assert_eq!(matches!(planned, Err(PlanError::Together(_))), refused, "{why}: {planned:?}");
         assert_eq!(planned.is_ok(), !refused, "{why}");
     }
     let mut unserved = engine(Kind::Linux, "29.7.2", ImageStore::Classic, None);
     unserved.hosts.clear();
-    let planned = plan(&unserved, Action::Enable, 7267);
+    let planned = plan(&unserved, Action::Enable, 7267, &Choice::AsNow);
     assert!(matches!(planned, Err(PlanError::Together(_))), "nor is one listed alone: {planned:?}");
 }
 
@@ -433,14 +425,23 @@ fn disabling_never_passes_over_a_daemon_json_it_cannot_know() {
         base.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
         let mut unsafe_one = base.clone();
         unsafe_one.config.as_mut().unwrap().problem = Some("It belongs to another user.".into());
-        assert!(matches!(plan(&unsafe_one, Action::Disable, 7267), Err(PlanError::Unsafe(_))), "{store:?}");
+        assert!(
+            matches!(plan(&unsafe_one, Action::Disable, 7267, &Choice::AsNow), Err(PlanError::Unsafe(_))),
+            "{store:?}"
+        );
         let mut broken = base.clone();
         broken.config = Some(seen(CONFIG, Some(b"{,}")));
-        assert!(matches!(plan(&broken, Action::Disable, 7267), Err(PlanError::Refused { .. })), "{store:?}");
+        assert!(
+            matches!(plan(&broken, Action::Disable, 7267, &Choice::AsNow), Err(PlanError::Refused { .. })),
+            "{store:?}"
+        );
         let mut unknown = base.clone();
         unknown.config = None;
-        assert!(plan(&unknown, Action::Disable, 7267).is_err(), "which file it reads is not known");
-        assert!(plan(&base, Action::Disable, 7267).is_ok(), "a file that can be read");
+        assert!(
+            plan(&unknown, Action::Disable, 7267, &Choice::AsNow).is_err(),
+            "which file it reads is not known"
+        );
+        assert!(plan(&base, Action::Disable, 7267, &Choice::AsNow).is_ok(), "a file that can be read");
     }
 }
 
@@ -483,7 +484,7 @@ fn the_same_ports_are_sampans_in_both_files() {
         engine.hosts = vec![hosts("docker.io", hosts_file)];
         engine.mirrors = vec!["http://127.0.0.1:7300/".into()];
         engine.remembered = journal.into_iter().collect();
-        let planned = plan(&engine, Action::Disable, 7267).unwrap();
+        let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
         assert_eq!(parts(&planned).contains(&"daemon.json"), taken, "{why}: {planned:?}");
     }
 }
@@ -495,13 +496,16 @@ fn an_engine_that_does_not_run_is_taken_back_without_telling_it() {
     let mut stopped = engine(Kind::None, "", ImageStore::Classic, Some(&listing));
     (stopped.found, stopped.gone, stopped.pid) = (false, true, None);
     stopped.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
-    let planned = plan(&stopped, Action::Disable, 7267).unwrap();
+    let planned = plan(&stopped, Action::Disable, 7267, &Choice::AsNow).unwrap();
     assert_eq!(parts(&planned), ["daemon.json", "docker.io"], "in that order");
     assert_eq!(planned.apply, ApplyMethod::Nothing, "there is nobody to tell: {planned:?}");
     assert!(planned.files.iter().all(|file| file.interim.is_none()), "and nobody to let go of anything");
-    assert!(plan(&stopped, Action::Enable, 7267).is_err(), "what it can do is not known");
+    assert!(plan(&stopped, Action::Enable, 7267, &Choice::AsNow).is_err(), "what it can do is not known");
     stopped.gone = false;
-    assert!(plan(&stopped, Action::Disable, 7267).is_err(), "one that hangs keeps what it has read");
+    assert!(
+        plan(&stopped, Action::Disable, 7267, &Choice::AsNow).is_err(),
+        "one that hangs keeps what it has read"
+    );
 }
 
 #[test]
@@ -512,7 +516,7 @@ fn where_nothing_is_sampans_there_is_nothing_to_take_back() {
         for config in [None, Some("{}"), Some("{\"registry-mirrors\": [\"https://corp\"]}")] {
             let mut engine = engine(kind.clone(), "", ImageStore::Classic, config);
             (engine.found, engine.gone, engine.pid) = (false, gone, None);
-            let planned = plan(&engine, Action::Disable, 7267).unwrap();
+            let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
             assert!(planned.is_nothing() && !planned.needs_elevation, "{kind:?} {config:?}: {planned:?}");
         }
     }
@@ -523,12 +527,12 @@ fn by_hand_the_engine_lets_go_before_the_key_and_the_hosts_file_do() {
     let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
     let config = format!("{{\"debug\": true, \"registry-mirrors\": [\"{OURS}\"]}}\n");
     let mut engine = engine(Kind::Linux, "28.5.2", ImageStore::Classic, Some("{\"debug\": true}\n"));
-    let enabling = plan(&engine, Action::Enable, 7267).unwrap();
+    let enabling = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
     let back = sampan_docker::inverse(&engine, &enabling);
     engine.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
     engine.config = Some(seen(CONFIG, Some(config.as_bytes())));
     engine.mirrors = vec![format!("{OURS}/")];
-    for commands in [plan(&engine, Action::Disable, 7267).unwrap().commands, back.commands] {
+    for commands in [plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap().commands, back.commands] {
         let place = |text: &str| commands.iter().position(|line| line.contains(text)).unwrap();
         let order = ["\"registry-mirrors\": []", "systemctl reload", "until ", "rm /etc/docker/certs.d"];
         assert!(order.map(place).is_sorted(), "{commands:#?}");

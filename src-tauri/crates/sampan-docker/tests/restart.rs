@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test: a plan that fails is a failed test")]
 
 use sampan_docker::{
-    Access, Action, ApplyMethod, CommandLine, Engine, FileSeen, HostsSeen, ImageStore, Kind, Plan, PlanError,
-    System, Verb, plan, restart_commands,
+    Access, Action, ApplyMethod, Choice, CommandLine, Engine, FileSeen, HostsSeen, ImageStore, Kind, Plan,
+    PlanError, System, Verb, plan, restart_commands,
 };
 use sampan_oci::RegistryName;
 
@@ -37,7 +37,7 @@ fn engine(config: &str) -> Engine {
 }
 
 fn planned(engine: &Engine) -> Plan {
-    plan(engine, Action::Enable, 7267).unwrap()
+    plan(engine, Action::Enable, 7267, &Choice::AsNow).unwrap()
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn nothing_restarts_for_a_plan_that_changes_nothing() {
 fn a_daemon_that_starts_need_not_let_go_first() {
     let mut engine = engine("{\"registry-mirrors\": [\"http://127.0.0.1:7267\"]}");
     engine.mirrors = vec!["http://127.0.0.1:7267/".into()];
-    let undo = plan(&engine, Action::Disable, 7267).unwrap();
+    let undo = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
     assert!(undo.files[0].interim.is_some(), "a running one must be told first");
     let restart = undo.restarting(&engine).unwrap();
     assert_eq!(restart.files[0].interim, None, "one that starts reads the file as it is");
@@ -130,18 +130,14 @@ fn administrator_rights_are_asked_for_where_the_daemon_is_roots_and_by_a_verb_of
     let plan = planned(&engine).restarting(&engine).unwrap();
     assert!(plan.needs_elevation, "a service of the system's");
     assert!(plan.commands.last().unwrap().starts_with("sudo systemctl restart"), "{:?}", plan.commands);
-    assert_eq!(Verb::of(plan.action, plan.apply).as_str(), "enable-restart");
+    assert_eq!(plan.verb, Verb::EnableRestart);
+    assert_eq!(plan.back, Verb::Disable, "a way back restarts nothing of its own accord");
     engine.endpoint = "unix:///srv/docker.sock".into();
     let refused = plan_of_another(&engine);
     assert!(
         matches!(refused, Err(PlanError::NotTheSystems { .. })),
         "the helper knows one Docker: {refused:?}"
     );
-    for verb in Verb::ALL {
-        let (action, restart) = verb.means();
-        let apply = if restart { ApplyMethod::Restart } else { ApplyMethod::Reload };
-        assert_eq!(Verb::of(action, apply), verb, "each verb means one thing");
-    }
 }
 
 fn plan_of_another(engine: &Engine) -> Result<Plan, PlanError> {

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use sampan_docker::{
-    Access, Action, ApplyError, Change, Direct, Elevation, ElevationError, Engine, Environment, HelperReport,
-    HostsSeen, ImageStore, Kind, Part, Verb, apply, backups, hold, hosts_toml, look, plan, recover, undo,
+    Access, Action, ApplyError, Change, Choice, Direct, Elevation, ElevationError, Engine, Environment,
+    HelperReport, HostsSeen, ImageStore, Kind, Part, Verb, apply, backups, hold, hosts_toml, look, plan,
+    recover, undo,
 };
 use sampan_oci::{Clock, Digest, Millis, RegistryName};
 use serde_json::json;
@@ -157,7 +158,7 @@ async fn a_rollback_without_a_daemon_leaves_the_exact_bytes() {
             std::fs::write(place.config(), original).unwrap();
         }
         let engine = place.engine();
-        let planned = plan(&engine, Action::Enable, 7267).unwrap();
+        let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
         let failed = apply(&place.env, &engine, &planned, false, &Direct).await;
         let Err(ApplyError::RolledBack { steps, .. }) = failed else { panic!("nobody answers: {failed:?}") };
         let now = std::fs::read_to_string(place.config()).ok();
@@ -261,7 +262,7 @@ async fn a_journal_that_others_can_write_is_refused() {
         let settled = recover(&place.env, &place.engine()).await;
         assert!(matches!(settled, Err(ApplyError::Untrusted(_))), "{why}: {settled:?}");
         let engine = place.engine();
-        let planned = plan(&engine, Action::Disable, 7267).unwrap();
+        let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
         let refused = apply(&place.env, &engine, &planned, false, &Direct).await;
         assert!(matches!(refused, Err(ApplyError::Untrusted(_))), "{why}: {refused:?}");
         assert_eq!(place.files(), before, "no file is touched: {why}");
@@ -277,7 +278,7 @@ async fn nothing_new_is_begun_while_something_is_unfinished() {
     let place = Place::new();
     place.write_journal(&place.interrupted(AFTER));
     let engine = place.engine();
-    let planned = plan(&engine, Action::Disable, 7267).unwrap();
+    let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
     let before = place.files();
     let refused = apply(&place.env, &engine, &planned, false, &Direct).await;
     assert!(matches!(refused, Err(ApplyError::Unsettled(_))), "first things first: {refused:?}");
@@ -289,12 +290,12 @@ async fn undoing_restores_exactly_what_the_last_change_found() {
     let place = Place::new();
     let mut engine = place.engine();
     engine.image_store = Some(ImageStore::Containerd);
-    let first = plan(&engine, Action::Enable, 7200).unwrap();
+    let first = plan(&engine, Action::Enable, 7200, &Choice::AsNow).unwrap();
     let done_first = apply(&place.env, &engine, &first, false, &Direct).await.unwrap();
     let journal = std::fs::read(place.journal()).unwrap();
     let mut moved = place.engine();
     moved.image_store = Some(ImageStore::Containerd);
-    let second = plan(&moved, Action::Enable, 7267).unwrap();
+    let second = plan(&moved, Action::Enable, 7267, &Choice::AsNow).unwrap();
     let done_second = apply(&place.env, &moved, &second, false, &Direct).await.unwrap();
     // The engine is not found any more, which an undo does not need.
     undo(&place.env, &moved, &second, &done_second, &Direct).await.unwrap();
@@ -317,7 +318,7 @@ struct Fake {
 
 impl Elevation for Fake {
     fn run(&self, verb: Verb, port: u16) -> BoxFuture<'_, Result<HelperReport, ElevationError>> {
-        assert_eq!((verb.as_str(), port), ("enable", 7267), "a verb and a port, nothing else");
+        assert_eq!((verb.to_string().as_str(), port), ("enable", 7267), "a verb and a port, nothing else");
         if let Some((path, text)) = &self.writes {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
@@ -341,7 +342,7 @@ async fn what_the_privileged_step_says_is_what_a_person_is_told() {
     engine.endpoint = "unix:///run/docker.sock".into();
     engine.image_store = Some(ImageStore::Containerd);
     engine.hosts[0].file.access = Access::NeedsElevation;
-    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
     let run = async |answer, writes: Option<&str>| {
         let fake = Fake { answer, writes: writes.map(|text| (place.hosts(), text.to_owned())) };
         let said = apply(&place.env, &engine, &planned, false, &fake).await;
@@ -423,7 +424,7 @@ async fn a_privileged_change_that_is_taken_back_ends_with_the_port_there_was_bef
         let mut engine = place.engine();
         engine.endpoint = "unix:///run/docker.sock".into();
         engine.config.as_mut().unwrap().access = Access::NeedsElevation;
-        let planned = plan(&engine, Action::Enable, 7300).unwrap();
+        let planned = plan(&engine, Action::Enable, 7300, &Choice::AsNow).unwrap();
         for file in &planned.files {
             std::fs::create_dir_all(file.target.parent().unwrap()).unwrap();
             std::fs::write(&file.target, file.after.as_ref().unwrap()).unwrap();
@@ -458,7 +459,7 @@ async fn what_the_helper_took_back_is_forgotten_here_too() {
     };
     let installed = [change(place.config()), change(place.at("another.json"))];
     std::fs::write(place.journal(), json!({"pending": [], "installed": installed}).to_string()).unwrap();
-    let planned = plan(&engine, Action::Disable, 7267).unwrap();
+    let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
     assert!(planned.needs_elevation, "{planned:?}");
     apply(&place.env, &engine, &planned, false, &Asked::default()).await.unwrap();
     assert_eq!(sampan_docker::installed(&place.env), [change(place.at("another.json"))], "that one stays");

@@ -1,6 +1,8 @@
 //! What an update of Docker leaves half set up: one table.
 
-use sampan_docker::{Access, Action, Engine, FileSeen, HostsSeen, ImageStore, Kind, Part, hosts_toml, plan};
+use sampan_docker::{
+    Access, Action, Choice, Engine, FileSeen, HostsSeen, ImageStore, Kind, Part, hosts_toml, plan,
+};
 use sampan_oci::RegistryName;
 
 const PORT: u16 = 7267;
@@ -109,7 +111,9 @@ fn an_update_that_leaves_the_set_up_half_is_noticed_and_nothing_else_is() {
 fn what_is_offered_repairs_it() {
     let engine = engine("28.0.0", ImageStore::Classic, Some(OURS), LISTED, None);
     assert!(engine.needs_repair(PORT).is_some() && !engine.enabled(PORT), "it is not whole");
-    let Ok(repair) = plan(&engine, Action::Enable, PORT) else { panic!("enabling again is possible") };
+    let Ok(repair) = plan(&engine, Action::Enable, PORT, &Choice::AsNow) else {
+        panic!("enabling again is possible")
+    };
     let [file] = &repair.files[..] else { panic!("one file is missing: {repair:#?}") };
     assert!(matches!(&file.part, Part::Hosts(registry) if registry.is_docker_hub()), "{file:?}");
     let mut after = engine;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
 use sampan_docker::{
-    Action, ApplyError, Direct, Engine, Environment, HostsSeen, ImageStore, Kind, Plan, Service, apply_with,
-    backups, look, plan,
+    Action, ApplyError, Choice, Direct, Engine, Environment, HostsSeen, ImageStore, Kind, Plan, Service,
+    apply_with, backups, look, plan,
 };
 use sampan_oci::{Clock, Millis, RegistryName};
 
@@ -102,7 +102,7 @@ impl Place {
         engine.config = Some(look(&folder.join("daemon.json"), uid));
         let file = look(&folder.join("certs.d/docker.io/hosts.toml"), uid);
         engine.hosts = vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, file }];
-        let plan = plan(&engine, Action::Enable, 7267).unwrap().restarting(&engine).unwrap();
+        let plan = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap().restarting(&engine).unwrap();
         let service = Failing { folder, meanwhile, started: AtomicUsize::new(0) };
         Self { _dir: dir, env, engine, plan, service }
     }

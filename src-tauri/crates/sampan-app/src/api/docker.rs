@@ -33,6 +33,8 @@ pub struct Docker {
     pub mirrors: Vec<String>,
     /// Whether Sampan is among them (or its hosts.toml is in place).
     pub enabled: bool,
+    /// The registries that can be set up: Docker Hub first, then those Sampan serves, where this engine can be told.
+    pub registries: Vec<DockerRegistry>,
     /// Names of the running containers.
     pub containers: Vec<String>,
     /// Whether containers go on running while the engine is away.
@@ -99,6 +101,21 @@ pub struct EngineFound {
     pub current: bool,
     /// What was looked at and seen, one line each.
     pub evidence: Vec<String>,
+}
+
+/// One registry, as an engine is set up for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
+pub struct DockerRegistry {
+    /// Its name in image names: `ghcr.io`.
+    pub registry: String,
+    /// Whether the engine asks Sampan for it.
+    pub active: bool,
+    /// Its hosts.toml, where the engine reads one.
+    pub path: Option<String>,
+    /// Whether that file is somebody else's.
+    pub foreign: bool,
+    /// Whether a person can choose it, or no longer choose it.
+    pub changeable: bool,
 }
 
 /// Exactly what will be changed, before it is.

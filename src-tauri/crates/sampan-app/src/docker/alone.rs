@@ -1,6 +1,6 @@
 //! What can be done with Docker where no Sampan runs: look, plan, and take back. Whoever removed the app needs that.
 
-use sampan_docker::{Environment, detect};
+use sampan_docker::{Choice, Environment, detect};
 
 use super::{elevation, failed, planned_for, shown, shown_plan};
 use crate::api::{ApiError, Code, Docker, DockerAction, DockerApplied, DockerPlan};
@@ -28,14 +28,20 @@ impl Alone {
         shown(&engine, port, None, what.map(|what| crate::api::DockerDrift { what, since }))
     }
 
-    /// What enabling or disabling would change; changes nothing.
+    /// What enabling or disabling would change; changes nothing. `registries`: as in
+    /// [`Command::DockerPlan`](crate::api::Command).
     ///
     /// # Errors
     /// Why there is no plan.
-    pub async fn plan(&self, action: DockerAction) -> Result<DockerPlan, ApiError> {
+    pub async fn plan(
+        &self,
+        action: DockerAction,
+        registries: Option<&[String]>,
+    ) -> Result<DockerPlan, ApiError> {
+        let choice = crate::clients::choice(registries)?;
         let engine = detect(&self.environment).await;
         let listen = self.config.listen;
-        planned_for(&engine, action, listen, listen.port() != 0).map(|plan| shown_plan(action, plan))
+        planned_for(&engine, action, listen, listen.port() != 0, &choice).map(|plan| shown_plan(action, plan))
     }
 
     /// Carries out the plan of [`DockerAction::Disable`] that was shown as `id`. `restart`: the engine may restart.
@@ -46,7 +52,7 @@ impl Alone {
     pub async fn disable(&self, id: &str, restart: bool) -> Result<DockerApplied, ApiError> {
         let (env, listen) = (&self.environment, self.config.listen);
         let engine = detect(env).await;
-        let shown_again = || planned_for(&engine, DockerAction::Disable, listen, true);
+        let shown_again = || planned_for(&engine, DockerAction::Disable, listen, true, &Choice::AsNow);
         // Nothing to do leaves nothing behind, not even a folder.
         if shown_again().is_ok_and(|plan| plan.id == id && plan.is_nothing()) {
             let steps = vec!["Everything was as wanted already.".into()];
@@ -60,7 +66,7 @@ impl Alone {
         let _alone = super::alone_with_the_files(env)?;
         sampan_docker::recover(env, &engine).await.map_err(|error| failed(&error, &[]))?;
         let engine = detect(env).await;
-        let plan = planned_for(&engine, DockerAction::Disable, listen, true)?;
+        let plan = planned_for(&engine, DockerAction::Disable, listen, true, &Choice::AsNow)?;
         if plan.id != id {
             return Err(super::outdated());
         }

@@ -33,7 +33,7 @@ pub(crate) enum Docker {
     /// Point Docker at Sampan; shows what will change and asks first
     ///
     /// Afterwards Docker pulls a tiny image made by Sampan. If that does not arrive, everything is taken back.
-    Enable(Change),
+    Enable(Enable),
     /// Take that back; shows what will change and asks first
     ///
     /// Works without a running Sampan too, and where Docker does not run. Where there is nothing to take back it ends
@@ -45,14 +45,40 @@ pub(crate) enum Docker {
     Leave(Format),
 }
 
+/// Which registries.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Registries {
+    /// A registry besides Docker Hub, such as ghcr.io; repeat it for more. Without it: those that are set up now
+    #[arg(long = "registry", value_name = "REGISTRY")]
+    names: Vec<String>,
+}
+
+impl Registries {
+    /// Those that were named; `None`: as now.
+    pub(crate) fn chosen(&self) -> Option<&[String]> {
+        (!self.names.is_empty()).then_some(&*self.names)
+    }
+}
+
 /// Which plan to show.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Plan {
     /// Which way
     #[arg(value_enum, default_value_t = Way::Enable)]
     way: Way,
     #[command(flatten)]
+    pub(crate) registries: Registries,
+    #[command(flatten)]
     pub(crate) format: Format,
+}
+
+/// How to enable it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Enable {
+    #[command(flatten)]
+    pub(crate) registries: Registries,
+    #[command(flatten)]
+    pub(crate) change: Change,
 }
 
 /// How to change it.
@@ -76,7 +102,7 @@ enum Way {
 
 impl Plan {
     /// Which way.
-    pub(crate) fn action(self) -> DockerAction {
+    pub(crate) fn action(&self) -> DockerAction {
         match self.way {
             Way::Enable => DockerAction::Enable,
             Way::Disable => DockerAction::Disable,
@@ -110,9 +136,11 @@ mod tests {
 
     #[test]
     fn what_to_do_must_be_said() {
-        let good: [&[&str]; 6] = [
+        let good: [&[&str]; 8] = [
             &["status", "--json"],
             &["enable"],
+            &["enable", "--registry", "ghcr.io", "--registry", "quay.io", "--yes"],
+            &["plan", "enable", "--registry", "ghcr.io"],
             &["enable", "--yes", "--restart"],
             &["disable", "-y", "--json"],
             &["prove"],
@@ -121,15 +149,35 @@ mod tests {
         for arguments in good {
             assert!(docker(arguments).is_ok(), "{arguments:?}: {:?}", docker(arguments));
         }
-        let wrong: [&[&str]; 5] = [
+        let wrong: [&[&str]; 7] = [
             &[],
             &["restart"],
             &["plan", "both"],
             &["status", "--yes"],
             &["enable", "/etc/docker/daemon.json"],
+            &["enable", "--registry"],
+            &["disable", "--registry", "ghcr.io"],
         ];
         for arguments in wrong {
             assert!(docker(arguments).is_err(), "{arguments:?} says too little or too much");
         }
+    }
+
+    #[test]
+    fn a_choice_is_only_what_was_named() {
+        let chosen = |arguments: &[&str]| match docker(arguments) {
+            Ok(Docker::Plan(Plan { registries, .. }) | Docker::Enable(Enable { registries, .. })) => {
+                registries.chosen().map(<[String]>::to_vec)
+            }
+            other => panic!("{arguments:?}: {other:?}"),
+        };
+        assert_eq!(chosen(&["enable"]), None, "as now");
+        let both = ["enable", "--registry", "ghcr.io", "--registry=quay.io"];
+        assert_eq!(chosen(&both), Some(vec!["ghcr.io".into(), "quay.io".into()]));
+        assert_eq!(
+            chosen(&["plan", "--registry", "docker.io"]),
+            Some(vec!["docker.io".into()]),
+            "and no other"
+        );
     }
 }

@@ -28,6 +28,11 @@ pub(crate) fn docker(docker: &Docker, runs: bool, zone: &TimeZone) -> String {
         let mirrors = if docker.mirrors.is_empty() { "none".into() } else { docker.mirrors.join(", ") };
         rows.push(["Mirrors".into(), mirrors]);
     }
+    let active = docker.registries.iter().filter(|registry| registry.active);
+    let active: Vec<&str> = active.map(|registry| registry.registry.as_str()).collect();
+    if !active.is_empty() {
+        rows.push(["Registries".into(), active.join(", ")]);
+    }
     let last_used = match docker.last_used {
         Some(at) => time(at, zone),
         None if runs => "never, as far as is recorded".into(),
@@ -39,6 +44,9 @@ pub(crate) fn docker(docker: &Docker, runs: bool, zone: &TimeZone) -> String {
         let _ = writeln!(text, "\nChanged by somebody else, noticed {}", time(drift.since, zone));
         text.push_str(&list(&drift.what));
         text.push_str("  `sampan docker enable` restores it, `sampan docker leave` leaves it so.\n");
+    }
+    if let Some(repair) = &docker.needs_repair {
+        let _ = write!(text, "\nTo repair\n{}", list(std::slice::from_ref(repair)));
     }
     if !docker.notes.is_empty() {
         let _ = write!(text, "\nTo know\n{}", list(&docker.notes));
@@ -147,7 +155,13 @@ mod tests {
             "found": true, "engine": "Docker Engine", "version": "28.5.2",
             "endpoint": "unix:///var/run/docker.sock", "image_store": "classic",
             "config_file": "/etc/docker/daemon.json", "mirrors": ["http://127.0.0.1:7267/"], "enabled": true,
-            "containers": [], "supported": true, "notes": [], "evidence": ["/info lists it"],
+            "registries": [
+                {"registry": "docker.io", "active": true, "path": null, "foreign": false, "changeable": false},
+                {"registry": "ghcr.io", "active": true, "path": null, "foreign": false, "changeable": true},
+                {"registry": "quay.io", "active": false, "path": null, "foreign": false, "changeable": true},
+            ],
+            "containers": [], "live_restore": false, "builders": [], "needs_repair": null,
+            "supported": true, "notes": [], "evidence": ["/info lists it"],
             "last_used": DAY, "drift": null,
         }))
         .unwrap()
@@ -163,6 +177,7 @@ Engine         unix:///var/run/docker.sock
 Images         in the classic store
 Configuration  /etc/docker/daemon.json
 Mirrors        http://127.0.0.1:7267/
+Registries     docker.io, ghcr.io
 Last used      2026-11-20 00:00:00
 
 Seen

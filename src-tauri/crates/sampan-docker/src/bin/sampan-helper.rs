@@ -1,5 +1,6 @@
-//! The privileged step, run as root by polkit: `sampan-helper VERB PORT`, nothing else. A verb is `enable` or `disable`,
-//! or one of these with `-restart`, where the person consented to that too.
+//! The privileged step, run as root by polkit: `sampan-helper VERB PORT`, nothing else. A verb is `enable`, `enable.SET` or
+//! `disable`, each also with `-restart`, where the person consented to that too. SET is a number from 0 to 63: which of
+//! the known registries are set up besides Docker Hub.
 //!
 //! Takes no path, no address and no content from whoever calls it: it looks for the system's Docker itself, makes
 //! its own plan by the same pure code, carries it out with the same backups, journal and rollback, and prints one
@@ -26,8 +27,8 @@ mod linux {
     use std::sync::Arc;
 
     use sampan_docker::{
-        Action, ApplyError, Direct, Environment, HelperReport, Kind, Verb, apply, detect, hold, plan,
-        recover, trusted,
+        Action, ApplyError, Choice, Direct, Environment, HelperReport, KNOWN, Kind, Verb, apply, detect,
+        hold, plan, recover, trusted,
     };
     use sampan_oci::{Clock, Millis, RegistryName};
 
@@ -51,10 +52,8 @@ mod linux {
     pub(super) fn main() -> ExitCode {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         let Some((verb, port)) = wanted(&arguments) else {
-            let _ = writeln!(
-                std::io::stderr(),
-                "usage: sampan-helper enable|disable|enable-restart|disable-restart PORT"
-            );
+            let usage = "usage: sampan-helper enable[.SET][-restart]|disable[-restart] PORT";
+            let _ = writeln!(std::io::stderr(), "{usage}");
             return ExitCode::from(2);
         };
         let report = prepared(&arguments).map_or_else(failed, |()| run(verb, port));
@@ -68,8 +67,7 @@ mod linux {
     /// One verb and one port, in the one spelling there is of each.
     fn wanted(arguments: &[OsString]) -> Option<(Verb, u16)> {
         let [_, verb, port] = arguments else { return None };
-        let verb = verb.to_str()?;
-        let verb = Verb::ALL.into_iter().find(|known| known.as_str() == verb)?;
+        let verb: Verb = verb.to_str()?.parse().ok()?;
         let port: u16 = port
             .to_str()
             .filter(|text| text.parse::<u16>().is_ok_and(|n| n.to_string() == **text))?
@@ -112,7 +110,11 @@ mod linux {
             uid: 0,
             state_dir: Environment::SYSTEM_STATE_DIR.into(),
             system_state_dir: Environment::SYSTEM_STATE_DIR.into(),
-            registries: vec![RegistryName::docker_hub()],
+            registries: KNOWN
+                .iter()
+                .filter_map(|name| name.parse().ok())
+                .chain([RegistryName::docker_hub()])
+                .collect(),
             clock: Arc::new(SystemClock),
         };
         // Held until this process ends.
@@ -126,7 +128,7 @@ mod linux {
             Err(error) => return unsettled(&error),
         };
         let engine = if steps.is_empty() { engine } else { detect(&env).await };
-        let (action, restart) = verb.means();
+        let (action, set, restart) = verb.means();
         // Taking back needs no daemon that answers, where there is none.
         let stopped = engine.gone && action == Action::Disable;
         if !engine.found && !stopped {
@@ -135,7 +137,8 @@ mod linux {
         if !stopped && !matches!(engine.kind, Kind::Linux | Kind::Snap) {
             return failed(format!("{ENDPOINT} is {}, which needs no administrator rights.", engine.kind));
         }
-        let planned = plan(&engine, action, port);
+        let choice = set.map_or(Choice::AsNow, |known| Choice::of_known(known, &engine));
+        let planned = plan(&engine, action, port, &choice);
         let planned = if restart { planned.and_then(|plan| plan.restarting(&engine)) } else { planned };
         let plan = match planned {
             Ok(plan) => plan,
@@ -192,9 +195,21 @@ mod linux {
                 Some((Verb::DisableRestart, 7267)),
                 "with consent"
             );
+            for text in ["enable.0", "enable.63", "enable.63-restart"] {
+                let verb = parsed(&format!("helper {text} 7267")).map(|(verb, _)| verb.to_string());
+                assert_eq!(verb.as_deref(), Some(text), "a choice is a part of the verb");
+            }
             for (line, why) in [
+                ("helper enable.64 7267", "there is no seventh registry"),
+                ("helper enable.01 7267", "one spelling"),
+                ("helper enable.ghcr.io 7267", "no names"),
+                ("helper enable. 7267", "a set is a number"),
+                ("helper disable.1 7267", "all is taken back, always"),
                 ("helper", "no verb"),
                 ("helper enable -restart 7267", "one word"),
+                ("helper enable-restart.5 7267", "one order"),
+                ("helper enable.64-restart 7267", "there is no seventh registry"),
+                ("helper disable.1-restart 7267", "all is taken back, always"),
                 ("helper enable-restart", "no port"),
                 ("helper enable", "no port"),
                 ("helper enable 7267 /etc/passwd", "no third argument, ever"),

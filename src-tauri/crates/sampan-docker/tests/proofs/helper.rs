@@ -58,6 +58,21 @@ fn text(dice: &mut Dice) -> OsString {
     const WORDS: &[&str] = &[
         "enable",
         "disable",
+        "enable-restart",
+        "disable-restart",
+        "enable.0",
+        "enable.5",
+        "enable.63",
+        "enable.64",
+        "enable.05",
+        "enable.+5",
+        "enable.",
+        "enable.ghcr.io",
+        "enable.5-restart",
+        "enable-restart.5",
+        "enable-restart-restart",
+        "disable.5",
+        "-restart",
         "Enable",
         "ENABLE",
         "enable ",
@@ -114,7 +129,14 @@ fn text(dice: &mut Dice) -> OsString {
 fn makes_sense(arguments: &[OsString]) -> bool {
     let [verb, port] = arguments else { return false };
     let port = port.to_str().and_then(|text| text.parse::<u16>().ok().filter(|n| n.to_string() == text));
-    (verb == "enable" || verb == "disable") && port.is_some_and(|port| port >= 1024)
+    let verb = verb.to_str().is_some_and(|text| {
+        let plain = text.strip_suffix("-restart").unwrap_or(text);
+        let set = plain.strip_prefix("enable.").and_then(|set| set.parse().ok().map(|n: u8| (n, set)));
+        plain == "enable"
+            || plain == "disable"
+            || set.is_some_and(|(n, text)| n < 64 && n.to_string() == text)
+    });
+    verb && port.is_some_and(|port| port >= 1024)
 }
 
 fn surroundings(command: &mut Command, dice: &mut Dice) {
@@ -212,7 +234,10 @@ fn inside() {
         // Now and then what a person does, so that there is something to go wrong.
         let arguments: Vec<OsString> = match number % 100 {
             0 => ["enable", "7267"].map(OsString::from).to_vec(),
+            25 => ["enable.5", "7267"].map(OsString::from).to_vec(),
             50 => ["disable", "7267"].map(OsString::from).to_vec(),
+            // Nothing can restart a daemon that was started by hand: refused, and nothing is changed.
+            75 => ["enable.2-restart", "7267"].map(OsString::from).to_vec(),
             _ => (0..dice.below(5)).map(|_| text(&mut dice)).collect(),
         };
         let held = std::fs::read(config).unwrap();

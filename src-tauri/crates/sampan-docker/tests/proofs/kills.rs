@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use sampan_docker::daemon_json::{add_mirror, mirrors, remove_mirror};
 use sampan_docker::{
-    Action, BACKUPS_MAX, Direct, Engine, Environment, HostsSeen, ImageStore, Part, Plan, apply, backups,
-    detect, look, plan, recover,
+    Action, BACKUPS_MAX, Choice, Direct, Engine, Environment, HostsSeen, ImageStore, Part, Plan, apply,
+    backups, detect, look, plan, recover,
 };
 use sampan_oci::RegistryName;
 
@@ -61,7 +61,7 @@ async fn changes_until_it_is_killed() {
         wanted.ends_with("both"),
     );
     let (env, engine) = seen(&folder, both).await;
-    let planned = plan(&engine, action, PORT).unwrap();
+    let planned = plan(&engine, action, PORT, &Choice::AsNow).unwrap();
     eprintln!("begin");
     let result = apply(&env, &engine, &planned, false, &Direct).await;
     eprintln!("ended: {result:?}");
@@ -289,7 +289,7 @@ async fn real_kills_of_a_change_leave_old_or_new_bytes_and_the_next_start_conver
         for round in 0..rounds / 2 {
             let (env, engine) = seen(folder, both).await;
             let action = if engine.enabled(PORT) { Action::Disable } else { Action::Enable };
-            let planned = plan(&engine, action, PORT).unwrap();
+            let planned = plan(&engine, action, PORT, &Choice::AsNow).unwrap();
             let (calls, usual) = &known[&format!("{action:?}")];
             let at = choose(&mut dice, calls, *usual);
             let edited = dice.percent(25);
@@ -318,13 +318,13 @@ async fn real_kills_of_a_change_leave_old_or_new_bytes_and_the_next_start_conver
                 assert!(marked(), "{at:?}: nor by what the next start takes back");
                 // Back to where rounds begin.
                 let (_, engine) = seen(folder, both).await;
-                let planned = plan(&engine, Action::Disable, PORT).unwrap();
+                let planned = plan(&engine, Action::Disable, PORT, &Choice::AsNow).unwrap();
                 apply(&env, &engine, &planned, false, &Direct).await.unwrap();
                 std::fs::write(daemon.config(), ORIGINAL).unwrap();
             }
         }
         let (env, engine) = seen(folder, both).await;
-        let planned = plan(&engine, Action::Disable, PORT).unwrap();
+        let planned = plan(&engine, Action::Disable, PORT, &Choice::AsNow).unwrap();
         apply(&env, &engine, &planned, false, &Direct).await.unwrap();
         assert_eq!(daemon.content(), ORIGINAL, "after all of it, byte for byte");
         // One more is the journal's.

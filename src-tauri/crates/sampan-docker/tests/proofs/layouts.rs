@@ -5,7 +5,7 @@ use std::os::unix::fs::{chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use sampan_docker::{Action, ApplyError, Direct, PlanError, apply, hosts_toml, plan};
+use sampan_docker::{Action, ApplyError, Choice, Direct, PlanError, apply, hosts_toml, plan};
 use sampan_oci::RegistryName;
 
 use crate::place::{STRANGER, environment, is_root, mode, reads_config, reads_hosts, tree};
@@ -280,7 +280,7 @@ async fn of_33_layouts_of_links_owners_and_modes_root_edits_only_what_nobody_els
         std::fs::create_dir(dir.path().join("sampan")).unwrap();
         let before = tree(dir.path());
         let engine = reads_hosts(&dir.path().join("none.json"), &dir.path().join(FILE));
-        let planned = plan(&engine, Action::Enable, 7267);
+        let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow);
         match outcome {
             Refused(words) => {
                 assert!(
@@ -309,7 +309,7 @@ async fn of_33_layouts_of_links_owners_and_modes_root_edits_only_what_nobody_els
         std::fs::create_dir(dir.path().join("sampan")).unwrap();
         let before = tree(dir.path());
         let engine = reads_config(&dir.path().join(FILE), &dir.path().join("none.toml"));
-        match (outcome, plan(&engine, Action::Enable, 7267)) {
+        match (outcome, plan(&engine, Action::Enable, 7267, &Choice::AsNow)) {
             (Refused(_), Err(PlanError::Unsafe(_))) => {
                 assert_eq!(tree(dir.path()), before, "{what}: nothing is touched");
             }

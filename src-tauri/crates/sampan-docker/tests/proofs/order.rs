@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use sampan_docker::{Action, Direct, apply, hosts_toml, plan};
+use sampan_docker::{Action, Choice, Direct, apply, hosts_toml, plan};
 use sampan_oci::RegistryName;
 
 use crate::place::{environment, has, reads_hosts};
@@ -14,7 +14,7 @@ use crate::place::{environment, has, reads_hosts};
 async fn changes_one_file() {
     let folder = std::env::current_dir().unwrap();
     let engine = reads_hosts(&folder.join("none.json"), &folder.join("hosts.toml"));
-    let planned = plan(&engine, Action::Enable, 7267).unwrap();
+    let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
     apply(&environment(&folder, None), &engine, &planned, false, &Direct).await.unwrap();
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use sampan_docker::{Action, Direct, apply, hosts_toml, plan};
+use sampan_docker::{Action, Choice, Direct, apply, hosts_toml, plan};
 use sampan_oci::RegistryName;
 
 use crate::dice::points;
@@ -107,13 +107,14 @@ async fn real_swaps_by_another_user_change_nothing_outside_their_reach() {
         let which = if attempt % 20 == 0 { 2 } else { usize::try_from(attempt % 2).unwrap() };
         let file = [at("root/hosts.toml"), at("sticky/taken"), at("sticky/free")][which].clone();
         let engine = reads_hosts(&at("none.json"), &file);
-        match plan(&engine, Action::Enable, 7267) {
+        match plan(&engine, Action::Enable, 7267, &Choice::AsNow) {
             Err(_) => refused[which] += 1,
             Ok(planned) => {
                 planned_ones += 1;
                 if apply(&env, &engine, &planned, false, &Direct).await.is_ok() {
                     written += 1;
-                    let undone = plan(&reads_hosts(&at("none.json"), &file), Action::Disable, 7267);
+                    let engine = reads_hosts(&at("none.json"), &file);
+                    let undone = plan(&engine, Action::Disable, 7267, &Choice::AsNow);
                     if let Ok(undone) = undone {
                         let engine = reads_hosts(&at("none.json"), &file);
                         let _ = apply(&env, &engine, &undone, false, &Direct).await;

@@ -1,6 +1,6 @@
 //! R99: `daemon.json` as people have it, on real files: changed exactly as shown, or untouched.
 
-use sampan_docker::{Action, ApplyError, ApplyMethod, Direct, PlanError, apply, detect, plan};
+use sampan_docker::{Action, ApplyError, ApplyMethod, Choice, Direct, PlanError, apply, detect, plan};
 
 use crate::daemon::Daemon;
 use crate::place::{environment, reads_config, tree};
@@ -144,10 +144,10 @@ async fn what_is_not_edited_with_certainty_stays_untouched_on_disk() {
         std::fs::write(&config, &bytes).unwrap();
         let before = tree(dir.path());
         let engine = reads_config(&config, &hosts);
-        let refused = plan(&engine, Action::Enable, 7267);
+        let refused = plan(&engine, Action::Enable, 7267, &Choice::AsNow);
         assert!(matches!(refused, Err(PlanError::Refused { .. })), "{what}: {refused:?}");
         // Nothing of Sampan's is to be seen in it, so there is nothing to take back either.
-        let planned = plan(&engine, Action::Disable, 7267).unwrap();
+        let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
         apply(&environment(dir.path(), None), &engine, &planned, false, &Direct).await.unwrap();
         assert_eq!(tree(dir.path()), before, "{what}: byte for byte, and nothing beside it");
     }
@@ -163,7 +163,7 @@ async fn real_docker_takes_30_kinds_of_files_exactly_as_shown_and_gets_them_back
         let shown = shown.replace("OURS", "http://127.0.0.1:7267");
         std::fs::write(daemon.config(), original).unwrap();
         let engine = detect(&env).await;
-        let planned = plan(&engine, Action::Enable, 7267).unwrap();
+        let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
         assert_eq!(planned.apply, ApplyMethod::Reload, "never a restart");
         apply(&env, &engine, &planned, false, &Direct).await.unwrap();
         assert_eq!(daemon.content(), shown, "exactly as shown: {original:?}");
@@ -173,7 +173,7 @@ async fn real_docker_takes_30_kinds_of_files_exactly_as_shown_and_gets_them_back
             Some("http://127.0.0.1:7267/"),
             "{original:?}"
         );
-        let planned = plan(&engine, Action::Disable, 7267).unwrap();
+        let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
         apply(&env, &engine, &planned, false, &Direct).await.unwrap();
         assert_eq!(daemon.content(), *original, "byte for byte as it was");
         let engine = detect(&env).await;
@@ -189,7 +189,7 @@ async fn real_docker_takes_30_kinds_of_files_exactly_as_shown_and_gets_them_back
     for original in refused.into_iter().filter(|text| !(recent && text.starts_with('\u{feff}'))) {
         std::fs::write(daemon.config(), original).unwrap();
         let engine = detect(&env).await;
-        let planned = plan(&engine, Action::Enable, 7267).unwrap();
+        let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
         let failed = apply(&env, &engine, &planned, false, &Direct).await;
         assert!(matches!(failed, Err(ApplyError::RolledBack { .. })), "{original:?}: {failed:?}");
         assert_eq!(daemon.content(), original, "byte for byte as it was");

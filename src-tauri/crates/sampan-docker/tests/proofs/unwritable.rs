@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sampan_docker::{Action, ApplyError, Direct, PlanError, apply, hosts_toml, plan};
+use sampan_docker::{Action, ApplyError, Choice, Direct, PlanError, apply, hosts_toml, plan};
 use sampan_oci::RegistryName;
 
 use crate::place::{environment, has, is_root, reads_config, reads_hosts, tree};
@@ -50,7 +50,7 @@ async fn what_not_even_root_can_write_is_refused_before_anybody_consents() {
             let before = tree(dir.path());
             let none = dir.path().join("none");
             let engine = if daemon_json { reads_config(&file, &none) } else { reads_hosts(&none, &file) };
-            let refused = plan(&engine, Action::Enable, 7267);
+            let refused = plan(&engine, Action::Enable, 7267, &Choice::AsNow);
             assert!(
                 matches!(&refused, Err(PlanError::ReadOnly(path)) if *path == file),
                 "{what}: {refused:?}"
@@ -78,7 +78,7 @@ async fn what_turns_out_to_be_unwritable_leaves_everything_as_it_was() {
         let text = hosts_toml(&RegistryName::docker_hub(), 7200);
         std::fs::write(&file, &text).unwrap();
         let engine = reads_hosts(&dir.path().join("none"), &file);
-        let planned = plan(&engine, Action::Enable, 7267).unwrap();
+        let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
         let Some(lock) = Attribute::set(&dir.path().join(locked), attribute) else { return };
         let env = environment(dir.path(), None);
         let failed = apply(&env, &engine, &planned, false, &Direct).await;
@@ -90,7 +90,7 @@ async fn what_turns_out_to_be_unwritable_leaves_everything_as_it_was() {
             sampan_docker::recover(&env, &engine).await.unwrap().is_empty(),
             "{what}: nothing is left to settle"
         );
-        let planned = plan(&engine, Action::Enable, 7267).unwrap();
+        let planned = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap();
         let again = apply(&env, &engine, &planned, false, &Direct).await;
         assert!(again.is_ok(), "{what}: and it works once the lock is off: {again:?}");
     }
@@ -103,7 +103,7 @@ async fn meets_mounts() {
     let file = folder.join("etc/file");
     let env = environment(&folder, None);
     let engine = reads_hosts(&folder.join("none"), &file);
-    match plan(&engine, Action::Enable, 7267) {
+    match plan(&engine, Action::Enable, 7267, &Choice::AsNow) {
         Err(error) => eprintln!("refused: {error}"),
         Ok(planned) => {
             let result = apply(&env, &engine, &planned, false, &Direct).await;
