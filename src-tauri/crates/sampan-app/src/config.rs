@@ -42,7 +42,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The configuration file that was read, if any.
     pub config_file: Option<PathBuf>,
-    /// The registries that are mirrored, each once, with the origin they are asked at: `http` or `https`, no path.
+    /// The registries that are mirrored: those that were told, then the well-known others. Each once, with the origin they are asked at: `http` or `https`, no path.
     pub upstreams: Vec<(RegistryName, Url)>,
     /// How long an upstream may take to say whether a tag has moved before the copy at hand is served.
     pub revalidate_timeout: Duration,
@@ -157,6 +157,12 @@ impl Config {
             match upstreams.iter_mut().find(|(known, _)| *known == registry) {
                 Some(entry) => entry.1 = url,
                 None => upstreams.push((registry, url)),
+            }
+        }
+        // Asked only when somebody pulls from them: a person who ticks one need not configure it first.
+        for (registry, url) in well_known() {
+            if !upstreams.iter().any(|(known, _)| *known == registry) {
+                upstreams.push((registry, url));
             }
         }
         let state_dir = folder(flags.state_dir.or(from_file.state_dir).or(folders.state))?;
@@ -316,6 +322,13 @@ fn is_self(url: &Url, listen: SocketAddr) -> bool {
                 || (ours.is_unspecified() && ip.is_loopback())
                 || (ip.is_unspecified() && ours.is_loopback())
         })
+}
+
+/// The registries besides Docker Hub that are mirrored without being told, each at its own address.
+pub(crate) fn well_known() -> impl Iterator<Item = (RegistryName, Url)> {
+    sampan_docker::KNOWN
+        .iter()
+        .filter_map(|name| Some((name.parse().ok()?, Url::parse(&format!("https://{name}")).ok()?)))
 }
 
 /// Where a running Sampan with this state folder keeps the settings a person changed.

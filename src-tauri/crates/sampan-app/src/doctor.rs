@@ -4,6 +4,7 @@ mod store;
 
 use crate::api::{Check, CheckStatus, DockerAction};
 use crate::app::Inner;
+use crate::config::well_known;
 use crate::{Config, Surroundings, convert, docker, port};
 
 /// Looks from inside a running Sampan.
@@ -16,6 +17,11 @@ pub(crate) async fn of_running(app: &Inner) -> Vec<Check> {
     checks.extend(store::network(app.network));
     checks.extend(store::set_aside(&app.config.cache_dir));
     for upstream in app.mirror.upstreams() {
+        // Nobody told Sampan of these, and nobody has pulled from them: an answer would say nothing about pulls.
+        let told = (upstream.registry().clone(), upstream.url().clone());
+        if upstream.health().reachable.is_none() && well_known().any(|known| known == told) {
+            continue;
+        }
         let name = format!("upstream {}", upstream.registry());
         checks.push(match upstream.ping().await {
             Ok(()) => good(name, format!("answers at {}", upstream.url())),

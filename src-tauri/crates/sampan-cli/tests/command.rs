@@ -241,7 +241,8 @@ fn serve_says_one_line_and_ends_cleanly_when_told() {
         let place = Place::new();
         let mut serving = place.serve(&[]);
         let expected = format!(
-            "Sampan serves docker.io at http://{} (cache {})\n",
+            "Sampan serves docker.io, ghcr.io, quay.io, gcr.io, registry.k8s.io, mcr.microsoft.com, public.ecr.aws at \
+             http://{} (cache {})\n",
             serving.address(),
             place.path("cache")
         );

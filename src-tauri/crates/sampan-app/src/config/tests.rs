@@ -41,11 +41,14 @@ fn upstream(text: &str) -> (RegistryName, Url) {
 }
 
 #[test]
-fn told_nothing_it_mirrors_docker_hub_on_loopback_only() {
+fn told_nothing_it_mirrors_the_well_known_registries_on_loopback_only() {
     let home = Home::new();
     let config = home.load(Flags::default()).unwrap();
     assert_eq!(config.listen.to_string(), LISTEN);
-    assert_eq!(config.upstreams, [upstream("docker.io=https://registry-1.docker.io")]);
+    assert_eq!(config.upstreams[0], upstream("docker.io=https://registry-1.docker.io"), "Docker Hub first");
+    let others: Vec<_> = config.upstreams[1..].iter().map(|(name, url)| format!("{name}={url}")).collect();
+    let expected = ["ghcr.io", "quay.io", "gcr.io", "registry.k8s.io", "mcr.microsoft.com", "public.ecr.aws"];
+    assert_eq!(others, expected.map(|name| format!("{name}=https://{name}/")), "each at its own address");
     assert_eq!(
         (config.cache_dir.clone(), config.state_dir.clone()),
         (home.path("cache"), home.path("state"))
@@ -105,7 +108,8 @@ fn the_file_wins_over_defaults_and_flags_win_over_the_file() {
         upstream("ghcr.io=https://mirror.example"),
         upstream("quay.io=https://quay.io"),
     ];
-    assert_eq!(config.upstreams, expected, "each source replaces registry by registry");
+    assert_eq!(config.upstreams[..3], expected, "each source replaces registry by registry");
+    assert_eq!(config.upstreams.len(), 7, "the other well-known ones follow, each once");
 }
 
 #[test]
