@@ -48,6 +48,8 @@ const TESTS: &str = "sampan-tests";
 const TESTKIT: &str = "sampan-testkit";
 
 const LINES_MAX: usize = 600;
+/// Made from `sampan-app/src/api.rs` and `api/`, whose files are short: nobody writes it, and it is one module for the page.
+const GENERATED: &str = "ui/src/lib/contract.ts";
 const TOP_LEVEL: &[&str] = &[
     "Cargo.toml",
     "Cargo.lock",
@@ -229,6 +231,7 @@ fn a_file_holds_one_idea_and_at_most_600_lines() {
     let long: Vec<_> = files()
         .into_iter()
         .filter(is_source)
+        .filter(|file| file != Path::new(GENERATED))
         .map(|file| (lines(&file), file))
         .filter(|(lines, _)| *lines > LINES_MAX)
         .map(|(lines, file)| format!("{}: {lines} lines", file.display()))
