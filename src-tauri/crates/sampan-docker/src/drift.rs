@@ -43,6 +43,11 @@ pub fn mark(engine: &Engine, port: u16) -> String {
     hasher.finish().hex()
 }
 
+/// The port Sampan had when it set `engine` up, as it remembers; `None`: it did not.
+pub fn set_up_for(engine: &Engine) -> Option<u16> {
+    these(engine).last().map(|change| change.port)
+}
+
 /// What is remembered of this engine, each file once: two journals may know it, and the one that knows it as it is now
 /// is the newer one.
 fn these(engine: &Engine) -> Vec<&Change> {

@@ -46,7 +46,7 @@ pub use clients::{
 };
 pub use detect::detect;
 pub use diff::{DiffKind, DiffLine};
-pub use drift::{drift, mark};
+pub use drift::{drift, mark, set_up_for};
 #[cfg(target_os = "macos")]
 pub use elevation::OsaScript;
 #[cfg(target_os = "linux")]

@@ -1,6 +1,6 @@
 //! What can be done with Docker where no Sampan runs: look, plan, and take back. Whoever removed the app needs that.
 
-use sampan_docker::{Choice, Environment, detect};
+use sampan_docker::{Choice, DEFAULT_PORT, Engine, Environment, detect};
 
 use super::{elevation, failed, planned_for, shown, shown_plan};
 use crate::api::{ApiError, Code, Docker, DockerAction, DockerApplied, DockerPlan};
@@ -22,10 +22,19 @@ impl Alone {
     /// The engine the current context means. Nobody can say when it last used Sampan.
     pub async fn look(&self) -> Docker {
         let engine = detect(&self.environment).await;
-        let port = self.config.listen.port();
+        let port = self.port(&engine);
         let what = sampan_docker::drift(&engine, port).filter(|what| !what.is_empty());
         let since = self.environment.clock.now().0;
         shown(&engine, port, None, what.map(|what| crate::api::DockerDrift { what, since }))
+    }
+
+    /// The port that counts. Unless this process is told of one, the Sampan that set Docker up may have been told of
+    /// another than the usual one, which is nobody else's change.
+    fn port(&self, engine: &Engine) -> u16 {
+        match self.config.listen.port() {
+            DEFAULT_PORT => sampan_docker::set_up_for(engine).unwrap_or(DEFAULT_PORT),
+            told => told,
+        }
     }
 
     /// What enabling or disabling would change; changes nothing. `registries`: as in
