@@ -49,8 +49,8 @@ pub(crate) struct Inner {
     pub(crate) environment: sampan_docker::Environment,
     /// Whether the next start will have the same port.
     pub(crate) port_is_fixed: bool,
-    /// One change of Docker's configuration at a time.
-    pub(crate) changing_docker: tokio::sync::Mutex<()>,
+    /// Written: one change of what pulls images at a time. Read: a look that none may disturb.
+    pub(crate) changing_docker: tokio::sync::RwLock<()>,
     pub(crate) drift: docker::Watch,
     pub(crate) last_used: AtomicI64,
     /// When bytes last flowed.
@@ -151,7 +151,7 @@ impl App {
             Inner {
                 environment: surroundings.docker(&config),
                 port_is_fixed,
-                changing_docker: tokio::sync::Mutex::new(()),
+                changing_docker: tokio::sync::RwLock::new(()),
                 drift: docker::Watch::open(&config.state_dir),
                 last_used: AtomicI64::new(stats.last_used().map_or(i64::MIN, |at| at.0)),
                 settings: Mutex::new(config.settings.clone()),
@@ -203,7 +203,6 @@ impl App {
         let inner = self.inner.clone();
         self.inner.tasks.spawn("docker", |token| async move {
             docker::recover(&inner).await;
-            clients::recover(&inner).await;
             docker::watch(&inner, token).await;
         });
         let inner = self.inner.clone();

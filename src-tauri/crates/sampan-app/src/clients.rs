@@ -27,7 +27,7 @@ pub(crate) fn plan(
 
 /// Applies the plan a person consented to.
 pub(crate) async fn apply(app: &Inner, plan_id: &str) -> Result<ClientApplied, ApiError> {
-    let _one_at_a_time = app.changing_docker.lock().await;
+    let _one_at_a_time = app.changing_docker.write().await;
     let _alone = docker::alone_with_the_files(&app.environment)?;
     let outdated = || ApiError {
         code: Code::PlanOutdated,
@@ -54,11 +54,8 @@ pub(crate) async fn apply(app: &Inner, plan_id: &str) -> Result<ClientApplied, A
     Ok(ClientApplied { steps: applied.steps, client: shown(app, &of(app, id)?) })
 }
 
-/// Takes back what an earlier run of Sampan left half done.
+/// Takes back what an earlier run of Sampan left half done. The caller holds everything else off.
 pub(crate) async fn recover(app: &Inner) {
-    let _one_at_a_time = app.changing_docker.lock().await;
-    // Whoever holds the folder is told of by the look at Docker's own set-up.
-    let Ok(_alone) = docker::alone_with_the_files(&app.environment) else { return };
     for seen in look(app) {
         match sampan_docker::recover_client(&app.environment, &seen).await {
             Ok(steps) => steps.iter().for_each(|step| tracing::info!("{} set-up: {step}", seen.id)),

@@ -30,7 +30,7 @@ const NO_HELPER: &str = "Sampan's privileged helper is not installed: run the co
 /// The engine the current context means.
 pub(crate) async fn look(app: &Inner) -> Docker {
     // A change under way is not somebody else's, however it looks half done.
-    let alone = app.changing_docker.try_lock();
+    let alone = app.changing_docker.try_read();
     let engine = sampan_docker::detect(&app.environment).await;
     let drift = if alone.is_ok() { drift::judge(app, &engine) } else { app.drift.shown() };
     shown(&engine, app.config.listen.port(), app.last_used(), drift)
@@ -55,7 +55,7 @@ pub(crate) async fn plan(
 
 /// Applies the plan a person consented to; after enabling, proves it or takes it back.
 pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<DockerApplied, ApiError> {
-    let _one_at_a_time = app.changing_docker.lock().await;
+    let _one_at_a_time = app.changing_docker.write().await;
     let _alone = alone_with_the_files(&app.environment)?;
     let mut engine = sampan_docker::detect(&app.environment).await;
     match sampan_docker::recover(&app.environment, &engine).await {
@@ -105,7 +105,7 @@ fn outdated() -> ApiError {
 
 /// Has the engine pull a probe and watches it arrive.
 pub(crate) async fn prove(app: &Inner) -> Result<DockerProof, ApiError> {
-    let _one_at_a_time = app.changing_docker.lock().await;
+    let _one_at_a_time = app.changing_docker.write().await;
     let engine = sampan_docker::detect(&app.environment).await;
     if !engine.found {
         return Err(not_found(&engine));
@@ -270,9 +270,9 @@ fn has_helper() -> bool {
     true
 }
 
-/// Finishes or takes back what an earlier run of Sampan left half done.
+/// Finishes or takes back what an earlier run of Sampan left half done, of Docker and of other clients.
 pub(crate) async fn recover(app: &Inner) {
-    let _one_at_a_time = app.changing_docker.lock().await;
+    let _one_at_a_time = app.changing_docker.write().await;
     let Ok(_alone) = alone_with_the_files(&app.environment) else {
         tracing::warn!(
             "another process changes Docker's configuration: what it leaves is looked at next time"
@@ -289,6 +289,7 @@ pub(crate) async fn recover(app: &Inner) {
             tracing::error!(%error, "an unfinished change of Docker's configuration could not be settled");
         }
     }
+    clients::recover(app).await;
 }
 
 fn not_found(engine: &Engine) -> ApiError {

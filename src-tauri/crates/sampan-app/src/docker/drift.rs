@@ -125,7 +125,7 @@ pub(super) fn judge(app: &Inner, engine: &Engine) -> Option<DockerDrift> {
 
 /// Leaves what somebody else changed as it is.
 pub(crate) async fn leave(app: &Inner) -> Result<(), ApiError> {
-    let _one_at_a_time = app.changing_docker.lock().await;
+    let _one_at_a_time = app.changing_docker.write().await;
     let engine = sampan_docker::detect(&app.environment).await;
     if !engine.found {
         return Err(super::not_found(&engine));
@@ -164,7 +164,7 @@ pub(crate) async fn watch(app: &Inner, token: CancellationToken) {
         }
         (known, since_asked) = (Some(now), 0);
         // A change under way moves the files too, and is nobody else's.
-        let Ok(_alone) = app.changing_docker.try_lock() else {
+        let Ok(_alone) = app.changing_docker.try_read() else {
             known = None;
             continue;
         };
