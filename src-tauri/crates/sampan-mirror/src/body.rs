@@ -113,17 +113,19 @@ impl Course {
     }
 
     /// The socket has sent so many of the bytes that it was [waited for](Self::wait_for) with.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "told by a socket that sends files"))]
     pub(crate) fn sent(&self, bytes: u64) {
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
         self.tell_progress();
     }
 
     /// The socket cannot go on for a reason that is not the client's: the answer ends too early, and that is our failure.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "told by a socket that sends files"))]
     pub(crate) fn broke_off(&self) {
         self.broke.store(true, Ordering::Relaxed);
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, target_os = "linux"))]
     pub(crate) fn is_broken(&self) -> bool {
         self.broke.load(Ordering::Relaxed)
     }

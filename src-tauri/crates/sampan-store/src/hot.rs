@@ -86,21 +86,17 @@ impl Hot {
             return;
         };
         let (mut entries, mut bytes) = (0, 0);
-        kept.images.retain(|_, answers| {
-            let before = answers.tags.len();
-            answers.tags.retain(|_, held| !about.contains(&held.digest));
-            entries += before - answers.tags.len();
-            for digest in about {
-                entries += usize::from(answers.links.remove(digest).is_some());
-                if let Some((manifest, ..)) = answers.manifests.remove(digest) {
-                    entries += 1;
-                    bytes += manifest.len();
-                }
-            }
-            !(answers.tags.is_empty() && answers.links.is_empty() && answers.manifests.is_empty())
+        // As many steps as there are answers, however much the change was about: hits wait for this.
+        kept.images.retain(|_, Answers { tags, links, manifests }| {
+            tags.retain(|_, held| !about.contains(&held.digest));
+            links.retain(|digest, _| !about.contains(digest));
+            manifests.retain(|digest, _| !about.contains(digest));
+            entries += tags.len() + links.len() + manifests.len();
+            bytes += manifests.values().map(|(manifest, ..)| manifest.len()).sum::<usize>();
+            !(tags.is_empty() && links.is_empty() && manifests.is_empty())
         });
-        kept.entries = kept.entries.saturating_sub(entries);
-        kept.bytes = kept.bytes.saturating_sub(bytes);
+        kept.entries = entries;
+        kept.bytes = bytes;
     }
 
     /// Whether each read of a manifest is to be hashed, as long as this is so.

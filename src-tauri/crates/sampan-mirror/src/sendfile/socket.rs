@@ -222,7 +222,10 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Err(self.out_of_step()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
-        if !self.conduit.regions().is_empty() {
+        if self.conduit.regions().is_empty() {
+            // The rest of the file is read and written as other bytes, or this is another answer.
+            self.more = false;
+        } else {
             self.before += written;
         }
         Poll::Ready(Ok(written))
@@ -407,6 +410,12 @@ mod tests {
         assert_eq!(sending.load(Ordering::Relaxed), 2);
         drop((other, next));
         assert_eq!(sending.load(Ordering::Relaxed), 1, "who left in the middle is not counted");
+        write_all(&mut socket, vec!["read".into()]).await.unwrap();
+        assert_eq!(
+            (corked(&socket), sending.load(Ordering::Relaxed)),
+            (false, 0),
+            "the rest may have to be read"
+        );
         write_all(&mut socket, vec![conduit.announce(&file, first, last, false, &course(&Arc::default()))])
             .await
             .unwrap();
