@@ -196,8 +196,8 @@ impl Sampan {
     /// # Errors
     /// Why it cannot be done.
     pub async fn plan(&self, action: DockerAction) -> Result<DockerPlan, ApiError> {
-        let Reply::DockerPlan(plan) = self.call(Command::DockerPlan { action, registries: None }).await?
-        else {
+        let command = Command::DockerPlan { action, registries: None, restart: false };
+        let Reply::DockerPlan(plan) = self.call(command).await? else {
             panic!("not a plan")
         };
         Ok(plan)

@@ -116,6 +116,27 @@ async fn real_docker_that_does_not_run_is_taken_back_too() {
 }
 
 #[tokio::test]
+async fn real_docker_that_was_started_by_hand_is_not_restarted_and_the_commands_are_said() {
+    let Some(_turn) = turn(&DOCKER) else { return };
+    let original = "{\"debug\": false}\n";
+    let (mut dockerd, mut sampan) = start(original);
+    let by_hand = format!("kill {}", dockerd.id());
+    for arguments in [&["plan", "--restart"][..], &["enable", "--restart", "--yes"]] {
+        let refused = docker(&sampan, arguments, 5);
+        assert!(refused.contains("started by hand") && refused.contains(&by_hand), "{refused}");
+    }
+    assert_eq!(dockerd.config().as_deref(), Some(original), "nothing was changed");
+    sampan.set_up(DockerAction::Enable).await;
+    sampan.stop();
+    let alone = docker(&sampan, &["disable", "--restart", "--yes"], 5);
+    assert!(alone.contains(&by_hand), "nor where no Sampan runs: {alone}");
+    docker(&sampan, &["disable", "--yes"], 0);
+    assert_eq!(dockerd.config().as_deref(), Some(original), "a reload does it, byte for byte");
+    docker(&sampan, &["disable", "--restart", "--yes"], 0);
+    assert!(dockerd.runs(), "nothing to change restarts nothing");
+}
+
+#[tokio::test]
 async fn real_docker_whose_file_sampan_does_not_edit_is_refused_with_5() {
     let Some(_turn) = turn(&DOCKER) else { return };
     let (dockerd, sampan) = start("{}\n");

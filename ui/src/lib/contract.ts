@@ -256,7 +256,11 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
   action: DockerAction,
   /** The registries to set up besides Docker Hub, which always is; Sampan's files for others are removed. `None`:
    * those that are set up now. Disabling takes back all of them, whatever is said here. */
-  registries: Array<string> | null, } | { "call": "docker_apply",
+  registries: Array<string> | null,
+  /** Whether the engine shall restart where it need only read its configuration again: the plan then names the
+   * containers that stop, and [`Command::DockerApply`] needs the second consent. Refused with the commands where
+   * nothing can restart it. */
+  restart: boolean, } | { "call": "docker_apply",
   /** [`DockerPlan::id`] of the plan the person consented to. */
   plan: string,
   /** The second consent: the engine may be restarted, which stops the containers the plan names. */

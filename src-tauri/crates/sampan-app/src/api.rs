@@ -126,6 +126,11 @@ pub enum Command {
         /// those that are set up now. Disabling takes back all of them, whatever is said here.
         #[serde(default)]
         registries: Option<Vec<String>>,
+        /// Whether the engine shall restart where it need only read its configuration again: the plan then names the
+        /// containers that stop, and [`Command::DockerApply`] needs the second consent. Refused with the commands where
+        /// nothing can restart it.
+        #[serde(default)]
+        restart: bool,
     },
     /// Carries out a plan that was shown: refused if anything it was based on has changed: [`Reply::DockerApplied`].
     DockerApply {

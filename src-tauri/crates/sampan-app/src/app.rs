@@ -336,6 +336,10 @@ impl Inner {
         self.snapshots.borrow().clone()
     }
 
+    pub(crate) fn reach(&self) -> docker::Reach {
+        docker::Reach { listen: self.config.listen, fixed: self.port_is_fixed }
+    }
+
     pub(crate) fn last_used(&self) -> Option<i64> {
         Some(self.last_used.load(Ordering::Relaxed)).filter(|at| *at > i64::MIN)
     }
@@ -520,8 +524,8 @@ impl Inner {
             }
             Command::Docker => Ok(Reply::Docker(docker::look(&self).await)),
             Command::Engines => Ok(Reply::Engines(docker::engines(&self).await)),
-            Command::DockerPlan { action, registries } => {
-                docker::plan(&self, action, registries.as_deref()).await.map(Reply::DockerPlan)
+            Command::DockerPlan { action, registries, restart } => {
+                docker::plan(&self, action, registries.as_deref(), restart).await.map(Reply::DockerPlan)
             }
             Command::DockerApply { plan, restart } => {
                 docker::apply(&self, &plan, restart).await.map(Reply::DockerApplied)

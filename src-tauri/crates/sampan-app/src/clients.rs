@@ -87,7 +87,7 @@ fn of(app: &Inner, id: ClientId) -> Result<ClientSeen, ApiError> {
 fn planned(app: &Inner, seen: &ClientSeen, action: DockerAction, choice: &Choice) -> Result<Plan, ApiError> {
     let action = match action {
         DockerAction::Enable => {
-            docker::reachable(app.config.listen, app.port_is_fixed)?;
+            docker::reachable(app.reach())?;
             Action::Enable
         }
         DockerAction::Disable => Action::Disable,

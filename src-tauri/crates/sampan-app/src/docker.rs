@@ -42,15 +42,17 @@ pub(crate) async fn engines(app: &Inner) -> Vec<EngineFound> {
     found.into_iter().map(shown_engine).collect()
 }
 
-/// What enabling or disabling would change. `registries`: as in [`Command::DockerPlan`](crate::api::Command).
+/// What enabling or disabling would change. `registries`, `restart`: as in
+/// [`Command::DockerPlan`](crate::api::Command).
 pub(crate) async fn plan(
     app: &Inner,
     action: DockerAction,
     registries: Option<&[String]>,
+    restart: bool,
 ) -> Result<DockerPlan, ApiError> {
-    let choice = clients::choice(registries)?;
+    let wish = Wish { choice: clients::choice(registries)?, restart };
     let engine = sampan_docker::detect(&app.environment).await;
-    planned(app, &engine, action, &choice).map(|plan| shown_plan(action, plan))
+    planned(&engine, action, app.reach(), &wish).map(|plan| shown_plan(action, plan))
 }
 
 /// Applies the plan a person consented to; after enabling, proves it or takes it back.
@@ -64,14 +66,8 @@ pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<Docker
         Ok(_) => engine = sampan_docker::detect(&app.environment).await,
         Err(error) => return Err(failed(&error, &[])),
     }
-    // The id is a hash of everything a plan rests on: the plan made now is the one that was shown, or it is outdated.
-    let candidates = [DockerAction::Enable, DockerAction::Disable];
-    let choice = Choice::of_plan(id).unwrap_or_default();
-    let found = candidates.into_iter().find_map(|action| {
-        let plan = planned(app, &engine, action, &choice).ok()?;
-        (plan.id == id).then_some((action, plan))
-    });
-    let (action, plan) = found.ok_or_else(outdated)?;
+    let both = [DockerAction::Enable, DockerAction::Disable];
+    let (action, plan) = again(&engine, &both, app.reach(), id).ok_or_else(outdated)?;
     let applied = sampan_docker::apply(&app.environment, &engine, &plan, restart, &*elevation())
         .await
         .map_err(|error| failed(&error, &plan.commands))?;
@@ -191,28 +187,46 @@ async fn taken_back(
     }
 }
 
-fn planned(app: &Inner, engine: &Engine, action: DockerAction, choice: &Choice) -> Result<Plan, ApiError> {
-    planned_for(engine, action, app.config.listen, app.port_is_fixed, choice)
+/// Where engines would reach Sampan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    /// Where it listens.
+    pub(crate) listen: SocketAddr,
+    /// Whether it will listen there at its next start too.
+    pub(crate) fixed: bool,
 }
 
-/// The plan for a Sampan that listens at `listen`; `fixed`: at its next start too.
-fn planned_for(
-    engine: &Engine,
-    action: DockerAction,
-    listen: SocketAddr,
-    fixed: bool,
-    choice: &Choice,
-) -> Result<Plan, ApiError> {
+/// What a person asks for besides the way.
+#[derive(Debug, Default)]
+struct Wish {
+    choice: Choice,
+    /// Whether the engine restarts where a reload would do.
+    restart: bool,
+}
+
+/// The plan that was shown as `id`, made again: the id is a hash of everything a plan rests on. `None`: it is outdated.
+fn again(engine: &Engine, actions: &[DockerAction], reach: Reach, id: &str) -> Option<(DockerAction, Plan)> {
+    let choice = Choice::of_plan(id)?;
+    let wishes = [false, true].map(|restart| Wish { choice: choice.clone(), restart });
+    let candidates = wishes.iter().flat_map(|wish| actions.iter().map(move |action| (*action, wish)));
+    let plans =
+        candidates.filter_map(|(action, wish)| Some((action, planned(engine, action, reach, wish).ok()?)));
+    let mut plans = plans.filter(|(_, plan)| plan.id == id);
+    plans.next()
+}
+
+fn planned(engine: &Engine, action: DockerAction, reach: Reach, wish: &Wish) -> Result<Plan, ApiError> {
     let action = match action {
         DockerAction::Enable if !engine.found => return Err(not_found(engine)),
         DockerAction::Enable => {
-            reachable(listen, fixed)?;
+            reachable(reach)?;
             Action::Enable
         }
         // Where no engine runs there may still be something to take back, or nothing, which is as good.
         DockerAction::Disable => Action::Disable,
     };
-    let planned = sampan_docker::plan(engine, action, listen.port(), choice);
+    let planned = sampan_docker::plan(engine, action, reach.listen.port(), &wish.choice);
+    let planned = if wish.restart { planned.and_then(|plan| plan.restarting(engine)) } else { planned };
     let mut plan = planned.map_err(|error| {
         let unknown = !engine.found && matches!(error, PlanError::Unsupported(_));
         if unknown { not_found(engine) } else { refused(&error) }
@@ -233,7 +247,8 @@ pub(crate) fn alone_with_the_files(env: &Environment) -> Result<std::fs::File, A
 }
 
 /// Engines are told `127.0.0.1` and a port: both must be Sampan's, at the next start too.
-pub(crate) fn reachable(listen: SocketAddr, fixed: bool) -> Result<(), ApiError> {
+pub(crate) fn reachable(reach: Reach) -> Result<(), ApiError> {
+    let Reach { listen, fixed } = reach;
     let named =
         listen.ip() == std::net::Ipv4Addr::LOCALHOST || listen.ip() == std::net::Ipv4Addr::UNSPECIFIED;
     if named && fixed {
@@ -482,5 +497,69 @@ mod tests {
         let silent = ApplyError::Helper { reason: "Stuck.".into(), commands: Vec::new() };
         let said = failed(&silent, &["the plan's own".into()]);
         assert_eq!(said.next_step.as_deref(), Some("Run the plan's commands by hand instead."), "else those");
+    }
+
+    const REACH: Reach = Reach {
+        listen: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7267),
+        fixed: true,
+    };
+
+    /// A dockerd of a service's, with a container.
+    fn engine() -> Engine {
+        let mut engine = Engine::unknown("unix:///var/run/docker.sock".into());
+        engine.found = true;
+        engine.kind = Kind::Linux;
+        engine.version = Some("20.10.24".into());
+        engine.image_store = Some(sampan_docker::ImageStore::Classic);
+        engine.config = Some(sampan_docker::FileSeen {
+            path: "/etc/docker/daemon.json".into(),
+            target: "/etc/docker/daemon.json".into(),
+            bytes: Some(b"{}".to_vec()),
+            access: sampan_docker::Access::Writable,
+            problem: None,
+        });
+        engine.pid = Some(4242);
+        engine.may_signal = true;
+        engine.unit = Some("docker.service".into());
+        engine.containers = vec!["web".into()];
+        engine
+    }
+
+    fn wish(restart: bool) -> Wish {
+        Wish { choice: Choice::AsNow, restart }
+    }
+
+    #[test]
+    fn a_plan_that_was_shown_is_found_again_and_is_a_restart_only_if_that_was_shown() {
+        let (engine, both) = (engine(), [DockerAction::Enable, DockerAction::Disable]);
+        for restart in [false, true] {
+            let shown = planned(&engine, DockerAction::Enable, REACH, &wish(restart)).unwrap();
+            let (action, found) = again(&engine, &both, REACH, &shown.id).unwrap();
+            assert_eq!(action, DockerAction::Enable);
+            assert_eq!(found.apply == sampan_docker::ApplyMethod::Restart, restart, "as it was shown");
+            assert_eq!(found.stops, if restart { vec!["web".to_owned()] } else { Vec::new() });
+            let mut other = engine.clone();
+            other.containers.push("db".into());
+            let outdated = again(&other, &both, REACH, &shown.id).is_none();
+            assert_eq!(outdated, restart, "nobody consented to stopping another container");
+            assert!(again(&engine, &[DockerAction::Disable], REACH, &shown.id).is_none(), "the other way");
+        }
+        let wanted = Wish { choice: Choice::only([]), restart: true };
+        let shown = planned(&engine, DockerAction::Enable, REACH, &wanted).unwrap();
+        assert!(shown.id.ends_with('+'), "the choice is still said: {}", shown.id);
+        assert_eq!(again(&engine, &both, REACH, &shown.id).unwrap().1.id, shown.id);
+        assert!(again(&engine, &both, REACH, "0a1b+Not A Name").is_none(), "no plan has that name");
+    }
+
+    #[test]
+    fn what_nothing_can_restart_is_refused_with_the_commands_for_whoever_can() {
+        let mut engine = engine();
+        engine.unit = None;
+        engine.command_line = vec!["dockerd".into(), "--debug".into()];
+        assert!(planned(&engine, DockerAction::Enable, REACH, &wish(false)).is_ok(), "a reload is enough");
+        let refused = planned(&engine, DockerAction::Enable, REACH, &wish(true)).unwrap_err();
+        assert_eq!(refused.code, Code::DockerUnsupported);
+        assert!(refused.message.contains("started by hand"), "{}", refused.message);
+        assert_eq!(refused.next_step.as_deref(), Some("Do it by hand: kill 4242 && dockerd --debug"));
     }
 }

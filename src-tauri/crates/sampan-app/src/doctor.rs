@@ -32,8 +32,8 @@ pub(crate) async fn of_running(app: &Inner) -> Vec<Check> {
             ),
         });
     }
-    let by_hand =
-        docker::plan(app, DockerAction::Enable, None).await.map(|plan| plan.commands).unwrap_or_default();
+    let plan = docker::plan(app, DockerAction::Enable, None, false).await;
+    let by_hand = plan.map(|plan| plan.commands).unwrap_or_default();
     checks.push(docker_check(&docker::look(app).await, &by_hand));
     checks
 }

@@ -97,14 +97,16 @@ impl Whom {
         &mut self,
         action: DockerAction,
         registries: Option<&[String]>,
+        restart: bool,
     ) -> anyhow::Result<DockerPlan> {
         match self {
             Self::Running(client) => {
-                let command = Command::DockerPlan { action, registries: registries.map(<[String]>::to_vec) };
+                let registries = registries.map(<[String]>::to_vec);
+                let command = Command::DockerPlan { action, registries, restart };
                 let Reply::DockerPlan(plan) = ask(client, command).await? else { bail!(unexpected()) };
                 Ok(plan)
             }
-            Self::Alone(alone) => Ok(alone.plan(action, registries).await.map_err(Refused::from)?),
+            Self::Alone(alone) => Ok(alone.plan(action, registries, restart).await.map_err(Refused::from)?),
         }
     }
 
@@ -132,7 +134,7 @@ async fn status(config: &Config, surroundings: &Surroundings, format: Format) ->
 
 async fn plan(config: &Config, surroundings: &Surroundings, told: Plan) -> anyhow::Result<ExitCode> {
     let mut whom = Whom::find(config, surroundings).await?;
-    let plan = whom.plan(told.action(), told.registries.chosen()).await?;
+    let plan = whom.plan(told.action(), told.registries.chosen(), told.restart).await?;
     answer(&plan, told.format, || show::plan(&plan))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -150,7 +152,7 @@ async fn change(
         DockerAction::Enable => Whom::Running(connect(config).await?),
         DockerAction::Disable => Whom::find(config, surroundings).await?,
     };
-    let mut plan = whom.plan(action, registries).await?;
+    let mut plan = whom.plan(action, registries, told.restart).await?;
     let nothing = plan.files.is_empty() && plan.apply == ApplyMethod::Nothing;
     if !told.yes && !nothing {
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
@@ -170,7 +172,7 @@ async fn change(
     let applied = match whom.apply(&plan, restart).await {
         // Settling what an earlier run left half done makes the first plan old; nobody is asked who said --yes.
         Err(error) if told.yes && is_outdated(&error) => {
-            plan = whom.plan(action, registries).await?;
+            plan = whom.plan(action, registries, told.restart).await?;
             whom.apply(&plan, restart).await?
         }
         applied => applied?,

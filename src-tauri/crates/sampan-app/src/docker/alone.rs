@@ -1,8 +1,8 @@
 //! What can be done with Docker where no Sampan runs: look, plan, and take back. Whoever removed the app needs that.
 
-use sampan_docker::{Choice, DEFAULT_PORT, Engine, Environment, detect};
+use sampan_docker::{DEFAULT_PORT, Engine, Environment, detect};
 
-use super::{elevation, failed, planned_for, shown, shown_plan};
+use super::{Reach, Wish, again, elevation, failed, planned, shown, shown_plan};
 use crate::api::{ApiError, Code, Docker, DockerAction, DockerApplied, DockerPlan};
 use crate::{Config, Surroundings};
 
@@ -37,7 +37,7 @@ impl Alone {
         }
     }
 
-    /// What enabling or disabling would change; changes nothing. `registries`: as in
+    /// What enabling or disabling would change; changes nothing. `registries`, `restart`: as in
     /// [`Command::DockerPlan`](crate::api::Command).
     ///
     /// # Errors
@@ -46,11 +46,16 @@ impl Alone {
         &self,
         action: DockerAction,
         registries: Option<&[String]>,
+        restart: bool,
     ) -> Result<DockerPlan, ApiError> {
-        let choice = crate::clients::choice(registries)?;
+        let wish = Wish { choice: crate::clients::choice(registries)?, restart };
         let engine = detect(&self.environment).await;
+        planned(&engine, action, self.reach(), &wish).map(|plan| shown_plan(action, plan))
+    }
+
+    fn reach(&self) -> Reach {
         let listen = self.config.listen;
-        planned_for(&engine, action, listen, listen.port() != 0, &choice).map(|plan| shown_plan(action, plan))
+        Reach { listen, fixed: listen.port() != 0 }
     }
 
     /// Carries out the plan of [`DockerAction::Disable`] that was shown as `id`. `restart`: the engine may restart.
@@ -59,11 +64,12 @@ impl Alone {
     /// # Errors
     /// Why it was not done; [`Code::PlanOutdated`] if something changed since, which settling does too.
     pub async fn disable(&self, id: &str, restart: bool) -> Result<DockerApplied, ApiError> {
-        let (env, listen) = (&self.environment, self.config.listen);
+        let env = &self.environment;
         let engine = detect(env).await;
-        let shown_again = || planned_for(&engine, DockerAction::Disable, listen, true, &Choice::AsNow);
+        let shown_again =
+            |engine: &Engine| again(engine, &[DockerAction::Disable], self.reach(), id).map(|(_, plan)| plan);
         // Nothing to do leaves nothing behind, not even a folder.
-        if shown_again().is_ok_and(|plan| plan.id == id && plan.is_nothing()) {
+        if shown_again(&engine).is_some_and(|plan| plan.is_nothing()) {
             let steps = vec!["Everything was as wanted already.".into()];
             return Ok(DockerApplied { steps, docker: self.look().await, proof: None });
         }
@@ -75,10 +81,7 @@ impl Alone {
         let _alone = super::alone_with_the_files(env)?;
         sampan_docker::recover(env, &engine).await.map_err(|error| failed(&error, &[]))?;
         let engine = detect(env).await;
-        let plan = planned_for(&engine, DockerAction::Disable, listen, true, &Choice::AsNow)?;
-        if plan.id != id {
-            return Err(super::outdated());
-        }
+        let plan = shown_again(&engine).ok_or_else(super::outdated)?;
         let applied = sampan_docker::apply(env, &engine, &plan, restart, &*elevation())
             .await
             .map_err(|error| failed(&error, &plan.commands))?;

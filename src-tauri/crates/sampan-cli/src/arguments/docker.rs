@@ -68,6 +68,9 @@ pub(crate) struct Plan {
     way: Way,
     #[command(flatten)]
     pub(crate) registries: Registries,
+    /// Show what it takes to restart Docker for it, and which containers that stops
+    #[arg(long)]
+    pub(crate) restart: bool,
     #[command(flatten)]
     pub(crate) format: Format,
 }
@@ -87,7 +90,8 @@ pub(crate) struct Change {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
-    /// Agree to a restart of Docker too, where the plan needs one: it stops the containers that the plan names
+    /// Restart Docker, also where it need only read its configuration again: it stops the containers that the plan
+    /// names. Asks for that too; with --yes this is the consent to it
     #[arg(long)]
     pub(crate) restart: bool,
     #[command(flatten)]
@@ -140,7 +144,7 @@ mod tests {
             &["status", "--json"],
             &["enable"],
             &["enable", "--registry", "ghcr.io", "--registry", "quay.io", "--yes"],
-            &["plan", "enable", "--registry", "ghcr.io"],
+            &["plan", "enable", "--registry", "ghcr.io", "--restart"],
             &["enable", "--yes", "--restart"],
             &["disable", "-y", "--json"],
             &["prove"],

@@ -70,7 +70,7 @@ pub(crate) fn plan(plan: &DockerPlan) -> String {
     }
     if plan.apply == ApplyMethod::Restart {
         let _ = match plan.stops.as_slice() {
-            [] => writeln!(text, "Docker restarts; no container runs now."),
+            [] => writeln!(text, "Docker restarts; no container stops."),
             stops => writeln!(text, "Docker restarts and stops {}.", plain(&stops.join(", "))),
         };
     }
@@ -116,7 +116,7 @@ pub(crate) fn questions(plan: &DockerPlan) -> Vec<String> {
             [] => String::new(),
             stops => format!(", which stops {}", plain(&stops.join(", "))),
         };
-        questions.push(format!("Docker must restart{stops}. Restart it now? [y/N] "));
+        questions.push(format!("Docker restarts for this{stops}. Restart it now? [y/N] "));
     }
     questions
 }
