@@ -190,6 +190,7 @@ async fn real_docker_uses_are_remembered_and_proofs_and_curl_are_none() {
     let _ = dockerd.docker(&["pull", "library/nothing:1"]);
     let used = status(&sampan, 0).last_used.expect("Docker asked");
     sampan.stop();
+    assert_eq!(status(&sampan, 0).last_used, Some(used), "where no Sampan runs too");
     sampan.restart();
     let Ok(Reply::Docker(docker)) = sampan.call(Command::Docker).await else { panic!("not Docker") };
     assert_eq!(docker.last_used, Some(used), "to the millisecond, after a restart");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use jiff::civil::Date;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
 use sampan_oci::{ImageName, Millis};
 
 use crate::record::{PullRecord, PullState};
@@ -59,6 +59,15 @@ pub(crate) struct Loaded {
     pub(crate) days: BTreeMap<Date, Totals>,
     pub(crate) last_used: Option<Millis>,
     pub(crate) next_id: u64,
+}
+
+/// When a container engine last asked, as the file at `path` remembers it, which no process has open. `None`: never, or
+/// there is no such file, or it cannot be read. Makes nothing that stays.
+pub fn last_used(path: &Path) -> Option<Millis> {
+    // Its journal may have to be taken in, which reading alone could not do.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).ok()?;
+    Db { connection }.fact("last_used").ok()?.map(Millis)
 }
 
 /// The open database.

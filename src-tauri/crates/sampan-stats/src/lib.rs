@@ -17,7 +17,7 @@ mod totals;
 mod tracker;
 
 pub use client::{client_name, engine_asked};
-pub use db::{HISTORY_MAX, StatsError};
+pub use db::{HISTORY_MAX, StatsError, last_used};
 pub use record::{DayTotals, ImageTotals, LayerRecord, PullRecord, PullState, SavingsReport};
 pub use stats::{DAYS_MAX, Stats};
 pub use totals::Totals;

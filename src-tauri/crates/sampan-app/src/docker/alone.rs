@@ -19,13 +19,14 @@ impl Alone {
         Self { environment: surroundings.docker(config), config: config.clone() }
     }
 
-    /// The engine the current context means. Nobody can say when it last used Sampan.
+    /// The engine the current context means.
     pub async fn look(&self) -> Docker {
         let engine = detect(&self.environment).await;
         let port = self.port(&engine);
         let what = sampan_docker::drift(&engine, port).filter(|what| !what.is_empty());
         let since = self.environment.clock.now().0;
-        shown(&engine, port, None, what.map(|what| crate::api::DockerDrift { what, since }))
+        let last_used = sampan_stats::last_used(&self.config.state_dir.join("stats.db")).map(|at| at.0);
+        shown(&engine, port, last_used, what.map(|what| crate::api::DockerDrift { what, since }))
     }
 
     /// The port that counts. Unless this process is told of one, the Sampan that set Docker up may have been told of

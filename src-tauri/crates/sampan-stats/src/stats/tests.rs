@@ -114,6 +114,30 @@ fn when_an_engine_last_asked_is_known_after_reopening() {
 }
 
 #[test]
+fn when_an_engine_last_asked_is_known_without_a_sampan_and_asking_leaves_nothing() {
+    let fixture = Fixture::at(NOON);
+    let names = || {
+        let mut names: Vec<_> = std::fs::read_dir(fixture.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(crate::last_used(&fixture.path()), None, "there is no such file");
+    assert!(names().is_empty(), "and none is made");
+    let stats = fixture.open();
+    stats.record(&head(millis(NOON), "nginx", tag("1"), Outcome::Hit));
+    stats.flush().unwrap();
+    drop(stats);
+    let before = names();
+    assert_eq!(crate::last_used(&fixture.path()), Some(Millis(millis(NOON))));
+    assert_eq!(names(), before, "no journal stays behind");
+    std::fs::write(fixture.path(), "not a database").unwrap();
+    assert_eq!(crate::last_used(&fixture.path()), None, "nor does a damaged one stop anybody");
+}
+
+#[test]
 fn what_is_read_does_not_depend_on_what_is_written_already() {
     let fixture = Fixture::at(NOON);
     let stats = fixture.open();
