@@ -95,6 +95,7 @@ impl Beside {
             docker_host: Some(unit.dockerd().endpoint()),
             docker_context: None,
             docker_config_dir: None,
+            buildx_config_dir: None,
             home: folder.path().into(),
             xdg_config_home: None,
             uid: 0,

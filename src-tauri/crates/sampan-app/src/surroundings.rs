@@ -43,6 +43,7 @@ impl Surroundings {
             docker_host: self.text("DOCKER_HOST"),
             docker_context: self.text("DOCKER_CONTEXT"),
             docker_config_dir: self.path("DOCKER_CONFIG"),
+            buildx_config_dir: self.path("BUILDX_CONFIG"),
             home: home.unwrap_or_else(|| PathBuf::from("/")),
             xdg_config_home: self.path("XDG_CONFIG_HOME"),
             uid: uid(),

@@ -14,7 +14,7 @@ use crate::elevation::{Elevation, ElevationError, HelperReport};
 use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::files;
-use crate::journal::{Change, Journal, forget};
+use crate::journal::{Change, Journal, Litter, forget};
 use crate::plan::{Action, ApplyMethod, FileChange, Part, Plan};
 use crate::service::{ByCommand, Service};
 
@@ -142,7 +142,7 @@ pub async fn apply_with(
     let mut steps = Vec::new();
     for file in plan.files.iter().filter(|file| file.part == Part::DaemonJson) {
         for bytes in [&file.interim, &file.after].into_iter().flatten() {
-            validate(engine, bytes).await?;
+            validate(env, engine, bytes).await?;
         }
         steps.extend(
             engine.validator.as_ref().map(|dockerd| format!("{} finds it valid.", dockerd.display())),
@@ -157,12 +157,11 @@ pub async fn apply_with(
             let Carrier { mut journal, mut steps, .. } = carrier;
             let targets = |change: &&Change| plan.files.iter().any(|file| file.target == change.target);
             let earlier = journal.installed.iter().filter(targets).cloned().collect();
-            let litter = settle(&mut journal, plan, &engine.endpoint);
-            match journal.save(&env.state_dir) {
-                Ok(()) => litter.remove(),
-                Err(error) => steps.push(format!(
+            settle(&mut journal, plan, &engine.endpoint);
+            if let Err(error) = journal.save_and_tidy(&env.state_dir, &engine.endpoint, |_| true) {
+                steps.push(format!(
                     "It could not be written down that this is done ({error}): at its next start Sampan takes it back."
-                )),
+                ));
             }
             if plan.action == Action::Disable {
                 forget(env, &paths);
@@ -198,12 +197,14 @@ async fn take_back(mut carrier: Carrier<'_>, plan: &Plan, failed: Failed) -> App
     let reason = failed.to_string();
     match carrier.roll_back(&plan.files, plan.apply).await {
         Ok(()) => {
-            let litter = Litter::of(&carrier.journal.take_pending(&carrier.engine.endpoint));
-            let mut steps = carrier.steps;
-            litter.remove_after(&carrier.journal, carrier.env, &mut steps);
+            let touched = carrier.touched;
+            let Carrier { mut journal, mut steps, env, engine, .. } = carrier;
+            let taken = journal.take_pending(&engine.endpoint);
+            journal.litter_of(&taken);
+            tidy(&mut journal, env, engine, &mut steps);
             match failed {
-                Failed::Changed(path) if !carrier.touched => ApplyError::Outdated(path),
-                Failed::Io { path, source } if !carrier.touched => ApplyError::Io { path, source },
+                Failed::Changed(path) if !touched => ApplyError::Outdated(path),
+                Failed::Io { path, source } if !touched => ApplyError::Io { path, source },
                 Failed::Changed(_) | Failed::Io { .. } | Failed::Engine(_) => {
                     ApplyError::RolledBack { reason, steps }
                 }
@@ -256,11 +257,13 @@ pub(crate) async fn elevated(plan: &Plan, elevation: &dyn Elevation) -> Result<A
 }
 
 /// Asks a dockerd of the engine's version, where there is one that can answer. Its word is necessary, not enough.
-async fn validate(engine: &Engine, bytes: &[u8]) -> Result<(), ApplyError> {
+async fn validate(env: &Environment, engine: &Engine, bytes: &[u8]) -> Result<(), ApplyError> {
     let Some(dockerd) = &engine.validator else { return Ok(()) };
     let io = |source| ApplyError::Io { path: dockerd.clone(), source };
+    // Where a killed run's is found again.
+    std::fs::create_dir_all(&env.state_dir).map_err(io)?;
     let mut temp =
-        tempfile::Builder::new().prefix("sampan-daemon-").suffix(".json").tempfile().map_err(io)?;
+        tempfile::Builder::new().prefix(Journal::TRIAL_MARK).tempfile_in(&env.state_dir).map_err(io)?;
     io::Write::write_all(&mut temp, bytes).map_err(io)?;
     let mut command = tokio::process::Command::new(dockerd);
     command.env_clear().arg("--validate").arg("--config-file").arg(temp.path());
@@ -308,65 +311,29 @@ pub(crate) fn pending(file: &FileChange, port: u16, endpoint: &str) -> Change {
     }
 }
 
-/// What nobody needs once the journal no longer names it.
-#[derive(Default)]
-pub(crate) struct Litter {
-    pub(crate) backups: Vec<PathBuf>,
-    /// Folders that were made, outermost first.
-    folders: Vec<PathBuf>,
-}
-
-impl Litter {
-    /// The folders that were made for files which are gone again.
-    pub(crate) fn of(changes: &[Change]) -> Self {
-        let mut litter = Self::default();
-        for change in changes.iter().filter(|change| change.before.is_none()) {
-            litter.folders_of(change);
-        }
-        litter
-    }
-
-    /// Only folders above the file itself: the journal says no more than that.
-    fn folders_of(&mut self, change: &Change) {
-        let above =
-            |folder: &&PathBuf| change.target.parent().is_some_and(|parent| parent.starts_with(folder));
-        self.folders.extend(change.made_folders.iter().filter(above).cloned());
-    }
-
-    fn remove(&self) {
-        for backup in &self.backups {
-            let _ = std::fs::remove_file(backup);
-        }
-        // One that is not empty has become somebody else's.
-        for folder in self.folders.iter().rev() {
-            let _ = std::fs::remove_dir(folder);
-        }
-    }
-
-    /// Saves the journal, then removes what it no longer names.
-    pub(crate) fn remove_after(&self, journal: &Journal, env: &Environment, steps: &mut Vec<String>) {
-        match journal.save(&env.state_dir) {
-            Ok(()) => self.remove(),
-            Err(error) => steps.push(format!("It could not be written down that this is done: {error}.")),
-        }
+/// Saves the journal, then removes what nobody needs any more.
+pub(crate) fn tidy(journal: &mut Journal, env: &Environment, engine: &Engine, steps: &mut Vec<String>) {
+    if let Err(error) = journal.save_and_tidy(&env.state_dir, &engine.endpoint, |_| true) {
+        steps.push(format!("It could not be written down that this is done: {error}."));
     }
 }
 
 /// Moves what was begun to what is in place. Enabling twice keeps the bytes from before the first time.
-fn settle(journal: &mut Journal, plan: &Plan, endpoint: &str) -> Litter {
-    let mut litter = Litter::default();
+fn settle(journal: &mut Journal, plan: &Plan, endpoint: &str) {
     for mut change in journal.take_pending(endpoint) {
         let earlier = journal.installed.iter().position(|old| old.target == change.target);
         let earlier = earlier.map(|index| journal.installed.remove(index));
         // Enabling removes the files of registries that are no longer chosen.
         if plan.action == Action::Disable || change.after.is_none() {
+            let mut litter = Litter::of(&change);
             // A file that only Sampan wrote can be written again at any time: its backups are litter.
             if change.after.is_none() && matches!(change.part, Part::Hosts(_) | Part::Client) {
-                litter.backups.extend(files::backups(&change.target));
+                litter.backups = files::backups(&change.target);
             }
             if let Some(earlier) = earlier.filter(|_| change.after.is_none()) {
-                litter.folders_of(&earlier);
+                litter.folders = earlier.made_folders;
             }
+            journal.litter.push(litter);
             continue;
         }
         if let Some(earlier) = earlier.filter(|earlier| earlier.after == change.before) {
@@ -374,7 +341,6 @@ fn settle(journal: &mut Journal, plan: &Plan, endpoint: &str) -> Litter {
         }
         journal.installed.push(change);
     }
-    litter
 }
 
 pub(crate) fn save(journal: &Journal, env: &Environment) -> Result<(), ApplyError> {
@@ -385,43 +351,35 @@ pub(crate) fn save(journal: &Journal, env: &Environment) -> Result<(), ApplyErro
 mod tests {
     use super::*;
 
-    #[derive(Debug)]
-    struct Stopped;
-
-    impl sampan_oci::Clock for Stopped {
-        fn now(&self) -> sampan_oci::Millis {
-            sampan_oci::Millis(0)
-        }
-    }
-
     #[test]
     fn what_the_journal_still_names_stays_when_it_cannot_be_saved() {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().join("state");
         // A folder in the journal's place cannot be replaced by a file.
         std::fs::create_dir_all(state_dir.join("docker.json")).unwrap();
-        let env = Environment {
-            docker_host: None,
-            docker_context: None,
-            docker_config_dir: None,
-            home: dir.path().into(),
-            xdg_config_home: None,
-            uid: 0,
-            state_dir: state_dir.clone(),
-            system_state_dir: state_dir.clone(),
-            registries: Vec::new(),
-            clock: std::sync::Arc::new(Stopped),
-        };
-        let (made, backup) = (dir.path().join("made"), dir.path().join("backup"));
-        std::fs::create_dir(&made).unwrap();
+        let target = dir.path().join("made/docker.io/hosts.toml");
+        let folders = vec![dir.path().join("made"), dir.path().join("made/docker.io")];
+        let backup = dir.path().join("made/docker.io/hosts.toml.sampan-backup-1");
+        let others = dir.path().join("else");
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::create_dir(&others).unwrap();
         std::fs::write(&backup, "held").unwrap();
-        let litter = Litter { backups: vec![backup.clone()], folders: vec![made.clone()] };
-        let mut steps = Vec::new();
-        litter.remove_after(&Journal::default(), &env, &mut steps);
-        assert!(steps[0].contains("could not be written down"), "a person is told: {steps:?}");
-        assert!(backup.exists() && made.exists(), "the journal on disk may still need them");
+        let endpoint = "unix:///var/run/docker.sock".to_owned();
+        // What is named and is not beside the file is nobody's litter, whoever wrote it down.
+        let named = [folders.clone(), vec![others.clone()]].concat();
+        let litter =
+            Litter { target, endpoint: endpoint.clone(), backups: vec![backup.clone()], folders: named };
+        let mut journal = Journal { litter: vec![litter], ..Journal::default() };
+        let refused = journal.save_and_tidy(&state_dir, &endpoint, |_| true);
+        assert!(refused.is_err() && journal.litter.len() == 1, "a person is told: {refused:?}");
+        assert!(backup.exists() && folders[1].exists(), "the journal on disk may still need them");
         std::fs::remove_dir(state_dir.join("docker.json")).unwrap();
-        litter.remove_after(&Journal::default(), &env, &mut steps);
-        assert!(!backup.exists() && !made.exists() && steps.len() == 1, "afterwards they go: {steps:?}");
+        journal.save_and_tidy(&state_dir, "unix:///run/other.sock", |_| true).unwrap();
+        assert!(backup.exists(), "another engine's");
+        let saved = Journal::load(&state_dir, 0).unwrap_or_default();
+        assert_eq!(saved.litter, journal.litter, "and still named, for a run that ends now");
+        journal.save_and_tidy(&state_dir, "unix:///run/docker.sock", |_| true).unwrap();
+        assert!(!folders[0].exists() && others.exists(), "afterwards they go, and nothing else");
+        assert_eq!(Journal::load(&state_dir, 0).unwrap_or_default(), Journal::default(), "and are forgotten");
     }
 }

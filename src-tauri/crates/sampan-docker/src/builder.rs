@@ -57,8 +57,7 @@ pub struct Folder {
 }
 
 /// Reads buildx's folder, for the engine whose context or endpoint is `key`.
-pub(crate) fn look(docker_config: &Path, key: &str) -> Folder {
-    let folder = docker_config.join("buildx");
+pub(crate) fn look(folder: &Path, key: &str) -> Folder {
     let file = |name: &str| files::read(&folder.join(name)).ok().flatten();
     let mut names: Vec<_> = std::fs::read_dir(folder.join("instances"))
         .into_iter()

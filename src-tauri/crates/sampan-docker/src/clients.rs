@@ -142,6 +142,8 @@ pub struct Places {
     pub config: PathBuf,
     /// The folder of Docker's command line: `~/.docker`.
     pub docker: PathBuf,
+    /// The folder of buildx: `~/.docker/buildx`.
+    pub buildx: PathBuf,
     /// The system's folder of settings: `/etc`.
     pub etc: PathBuf,
     /// Folders of programs.
@@ -160,6 +162,7 @@ impl Places {
             home: env.home.clone(),
             config: env.xdg_config_home.clone().unwrap_or_else(|| env.home.join(".config")),
             docker: env.docker_config(),
+            buildx: env.buildx_config(),
             etc: "/etc".into(),
             programs: system.map(PathBuf::from).into_iter().chain(own).collect(),
             uid: env.uid,

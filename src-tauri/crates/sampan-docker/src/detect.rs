@@ -44,7 +44,7 @@ pub async fn detect(env: &Environment) -> Engine {
     let mut engine = Engine::unknown(endpoint.host.clone());
     engine.evidence.push(endpoint.because);
     engine.context.clone_from(&endpoint.context);
-    let builders = builder::look(&config_dir, engine.buildx_key());
+    let builders = builder::look(&env.buildx_config(), engine.buildx_key());
     engine.builders = builder::builders(&builders, engine.context.as_deref(), engine.buildx_key());
     let socket = match context::reach(&endpoint.host) {
         Reach::Remote => {

@@ -14,6 +14,8 @@ pub struct Environment {
     pub docker_context: Option<String>,
     /// `DOCKER_CONFIG`, if set: the folder of `config.json`, else `~/.docker`.
     pub docker_config_dir: Option<PathBuf>,
+    /// `BUILDX_CONFIG`, if set: the folder of buildx's builders, else `buildx` in Docker's.
+    pub buildx_config_dir: Option<PathBuf>,
     /// The person's home folder.
     pub home: PathBuf,
     /// `XDG_CONFIG_HOME`, if set, else `~/.config`.
@@ -37,6 +39,11 @@ impl Environment {
     /// The folder of Docker's `config.json` and `daemon.json` of Docker Desktop.
     pub fn docker_config(&self) -> PathBuf {
         self.docker_config_dir.clone().unwrap_or_else(|| self.home.join(".docker"))
+    }
+
+    /// The folder of buildx's builders and of what it gives new ones.
+    pub fn buildx_config(&self) -> PathBuf {
+        self.buildx_config_dir.clone().unwrap_or_else(|| self.docker_config().join("buildx"))
     }
 
     /// The folder of a rootless engine's configuration.

@@ -24,6 +24,42 @@ pub(crate) struct Journal {
     /// Changes that are in place.
     #[serde(default)]
     pub installed: Vec<Change>,
+    /// What nobody needs any more; named here until it is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub litter: Vec<Litter>,
+}
+
+/// What a settled change of one file leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Litter {
+    /// The file.
+    pub target: PathBuf,
+    /// The engine it belongs to.
+    pub endpoint: String,
+    /// Its backups.
+    pub backups: Vec<PathBuf>,
+    /// Folders that were made for it, outermost first.
+    pub folders: Vec<PathBuf>,
+}
+
+impl Litter {
+    /// None yet.
+    pub(crate) fn of(change: &Change) -> Self {
+        let (target, endpoint) = (change.target.clone(), change.endpoint.clone());
+        Self { target, endpoint, backups: Vec::new(), folders: Vec::new() }
+    }
+
+    /// Removes it: of what is named only backups of the file and folders above it.
+    fn remove(&self) {
+        for backup in self.backups.iter().filter(|path| files::is_backup_of(path, &self.target)) {
+            let _ = std::fs::remove_file(backup);
+        }
+        let above = |folder: &&PathBuf| self.target.parent().is_some_and(|parent| parent.starts_with(folder));
+        // One that is not empty has become somebody else's.
+        for folder in self.folders.iter().filter(above).rev() {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
 }
 
 /// One file's change.
@@ -93,6 +129,8 @@ impl Journal {
     const FILE: &'static str = "docker.json";
     /// How the name begins under which it is written.
     const TEMP_MARK: &'static str = ".docker-";
+    /// How the name begins under which dockerd is shown a configuration that is not in place yet.
+    pub(crate) const TRIAL_MARK: &'static str = ".docker-trial-";
 
     /// Reads the journal of `state_dir`, which belongs to `uid`; empty where there is none or it is damaged (every
     /// use checks hashes, so a lost journal costs only the exactness of an undo).
@@ -109,6 +147,40 @@ impl Journal {
         files::owned(&path, uid).map_err(untrusted)?;
         let bytes = files::read(&path).map_err(untrusted)?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+    }
+
+    /// Names the folders that were made for files which are gone again.
+    pub(crate) fn litter_of(&mut self, changes: &[Change]) {
+        for change in changes.iter().filter(|change| change.before.is_none()) {
+            let folders = change.made_folders.clone();
+            self.litter.push(Litter { folders, ..Litter::of(change) });
+        }
+    }
+
+    /// Saves it, and only then removes what it names as litter of `endpoint` where `known` says that the file may be
+    /// that engine's. A run that ends in between leaves it to the next one.
+    ///
+    /// # Errors
+    /// What the file system says of the first save; nothing is removed then.
+    pub(crate) fn save_and_tidy(
+        &mut self,
+        state_dir: &Path,
+        endpoint: &str,
+        known: impl Fn(&Path) -> bool,
+    ) -> io::Result<()> {
+        self.litter.retain(|litter| !litter.backups.is_empty() || !litter.folders.is_empty());
+        self.save(state_dir)?;
+        let (these, others) = std::mem::take(&mut self.litter)
+            .into_iter()
+            .partition(|litter| same_endpoint(&litter.endpoint, endpoint));
+        self.litter = others;
+        let these: Vec<Litter> = these;
+        these.iter().filter(|litter| known(&litter.target)).for_each(Litter::remove);
+        if !these.is_empty() {
+            // At worst the next start looks for what is gone.
+            let _ = self.save(state_dir);
+        }
+        Ok(())
     }
 
     /// Takes out what was begun on `endpoint`; other engines' changes stay.
@@ -142,9 +214,11 @@ impl Journal {
         files::sync_folder_of(&path)
     }
 
-    /// Removes what a killed run left of writing it, in a folder that was found to be Sampan's alone.
+    /// Removes what a killed run left of writing it, or of asking dockerd, in a folder that was found to be Sampan's
+    /// alone.
     pub(crate) fn sweep(state_dir: &Path) {
-        for temp in files::temporary(state_dir, Self::TEMP_MARK) {
+        let left = [Self::TEMP_MARK, Self::TRIAL_MARK].map(|mark| files::temporary(state_dir, mark));
+        for temp in left.into_iter().flatten() {
             // It is in nobody's way.
             let _ = std::fs::remove_file(temp);
         }

@@ -1,9 +1,12 @@
 //! Takes back what an interrupted run left half done. What the journal says is checked, never believed.
 
+use std::path::Path;
+
 use sampan_oci::Digest;
 
-use crate::apply::{ApplyError, Litter};
+use crate::apply::{ApplyError, tidy};
 use crate::carry::Carrier;
+use crate::context::same_endpoint;
 use crate::daemon_json::{self, same_mirror};
 use crate::engine::{Engine, FileSeen};
 use crate::environment::Environment;
@@ -21,8 +24,12 @@ use crate::service::ByCommand;
 /// [`ApplyError::Unsettled`] where the journal names a file that is not this engine's: that one is left alone.
 /// [`ApplyError::Untrusted`] where others could have written the journal.
 pub async fn recover(env: &Environment, engine: &Engine) -> Result<Vec<String>, ApplyError> {
-    let journal = Journal::load(&env.state_dir, env.uid).map_err(ApplyError::Untrusted)?;
+    let mut journal = Journal::load(&env.state_dir, env.uid).map_err(ApplyError::Untrusted)?;
     Journal::sweep(&env.state_dir);
+    if journal.litter.iter().any(|litter| same_endpoint(&litter.endpoint, &engine.endpoint)) {
+        // What cannot be tidied up now is in nobody's way, and still named.
+        let _ = journal.save_and_tidy(&env.state_dir, &engine.endpoint, |target| may_be_of(target, engine));
+    }
     let (mut files, mut strange) = (Vec::new(), Vec::new());
     let mut any = false;
     for change in journal.pending_on(&engine.endpoint) {
@@ -93,7 +100,8 @@ async fn take_back(
             settled.push(change);
         }
     }
-    Litter::of(&settled).remove_after(&journal, env, &mut steps);
+    journal.litter_of(&settled);
+    tidy(&mut journal, env, engine, &mut steps);
     Ok(steps)
 }
 
@@ -106,6 +114,13 @@ fn file_of<'a>(change: &Change, engine: &'a Engine) -> Option<&'a FileSeen> {
         }
     };
     file.filter(|file| file.target == change.target && file.problem.is_none())
+}
+
+/// Whether `target` is where this engine has its files.
+fn may_be_of(target: &Path, engine: &Engine) -> bool {
+    let folder = |path: &Path| path.ancestors().nth(2).map(Path::to_owned);
+    engine.config.as_ref().is_some_and(|file| file.target == target)
+        || engine.hosts.iter().any(|seen| folder(&seen.file.target) == folder(target))
 }
 
 /// A begun change as a file change whose `after` is what is there now; `None`: everything is as before, or somebody

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sampan_oci::Digest;
 
-use crate::apply::{Applied, ApplyError, Litter, elevated, pending, save, settled_journal, unchanged};
+use crate::apply::{Applied, ApplyError, elevated, pending, save, settled_journal, tidy, unchanged};
 use crate::carry::Carrier;
 use crate::daemon_json::{self, same_mirror};
 use crate::diff;
@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::files;
 use crate::hosts_toml;
+use crate::journal::Litter;
 use crate::manual;
 use crate::plan::{self, Action, ApplyMethod, FileChange, Part, Plan};
 use crate::service::{ByCommand, Service};
@@ -149,13 +150,15 @@ pub async fn undo_with(
     }
     let Carrier { mut journal, mut steps, .. } = carrier;
     let undone = journal.take_pending(&engine.endpoint);
-    let mut litter = Litter::of(&undone);
+    journal.litter_of(&undone);
     // A file that only Sampan writes needs no second copy of what is in it again.
     let own = undone.iter().filter(|change| matches!(change.part, Part::Hosts(_) | Part::Client));
     let needed = |path: &PathBuf| applied.earlier.iter().any(|change| change.backup.as_ref() == Some(path));
-    litter.backups.extend(own.filter_map(|change| change.backup.clone()).filter(|path| !needed(path)));
+    let backups =
+        own.filter_map(|change| Some((change, change.backup.clone().filter(|path| !needed(path))?)));
+    journal.litter.extend(backups.map(|(change, path)| Litter { backups: vec![path], ..Litter::of(change) }));
     journal.installed.retain(|done| !plan.files.iter().any(|file| file.target == done.target));
     journal.installed.extend(applied.earlier.iter().cloned());
-    litter.remove_after(&journal, env, &mut steps);
+    tidy(&mut journal, env, engine, &mut steps);
     Ok(steps)
 }

@@ -36,6 +36,7 @@ impl Place {
             docker_host: None,
             docker_context: None,
             docker_config_dir: None,
+            buildx_config_dir: None,
             home: dir.path().into(),
             xdg_config_home: None,
             uid: rustix::process::getuid().as_raw(),

@@ -39,6 +39,7 @@ impl Place {
             docker_host: None,
             docker_context: None,
             docker_config_dir: None,
+            buildx_config_dir: None,
             home: at("home"),
             xdg_config_home: None,
             uid: rustix::process::getuid().as_raw(),
@@ -260,6 +261,34 @@ fn k3s_is_shown_its_mirrors_and_recognises_them() {
     assert!(seen.enabled(PORT) && seen.found, "{seen:?}");
     let back = plan_client(&seen, Action::Disable, PORT, &Choice::AsNow).unwrap();
     assert!(back.files[0].removed && back.commands.len() == 2, "remove, restart: {:?}", back.commands);
+}
+
+#[tokio::test]
+async fn builders_are_looked_for_where_buildx_is_told_to_keep_them() {
+    let mut place = Place::new();
+    let told = place.env.home.join("elsewhere");
+    std::fs::create_dir_all(told.join("instances")).unwrap();
+    let text = r#"{"Name":"alone","Driver":"docker-container","Nodes":[{"Name":"alone0"}]}"#;
+    std::fs::write(told.join("instances/alone"), text).unwrap();
+    place.env.docker_host = Some(format!("unix://{}/none.sock", place.env.home.display()));
+    let names = async |env: &Environment| -> Vec<String> {
+        sampan_docker::detect(env).await.builders.into_iter().map(|builder| builder.name).collect()
+    };
+    assert_eq!(names(&place.env).await.len(), 1, "the engine's own, in Docker's folder");
+    place.env.buildx_config_dir = Some(told.clone());
+    assert!(names(&place.env).await.contains(&"alone".to_owned()), "as BUILDX_CONFIG says");
+    place.places.buildx = Places::of(&place.env).buildx;
+    let seen = place.seen(ClientId::Buildkit);
+    assert!(
+        seen.evidence.iter().any(|line| line.contains("alone runs in a container")),
+        "{:?}",
+        seen.evidence
+    );
+    assert_eq!(
+        seen.paths(),
+        [told.join("buildkitd.default.toml")],
+        "and what new builders are given is there"
+    );
 }
 
 #[test]

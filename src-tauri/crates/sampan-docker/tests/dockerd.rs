@@ -123,6 +123,7 @@ impl Daemon {
             docker_host: Some(format!("unix://{}", self.dir.path().join("s").display())),
             docker_context: None,
             docker_config_dir: None,
+            buildx_config_dir: None,
             home: self.dir.path().into(),
             xdg_config_home: None,
             uid: 0,

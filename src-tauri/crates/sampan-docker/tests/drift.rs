@@ -7,6 +7,9 @@ use sampan_docker::{
 };
 use sampan_oci::{Digest, RegistryName};
 
+/// What somebody does, and how.
+type Edit = (&'static str, fn(&mut Engine));
+
 const ENDPOINT: &str = "unix:///var/run/docker.sock";
 const CONFIG: &str = "/etc/docker/daemon.json";
 const HOSTS: &str = "/etc/docker/certs.d/docker.io/hosts.toml";
@@ -256,7 +259,7 @@ fn the_mark_changes_with_the_files_and_the_port_and_with_nothing_else() {
     listing.found = false;
     assert_eq!(mark(&listing, PORT), first, "what the engine does is not the files");
     assert_ne!(mark(&engine(), 7300), first, "the port");
-    let changes: [(&str, fn(&mut Engine)); 4] = [
+    let changes: [Edit; 4] = [
         ("daemon.json is edited", |e| holds(e, "{}")),
         ("daemon.json is removed", |e| config(e).bytes = None),
         ("daemon.json is emptied", |e| holds(e, "")),

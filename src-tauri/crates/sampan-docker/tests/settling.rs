@@ -43,6 +43,7 @@ impl Place {
             docker_host: None,
             docker_context: None,
             docker_config_dir: None,
+            buildx_config_dir: None,
             home: dir.path().into(),
             xdg_config_home: None,
             uid: rustix::process::getuid().as_raw(),
@@ -463,6 +464,45 @@ async fn what_the_helper_took_back_is_forgotten_here_too() {
     assert!(planned.needs_elevation, "{planned:?}");
     apply(&place.env, &engine, &planned, false, &Asked::default()).await.unwrap();
     assert_eq!(sampan_docker::installed(&place.env), [change(place.at("another.json"))], "that one stays");
+}
+
+#[tokio::test]
+async fn what_a_kill_left_of_tidying_up_goes_at_the_next_start_and_nothing_else_does() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.hosts().parent().unwrap()).unwrap();
+    let backup = place.at("certs.d/docker.io/hosts.toml.sampan-backup-7");
+    std::fs::write(&backup, "old").unwrap();
+    for name in ["mine", "other/docker.io"] {
+        std::fs::create_dir_all(place.at(name)).unwrap();
+    }
+    let mine = place.at("daemon.json.sampan-backup-8");
+    std::fs::write(&mine, "needed").unwrap();
+    for name in [".docker-trial-aB3dE6", ".docker-aB3dE6"] {
+        std::fs::write(place.env.state_dir.join(name), "{}").unwrap();
+    }
+    let litter = |target: PathBuf, endpoint: &str, backup: &PathBuf, folders: &[PathBuf]| json!({"target": target, "endpoint": endpoint, "backups": [backup], "folders": folders});
+    let folders = [place.at("certs.d"), place.at("certs.d/docker.io"), place.at("mine")];
+    let theirs = litter(place.hosts(), "unix:///run/another.sock", &backup, &folders);
+    let all = [
+        litter(place.hosts(), ENDPOINT, &backup, &folders),
+        // Not this engine's folder, and not the file's own backup.
+        litter(place.at("other/docker.io/hosts.toml"), ENDPOINT, &mine, &[place.at("other")]),
+        theirs.clone(),
+    ];
+    std::fs::write(place.journal(), json!({"pending": [], "installed": [], "litter": all}).to_string())
+        .unwrap();
+    let steps = recover(&place.env, &place.engine()).await.unwrap();
+    assert!(steps.is_empty(), "nothing a person would miss: {steps:?}");
+    assert!(!place.at("certs.d").exists(), "the folders that were made, and the backup in them");
+    assert!(
+        place.at("mine").exists() && place.at("other/docker.io").exists() && mine.exists(),
+        "nothing else"
+    );
+    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(place.journal()).unwrap()).unwrap();
+    assert_eq!(value["litter"], json!([theirs]), "what is another engine's waits for that");
+    let left: Vec<_> =
+        std::fs::read_dir(&place.env.state_dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["docker.json"], "what was being written, or shown to dockerd, goes too");
 }
 
 #[test]

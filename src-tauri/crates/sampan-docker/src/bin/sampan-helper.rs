@@ -105,6 +105,7 @@ mod linux {
             docker_host: Some(ENDPOINT.into()),
             docker_context: None,
             docker_config_dir: None,
+            buildx_config_dir: None,
             home: "/root".into(),
             xdg_config_home: None,
             uid: 0,

@@ -67,7 +67,7 @@ impl Builder {
 
 pub(super) fn look(places: &Places) -> ClientSeen {
     let mut seen = ClientSeen::new(ClientId::Buildkit);
-    let folder = places.docker.join("buildx");
+    let folder = &places.buildx;
     let plugins = [
         "/usr/libexec/docker/cli-plugins",
         "/usr/lib/docker/cli-plugins",

@@ -28,6 +28,7 @@ pub(crate) fn environment(folder: &Path, endpoint: Option<String>) -> Environmen
         docker_host: endpoint,
         docker_context: None,
         docker_config_dir: None,
+        buildx_config_dir: None,
         home: folder.into(),
         xdg_config_home: None,
         uid: rustix::process::getuid().as_raw(),
