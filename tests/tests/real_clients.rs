@@ -200,8 +200,11 @@ async fn real_old_docker_pulls_other_registries_by_names_that_begin_with_sampan(
     assert_eq!(registries, [("docker.io", true)], "this Docker asks mirrors for Docker Hub only");
     let note = applied.docker.notes.iter().find(|note| note.contains(&format!("{at}/ghcr.io/")));
     assert!(note.is_some(), "the way is said: {:?}", applied.docker.notes);
-    let command =
-        Command::DockerPlan { action: DockerAction::Enable, registries: Some(vec!["ghcr.io".into()]) };
+    let command = Command::DockerPlan {
+        action: DockerAction::Enable,
+        registries: Some(vec!["ghcr.io".into()]),
+        restart: false,
+    };
     let refused = sampan.call(command).await.unwrap_err();
     assert_eq!(refused.code, Code::DockerUnsupported, "and what cannot be is not promised: {refused:?}");
 
