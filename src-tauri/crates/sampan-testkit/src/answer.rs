@@ -74,7 +74,7 @@ impl Answer {
         }
     }
 
-    fn error(status: u16, code: &str) -> Self {
+    pub(crate) fn error(status: u16, code: &str) -> Self {
         let body = json!({"errors": [{"code": code, "message": "the fake registry says so"}]}).to_string();
         Self::new(status, &[("content-type", "application/json")], Bytes::from(body))
     }
@@ -87,7 +87,7 @@ impl Answer {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.headers.retain(|(n, _)| n != name);
         self.headers.push((name.into(), value.into()));
     }

@@ -60,12 +60,13 @@ impl Drop for Flight<'_> {
 
 async fn answer_all(stream: &mut TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let source = stream.peer_addr()?.ip();
     let mut buffer = Vec::new();
     while let Some(request) = read_request(stream, &mut buffer).await? {
         let (kind, is_head) = (request.kind, request.method == "HEAD");
         // Subscribed before the faults are read: healing right after that must still be seen.
         let heals = shared.heals.subscribe();
-        let Some(answer) = shared.answer(request) else { return Ok(()) };
+        let Some(answer) = shared.answer(request, source) else { return Ok(()) };
         let flight = (!answer.is_too_many).then(|| Flight(shared, kind));
         let mut writer = Writer { stream, shared, kind, flight, due: Instant::now() };
         if !writer.write(is_head, answer, heals).await? {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -20,6 +20,7 @@ use crate::connection::{duration_of, late, serve};
 use crate::content::{layer_bytes, seed_of};
 use crate::fault::{Fault, Faults, Rule, TokenRule};
 use crate::image::{Image, ImageManifest, ImageSpec, IndexSpec};
+use crate::meter::{Meter, RateLimit};
 use crate::record::{Kind, Record, Recorded};
 use crate::shelf::Shelf;
 use crate::token::Tokens;
@@ -65,6 +66,7 @@ struct State {
     token_rule: Option<TokenRule>,
     record: Record,
     serials: Serials,
+    meter: Option<Meter>,
     /// Connections that are open.
     open: usize,
     /// Answers on their way, by the kind of their request.
@@ -233,6 +235,23 @@ impl FakeRegistry {
         self.shared.state().shelf.set_private(&named(repository));
     }
 
+    /// Counts manifests from now on, and refuses more than the limit. Healing does not end that; a new limit begins anew.
+    pub fn limits(&self, limit: RateLimit) {
+        self.shared.state().meter = Some(Meter::new(limit));
+    }
+
+    /// Begins a new window for every source.
+    pub fn refills(&self) {
+        if let Some(meter) = &mut self.shared.state().meter {
+            meter.refill();
+        }
+    }
+
+    /// Manifests counted in this window for all sources together.
+    pub fn spent(&self) -> u64 {
+        self.shared.state().meter.as_ref().map_or(0, Meter::spent)
+    }
+
     // --- how it fails ---
 
     /// Fails from now on, for every kind of request, on top of faults already in force.
@@ -375,8 +394,8 @@ impl Shared {
         format!("http://{}", self.address)
     }
 
-    /// Records a request and decides its answer; `None` when the connection shall just die.
-    pub(crate) fn answer(&self, request: Recorded) -> Option<Answer> {
+    /// Records a request of `source` and decides its answer; `None` when the connection shall just die.
+    pub(crate) fn answer(&self, request: Recorded, source: IpAddr) -> Option<Answer> {
         let mut guard = self.state();
         let state = &mut *guard;
         if state.faults.refuses_connections() {
@@ -393,7 +412,10 @@ impl Shared {
             serials: &mut state.serials,
             in_flight: *in_flight,
         };
-        let answer = desk.answer(&request, &faults);
+        let mut answer = desk.answer(&request, &faults);
+        if let Some(meter) = &mut state.meter {
+            meter.apply(&request, source, &mut answer);
+        }
         *in_flight += usize::from(!answer.is_too_many);
         if request.method == "GET" {
             state.record.ranges.extend(blob_range(&request, &answer, &state.shelf));

@@ -4,7 +4,9 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use sampan_oci::{Digest, Manifest, MediaType};
-use sampan_testkit::{FakeRegistry, Fault, ImageSpec, IndexSpec, Kind, TokenRule, random_bytes};
+use sampan_testkit::{
+    FakeHub, FakeRegistry, Fault, ImageSpec, IndexSpec, Kind, RateLimit, TokenRule, random_bytes,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, pause, resume};
@@ -317,4 +319,46 @@ async fn connections_and_the_bytes_of_blobs_are_counted() {
     let _ =
         tokio::join!(request(&fake, &line, ""), request(&fake, &line, ""), request(&fake, &line, ""), healed);
     assert_eq!(fake.ranges_of(&digest), [0..1000, 0..1000, 0..1000]);
+}
+
+#[tokio::test]
+async fn a_hub_counts_manifests_for_each_address_and_not_their_heads() {
+    let hub = FakeHub::start(RateLimit { retry_after: Some(9), ..RateLimit::of(2) }).await;
+    let image = hub.publish("library/alpine:3.20");
+    let (_, token, _) =
+        request(&hub.auth, "GET /token?service=fake&scope=repository%3Alibrary%2Falpine%3Apull", "")
+            .await
+            .unwrap();
+    let token = serde_json::from_slice::<serde_json::Value>(&token).unwrap()["token"].clone();
+    let shown = format!("authorization: Bearer {}\r\n", token.as_str().unwrap());
+    let manifest = "/v2/library/alpine/manifests/3.20";
+    // Only the head: a HEAD's answer tells a length and has no body.
+    let ask = async |line: &str, headers: &str| {
+        let mut stream = TcpStream::connect(hub.registry.address()).await.unwrap();
+        stream.write_all(format!("{line} HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        while !bytes.windows(4).any(|w| w == b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+
+    let refused = ask(&format!("GET {manifest}"), "").await;
+    assert!(refused.contains(" 401 ") && refused.contains(&hub.auth.url()), "{refused}");
+    assert!(!refused.contains("ratelimit"), "who is refused is not counted");
+    for (method, status, left) in
+        [("HEAD", 200, 2), ("GET", 200, 1), ("HEAD", 200, 1), ("GET", 200, 0), ("GET", 429, 0)]
+    {
+        let head = ask(&format!("{method} {manifest}"), &shown).await;
+        assert!(head.contains(&format!(" {status} ")), "{head}");
+        assert!(head.contains(&format!("ratelimit-remaining: {left};w=21600")), "{head}");
+        assert!(head.contains("docker-ratelimit-source: 127.0.0.1"), "{head}");
+        assert_eq!(head.contains("retry-after: 9"), status == 429, "{head}");
+    }
+    assert_eq!(hub.spent(), 2);
+    hub.registry.refills();
+    assert_eq!(hub.spent(), 0);
+    let blob = image.layers()[0].digest;
+    let led = ask(&format!("GET /v2/library/alpine/blobs/{blob}"), &shown).await;
+    assert!(led.contains(&format!("location: {}/cdn/{blob}", hub.cdn.url())), "{led}");
 }
