@@ -56,6 +56,8 @@ pub(crate) struct Tokens {
     slots: Mutex<HashMap<RepositoryName, Arc<tokio::sync::Mutex<Slot>>>>,
     /// The last challenge that was allowed: it saves the round trip of being refused once for every repository.
     challenge: Mutex<Option<Challenge>>,
+    /// That the token server wants to be left alone, whatever it is asked for, and until when.
+    rest: Mutex<Option<(UpstreamError, Instant)>>,
 }
 
 /// What is known for one repository. Whoever holds its lock asks the realm; the others wait for the lock.
@@ -129,6 +131,7 @@ impl Tokens {
         {
             return Err(again(error));
         }
+        self.rested()?;
         match fetch(issuer, repository, challenge).await {
             Ok((token, lifetime)) => {
                 let until = Instant::now() + lifetime.saturating_sub(margin(lifetime));
@@ -136,9 +139,27 @@ impl Tokens {
                 Ok(token)
             }
             Err(error) => {
+                if let Some(wait) = error.retry_after() {
+                    let until = Instant::now() + wait;
+                    *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some((again(&error), until));
+                }
                 *slot = Slot { held: None, failed: Some((again(&error), Instant::now())) };
                 Err(error)
             }
+        }
+    }
+
+    /// Refuses while the token server wants to be left alone (SECURITY R22): its limit is not one of repositories.
+    fn rested(&self) -> Result<(), UpstreamError> {
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((error, until)) = &*rest else { return Ok(()) };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            Ok(())
+        } else if matches!(error, UpstreamError::RateLimited { .. }) {
+            Err(UpstreamError::RateLimited { retry_after: Some(left) })
+        } else {
+            Err(UpstreamError::Busy { retry_after: left })
         }
     }
 

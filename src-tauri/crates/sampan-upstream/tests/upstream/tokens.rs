@@ -231,6 +231,25 @@ async fn a_failing_token_server_is_told_as_what_it_is_and_asked_once() {
 }
 
 #[tokio::test]
+async fn a_token_server_that_wants_to_be_left_alone_is() {
+    let fake = FakeRegistry::start().await;
+    let (one, two) = (fake.publish("library/one:1"), fake.publish("library/two:1"));
+    let good = rule(Some(300));
+    fake.fails_with(good.clone());
+    fake.fails_next(1, Kind::Token, Fault::TooManyRequests { retry_after: Some(30) });
+    let (upstream, name) = (upstream(&fake), reference("1"));
+    for image in [&one, &two, &one] {
+        let error = upstream.get_manifest(&image.repository, &name).await.unwrap_err();
+        assert!(matches!(error, UpstreamError::RateLimited { retry_after: Some(_) }), "{error:?}");
+    }
+    assert_eq!(fake.requests(Kind::Token), 1, "whatever it is asked for");
+    pause();
+    advance(Duration::from_secs(30)).await;
+    resume();
+    assert!(upstream.get_manifest(&two.repository, &name).await.is_ok());
+}
+
+#[tokio::test]
 async fn many_waiters_share_one_failure_of_the_token_server() {
     let fake = FakeRegistry::start().await;
     let image = fake.publish("library/alpine:3.20");
