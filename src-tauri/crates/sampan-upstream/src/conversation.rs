@@ -7,11 +7,13 @@ use reqwest::{Method, Response, StatusCode, Url};
 use sampan_oci::{Digest, InvalidManifest, MANIFEST_BYTES_MAX, Manifest, Reference, RepositoryName};
 use tokio::time::timeout;
 
+use crate::allowance::{Allowance, Ask, Book, Ticket};
 use crate::challenge::{self, InvalidChallenge};
 use crate::health::Pulse;
 use crate::limits::{REDIRECTS_MAX, TAGS_BYTES_MAX, TAGS_MAX};
 use crate::part::{Part, whole_body};
-use crate::request::{Request, bounded, check, content_length, finish, header, send, whole};
+use crate::ratelimit::RateHeaders;
+use crate::request::{Request, asked_to_wait, bounded, check, content_length, finish, header, send, whole};
 use crate::token::{Issuer, Tokens};
 use crate::{
     BlobBody, Client, FetchedManifest, Health, Limits, Referrers, TagsPage, UpstreamConfig, UpstreamError,
@@ -36,6 +38,7 @@ pub(crate) struct Conversation {
     limits: Limits,
     tokens: Tokens,
     pulse: Pulse,
+    book: Book,
 }
 
 /// An answer, and who gave it.
@@ -49,7 +52,14 @@ pub(crate) struct Landed {
 
 impl Conversation {
     pub(crate) fn new(config: UpstreamConfig, client: Client, limits: Limits) -> Self {
-        Self { config, client, limits, tokens: Tokens::default(), pulse: Pulse::default() }
+        Self {
+            config,
+            client,
+            limits,
+            tokens: Tokens::default(),
+            pulse: Pulse::default(),
+            book: Book::default(),
+        }
     }
 
     pub(crate) fn config(&self) -> &UpstreamConfig {
@@ -62,6 +72,16 @@ impl Conversation {
 
     pub(crate) fn health(&self) -> Health {
         self.pulse.read()
+    }
+
+    /// What the upstream lets us have.
+    pub(crate) fn allowance(&self) -> Option<Allowance> {
+        self.book.read()
+    }
+
+    /// Begins to ask for a manifest, unless the upstream wants to be left alone.
+    pub(crate) fn begin(&self, ask: Ask) -> Result<Ticket, UpstreamError> {
+        self.book.begin(ask)
     }
 
     pub(crate) fn noted<T>(&self, result: Result<T, UpstreamError>) -> Result<T, UpstreamError> {
@@ -112,13 +132,28 @@ impl Conversation {
         send(&self.client, &self.limits, request, Some(&token)).await
     }
 
+    /// Asks for a manifest, and notes what the answer says of the allowance.
+    async fn ask_manifest(
+        &self,
+        ticket: Ticket,
+        method: Method,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Response, UpstreamError> {
+        let url = self.address(Some(repository), &["manifests", &reference.to_string()])?;
+        let response = self.ask(method, url, MANIFESTS, repository).await?;
+        let told = RateHeaders::read(response.headers());
+        ticket.answered(repository, response.status().as_u16(), &told, asked_to_wait(&response));
+        Ok(response)
+    }
+
     pub(crate) async fn head_manifest(
         &self,
+        ticket: Ticket,
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Result<Option<Digest>, UpstreamError> {
-        let url = self.address(Some(repository), &["manifests", &reference.to_string()])?;
-        let response = self.ask(Method::HEAD, url, MANIFESTS, repository).await?;
+        let response = self.ask_manifest(ticket, Method::HEAD, repository, reference).await?;
         let told = claimed_digest(&check(response, &self.limits, true).await?)?;
         match (reference, told) {
             (Reference::Digest(expected), Some(actual)) if *expected != actual => {
@@ -130,11 +165,11 @@ impl Conversation {
 
     pub(crate) async fn get_manifest(
         &self,
+        ticket: Ticket,
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Result<FetchedManifest, UpstreamError> {
-        let url = self.address(Some(repository), &["manifests", &reference.to_string()])?;
-        let response = self.ask(Method::GET, url, MANIFESTS, repository).await?;
+        let response = self.ask_manifest(ticket, Method::GET, repository, reference).await?;
         let response = whole(check(response, &self.limits, true).await?)?;
         let expected = match reference {
             Reference::Digest(digest) => Some(*digest),

@@ -9,6 +9,7 @@
 //! Start reading at [`Upstream`]; what a download in parts may rely on (SECURITY R35, R36) is told at [`BlobSource`].
 
 mod address;
+mod allowance;
 mod body;
 pub mod challenge;
 mod client;
@@ -18,18 +19,21 @@ mod health;
 mod limits;
 mod listing;
 mod part;
+mod ratelimit;
 pub mod redirect;
 mod request;
 mod source;
 mod token;
 mod upstream;
 
+pub use allowance::{Allowance, is_low};
 pub use body::{BlobBody, BodyStream};
 pub use client::{Client, client};
 pub use error::UpstreamError;
 pub use health::Health;
 pub use limits::Limits;
 pub use listing::{Referrers, TagsPage};
+pub use ratelimit::RateHeaders;
 pub use reqwest::Url;
 pub use source::BlobSource;
 pub use upstream::{FetchedManifest, Upstream, UpstreamConfig};

@@ -86,7 +86,7 @@ pub(crate) async fn check(
             Ok(response)
         };
     }
-    let retry_after = header(&response, &RETRY_AFTER).and_then(|text| wait(text, header(&response, &DATE)));
+    let retry_after = asked_to_wait(&response);
     finish(response, limits).await;
     Err(match (status, retry_after) {
         (StatusCode::NOT_FOUND, _) if at_home => UpstreamError::NotFound,
@@ -97,6 +97,11 @@ pub(crate) async fn check(
         _ if status.is_redirection() => UpstreamError::Protocol("it redirected what it must answer itself"),
         (other, _) => UpstreamError::Status(other.as_u16()),
     })
+}
+
+/// How long an answer asks to wait, where it does.
+pub(crate) fn asked_to_wait(response: &Response) -> Option<Duration> {
+    header(response, &RETRY_AFTER).and_then(|text| wait(text, header(response, &DATE)))
 }
 
 /// How long `Retry-After` asks to wait, in seconds or until a date (RFC 9110, section 10.2.3); at most

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use reqwest::Url;
 use sampan_oci::{Digest, Manifest, Reference, RegistryName, RepositoryName};
 
+use crate::allowance::Ask;
 use crate::conversation::Conversation;
 use crate::part::Part;
-use crate::{BlobBody, BlobSource, Client, Health, Limits, Referrers, TagsPage, UpstreamError};
+use crate::{Allowance, BlobBody, BlobSource, Client, Health, Limits, Referrers, TagsPage, UpstreamError};
 
 /// Which registry an upstream is, and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,28 +60,38 @@ impl Upstream {
         self.0.health()
     }
 
+    /// What it lets us have, and what we spent of it; `None`: it never told.
+    pub fn allowance(&self) -> Option<Allowance> {
+        self.0.allowance()
+    }
+
     /// Asks which digest a reference names now; free of Docker Hub's quota. `None`: it has the manifest, but does not
     /// say the digest.
     /// # Errors
-    /// [`UpstreamError`]; [`UpstreamError::Mismatch`] if it claims another digest than the one asked for.
+    /// [`UpstreamError`]; [`UpstreamError::Mismatch`] if it claims another digest than the one asked for;
+    /// [`UpstreamError::RateLimited`] without asking while it wants to be left alone, and near the limit where it seems to
+    /// count this question too.
     pub async fn head_manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Result<Option<Digest>, UpstreamError> {
-        self.0.noted(self.0.head_manifest(repository, reference).await)
+        let ticket = self.0.begin(Ask::Head)?;
+        self.0.noted(self.0.head_manifest(ticket, repository, reference).await)
     }
 
     /// Fetches a manifest of at most 4 MiB and hashes it before anything is read from it. By digest the bytes must
     /// hash to it; by tag they must hash to what `Docker-Content-Digest` claims, if it is sent.
     /// # Errors
-    /// [`UpstreamError`]: nothing of it may be stored or served.
+    /// [`UpstreamError`]: nothing of it may be stored or served. [`UpstreamError::RateLimited`] without asking while it
+    /// wants to be left alone.
     pub async fn get_manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Result<FetchedManifest, UpstreamError> {
-        self.0.noted(self.0.get_manifest(repository, reference).await)
+        let ticket = self.0.begin(Ask::Get)?;
+        self.0.noted(self.0.get_manifest(ticket, repository, reference).await)
     }
 
     /// Asks whether the repository has a blob, and how many bytes long it is, where the upstream says so.

@@ -1,5 +1,6 @@
 //! What an upstream may do, and what becomes of it: specifications over real sockets, against a registry that lies.
 
+mod allowances;
 mod blobs;
 mod listings;
 mod manifests;

@@ -131,16 +131,20 @@ async fn every_status_has_its_error() {
 #[tokio::test]
 async fn the_rate_limit_says_how_long_to_wait_within_reason() {
     let fake = FakeRegistry::start().await;
-    let upstream = upstream(&fake);
     for (told, wait) in [(None, None), (Some(7), Some(7)), (Some(1_000_000_000), Some(300))] {
         fake.heals();
         fake.fails_with(Fault::TooManyRequests { retry_after: told });
+        let upstream = upstream(&fake);
         let error = upstream.head_manifest(&repository("a/b"), &reference("x")).await.unwrap_err();
         let wait = wait.map(Duration::from_secs);
         assert!(
             matches!(error, UpstreamError::RateLimited { retry_after } if retry_after == wait),
             "{error:?}"
         );
+        let asked = fake.requests(Kind::Manifest);
+        let again = upstream.get_manifest(&repository("a/c"), &reference("x")).await.unwrap_err();
+        assert!(matches!(again, UpstreamError::RateLimited { retry_after: Some(_) }), "{again:?}");
+        assert_eq!(fake.requests(Kind::Manifest), asked, "nobody is asked again before that");
     }
 }
 

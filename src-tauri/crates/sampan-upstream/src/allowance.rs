@@ -1,0 +1,262 @@
+//! What a registry lets us have: what its answers told, what we spent of it, and when it wants to be left alone.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sampan_oci::RepositoryName;
+use tokio::time::Instant;
+
+use crate::UpstreamError;
+use crate::limits::RETRY_AFTER_MAX;
+use crate::ratelimit::RateHeaders;
+
+/// The window of a registry that does not tell it: Docker Hub's.
+const WINDOW_DEFAULT: Duration = Duration::from_hours(6);
+/// How long a registry is left alone after a 429 that does not say it.
+const REST_DEFAULT: Duration = Duration::from_mins(1);
+/// And at least, whatever it says: `Retry-After: 0` is no leave to ask in a circle.
+const REST_MIN: Duration = Duration::from_secs(1);
+/// The most pulls that are remembered, the newest.
+const SPENT_MAX: usize = 2048;
+/// HEADs in a row after each of which less was left, before HEADs are taken to be counted. Others may share the address,
+/// and spend between two of ours.
+const FALLS: u32 = 3;
+/// The least that is kept for pulls of what is not held.
+const RESERVE_MIN: u64 = 3;
+
+/// What a registry lets us have, as its answers told and as we counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Pulls in a window.
+    pub limit: Option<u64>,
+    /// Pulls left; `None` also once the window they were left of is over.
+    pub remaining: Option<u64>,
+    /// How long a window is.
+    pub window: Option<Duration>,
+    /// Whom the registry counts: an address, or an account's name.
+    pub source: Option<String>,
+    /// When an answer last told any of this.
+    pub seen: Instant,
+    /// When there will be more; in the future. Told by the registry, or one window after the count last was seen to begin:
+    /// then it is the latest moment, not the exact one.
+    pub resets: Option<Instant>,
+    /// Until then no manifest is asked for: the registry said 429. In the future.
+    pub rests_until: Option<Instant>,
+    /// So little is left that it is kept for what is not held: see [`is_low`].
+    pub is_low: bool,
+    /// Whether HEAD requests seem to be counted too.
+    pub counts_heads: bool,
+    /// The manifests fetched within one window, oldest first: when, and of which repository.
+    pub spent: Vec<(Instant, RepositoryName)>,
+}
+
+/// Whether what is left is the reserve for pulls of what is not held: 5 % of the limit, at least 3, at most half of it.
+/// Then revalidation has to stop before pulls do.
+pub fn is_low(limit: Option<u64>, remaining: Option<u64>) -> bool {
+    let reserve = limit.map_or(RESERVE_MIN, |limit| (limit / 20).max(RESERVE_MIN).min(limit / 2));
+    remaining.is_some_and(|remaining| remaining <= reserve)
+}
+
+/// How a manifest is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Its bytes: what registries count.
+    Get,
+    /// Only where it is: free at Docker Hub.
+    Head,
+}
+
+/// The allowance of one upstream, shared by all who ask it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Book(Arc<Mutex<Pages>>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    told: Option<Told>,
+    spent: VecDeque<(Instant, RepositoryName)>,
+    gets_rest: Option<Instant>,
+    heads_rest: Option<Instant>,
+    /// Questions asked so far, and those without an end yet.
+    asked: u64,
+    open: u32,
+    /// What `asked` was when an answer was last noted: a question with a lower number began before that.
+    noted: u64,
+    /// A question ended without an answer: whether it was counted is not known.
+    unsure: bool,
+    /// HEADs in a row after which less was left than before.
+    falls: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Told {
+    limit: Option<u64>,
+    remaining: Option<u64>,
+    window: Option<Duration>,
+    source: Option<String>,
+    seen: Instant,
+    resets: Option<Instant>,
+}
+
+/// One question on its way. Dropped without [`Ticket::answered`], nothing is known of it.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    book: Book,
+    ask: Ask,
+    number: u64,
+    /// Whether no other question was on its way when it began.
+    alone: bool,
+    ended: bool,
+}
+
+impl Book {
+    /// Begins a question, unless the registry wants to be left alone.
+    /// # Errors
+    /// [`UpstreamError::RateLimited`]: nothing may be sent.
+    pub(crate) fn begin(&self, ask: Ask) -> Result<Ticket, UpstreamError> {
+        let now = Instant::now();
+        let mut pages = self.pages();
+        let rest = match ask {
+            Ask::Get => pages.gets_rest,
+            Ask::Head => pages.heads_rest,
+        };
+        if let Some(until) = rest.filter(|until| *until > now) {
+            return Err(UpstreamError::RateLimited { retry_after: Some(until - now) });
+        }
+        if ask == Ask::Head && pages.falls >= FALLS && pages.is_low(now) {
+            return Err(UpstreamError::RateLimited { retry_after: None });
+        }
+        let (number, alone) = (pages.asked, pages.open == 0);
+        pages.asked += 1;
+        pages.open += 1;
+        drop(pages);
+        Ok(Ticket { book: self.clone(), ask, number, alone, ended: false })
+    }
+
+    /// What is known now; `None`: the registry never told anything.
+    pub(crate) fn read(&self) -> Option<Allowance> {
+        let now = Instant::now();
+        let pages = self.pages();
+        let rests_until = pages.gets_rest.filter(|until| *until > now);
+        let told = pages.told.as_ref()?;
+        let oldest = now.checked_sub(told.window.unwrap_or(WINDOW_DEFAULT));
+        let recent = |at: &Instant| oldest.is_none_or(|oldest| *at >= oldest);
+        Some(Allowance {
+            limit: told.limit,
+            remaining: told.left(now),
+            window: told.window,
+            source: told.source.clone(),
+            seen: told.seen,
+            resets: told.resets.filter(|at| *at > now),
+            rests_until,
+            is_low: pages.is_low(now),
+            counts_heads: pages.falls >= FALLS,
+            spent: pages.spent.iter().filter(|(at, _)| recent(at)).cloned().collect(),
+        })
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket {
+    /// Notes the answer: its status, what it told, and how long it asked to wait. `repository` is what was asked for.
+    pub(crate) fn answered(
+        mut self,
+        repository: &RepositoryName,
+        status: u16,
+        headers: &RateHeaders,
+        retry_after: Option<Duration>,
+    ) {
+        self.ended = true;
+        let now = Instant::now();
+        let mut pages = self.book.pages();
+        pages.note(&self, headers, now);
+        if status == 429 {
+            pages.rest(self.ask, headers, retry_after, now);
+        }
+        if self.ask == Ask::Get && (200..300).contains(&status) && pages.told.is_some() {
+            if pages.spent.len() >= SPENT_MAX {
+                pages.spent.pop_front();
+            }
+            pages.spent.push_back((now, repository.clone()));
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut pages = self.book.pages();
+        pages.open -= 1;
+        pages.unsure |= !self.ended;
+    }
+}
+
+impl Told {
+    /// What is left at `now`.
+    fn left(&self, now: Instant) -> Option<u64> {
+        self.remaining.filter(|_| self.resets.is_none_or(|at| at > now))
+    }
+}
+
+impl Pages {
+    fn is_low(&self, now: Instant) -> bool {
+        self.told.as_ref().is_some_and(|told| is_low(told.limit, told.left(now)))
+    }
+
+    fn note(&mut self, ticket: &Ticket, headers: &RateHeaders, now: Instant) {
+        if !headers.counts() {
+            return;
+        }
+        // Answers that were on their way together may come in any order: of those the lowest count is the newest.
+        let overlapped = ticket.number < self.noted;
+        let alone = ticket.alone && self.asked == ticket.number + 1;
+        let before = self.told.as_ref().and_then(|told| told.left(now));
+        let remaining = match (before, headers.remaining) {
+            (Some(before), Some(left)) if overlapped => Some(before.min(left)),
+            (_, left) => left,
+        };
+        let is_proof = ticket.ask == Ask::Head && alone && !self.unsure;
+        if let (true, Some(before), Some(left)) = (is_proof, before, remaining) {
+            self.falls = if left < before { (self.falls + 1).min(FALLS) } else { 0 };
+        }
+        let old = self.told.take();
+        let kept = old.as_ref().and_then(|told| told.resets).filter(|at| *at > now);
+        let window = headers.window.or(old.as_ref().and_then(|told| told.window));
+        let is_full = remaining.is_some() && remaining == headers.limit;
+        let is_refilled = before.is_none() || remaining > before;
+        let resets = match headers.reset {
+            Some(reset) => Some(now + reset),
+            None if is_full => None,
+            None if is_refilled || kept.is_none() => window.map(|window| now + window),
+            None => kept,
+        };
+        let source = headers.source.clone().or(old.and_then(|told| told.source));
+        self.told = Some(Told { limit: headers.limit, remaining, window, source, seen: now, resets });
+        self.noted = self.asked;
+        self.unsure = false;
+    }
+
+    /// The registry said 429. A count that is used up stops what is counted; any other 429 is about asking at all.
+    fn rest(&mut self, ask: Ask, headers: &RateHeaders, retry_after: Option<Duration>, now: Instant) {
+        let wait = retry_after.or(headers.reset).unwrap_or(REST_DEFAULT).clamp(REST_MIN, RETRY_AFTER_MAX);
+        let until = now + wait;
+        self.gets_rest = self.gets_rest.max(Some(until));
+        if ask == Ask::Head || headers.remaining != Some(0) {
+            self.heads_rest = self.heads_rest.max(Some(until));
+        }
+        // That it said no is worth showing, whatever it does not say of numbers.
+        self.told.get_or_insert(Told {
+            limit: None,
+            remaining: None,
+            window: None,
+            source: headers.source.clone(),
+            seen: now,
+            resets: None,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
