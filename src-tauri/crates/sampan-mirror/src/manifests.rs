@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sampan_oci::{Bypass, Digest, Failure, ImageName, Manifest, MediaType, Outcome, Reference, Tag};
 use sampan_store::StoreError;
-use sampan_upstream::UpstreamError;
+use sampan_upstream::{FetchedManifest, Upstream, UpstreamError};
 
 use crate::error::PullError;
 use crate::mirror::Inner;
@@ -15,6 +15,9 @@ use crate::plan::{Plan, Verdict, plan, verdict};
 /// How long a client waits for a manifest that has to be fetched. containerd gives a mirror 30 s for its head, and the
 /// question where a tag points may have taken its time before (CLIENTS.md 2).
 const MANIFEST_WITHIN: Duration = Duration::from_secs(15);
+
+/// How long a client is kept waiting for a registry that wants to be left alone for a moment (CLIENTS.md R-M9).
+const REST_WITHIN: Duration = Duration::from_secs(5);
 
 /// A manifest to answer with.
 #[derive(Clone, Debug)]
@@ -81,6 +84,10 @@ impl Inner {
                 self.store.touch_tag(image, tag).await;
                 Ok(Resolved { outcome: Outcome::Revalidated, ..held })
             }
+            // What is left of the registry's allowance is kept for what is not held.
+            Verdict::Moved if self.upstream(&image.registry).is_some_and(Upstream::is_low) => {
+                Ok(as_stale(held, &"the registry's allowance is nearly used up"))
+            }
             Verdict::Moved => match self.fetched(image, &reference).await {
                 Err(error @ PullError::Upstream { .. }) => Ok(as_stale(held, &error)),
                 other => other,
@@ -137,7 +144,7 @@ impl Inner {
         {
             return Ok(held);
         }
-        let fetched = upstream.get_manifest(&image.repository, reference).await.map_err(|error| {
+        let fetched = get_patiently(upstream, image, reference).await.map_err(|error| {
             if error.failure() == Failure::NotFound { unknown() } else { PullError::upstream(image, error) }
         })?;
         let manifest = Arc::new(fetched.manifest);
@@ -173,6 +180,25 @@ impl Inner {
             self.store.set_tag(image, tag, &manifest.digest).await.map_err(why)?;
         }
         Ok(())
+    }
+}
+
+/// Fetches a manifest; a 429 that asks for a moment only is waited out, because engines do not: they ask again at once.
+async fn get_patiently(
+    upstream: &Upstream,
+    image: &ImageName,
+    reference: &Reference,
+) -> Result<FetchedManifest, UpstreamError> {
+    let until = tokio::time::Instant::now() + REST_WITHIN;
+    loop {
+        match upstream.get_manifest(&image.repository, reference).await {
+            Err(UpstreamError::RateLimited { retry_after: Some(wait) })
+                if tokio::time::Instant::now() + wait < until =>
+            {
+                tokio::time::sleep(wait).await;
+            }
+            answer => return answer,
+        }
     }
 }
 

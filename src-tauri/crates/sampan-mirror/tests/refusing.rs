@@ -84,8 +84,9 @@ async fn an_upstream_that_cannot_or_will_not_answer_is_told_in_a_status_engines_
         (Fault::Status(404), 404),
         (Fault::Status(500), 503),
         (Fault::Status(503), 503),
-        (Fault::TooManyRequests { retry_after: Some(60) }, 503),
         (Fault::RedirectLoop, 502),
+        // The last: nobody is asked for a minute after it.
+        (Fault::TooManyRequests { retry_after: Some(60) }, 503),
     ] {
         upstream.fails_with(fault.clone());
         for path in [&cold, &blob] {

@@ -17,6 +17,8 @@ const WINDOW_DEFAULT: Duration = Duration::from_hours(6);
 const REST_DEFAULT: Duration = Duration::from_mins(1);
 /// And at least, whatever it says: `Retry-After: 0` is no leave to ask in a circle.
 const REST_MIN: Duration = Duration::from_secs(1);
+/// How long the others wait before they look whether the first question after a rest was answered.
+const PROBE: Duration = Duration::from_millis(500);
 /// The most pulls that are remembered, the newest.
 const SPENT_MAX: usize = 2048;
 /// HEADs in a row after each of which less was left, before HEADs are taken to be counted. Others may share the address,
@@ -75,8 +77,8 @@ pub(crate) struct Book(Arc<Mutex<Pages>>);
 struct Pages {
     told: Option<Told>,
     spent: VecDeque<(Instant, RepositoryName)>,
-    gets_rest: Option<Instant>,
-    heads_rest: Option<Instant>,
+    gets: Rest,
+    heads: Rest,
     /// Questions asked so far, and those without an end yet.
     asked: u64,
     open: u32,
@@ -86,6 +88,30 @@ struct Pages {
     unsure: bool,
     /// HEADs in a row after which less was left than before.
     falls: u32,
+}
+
+/// That the registry wants to be left alone with one kind of question.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Since the last 429; `None` again with the first other answer.
+    until: Option<Instant>,
+    /// The one question that finds out whether it is over is on its way.
+    is_probed: bool,
+}
+
+impl Rest {
+    /// How much longer; once it is over, one question goes first (`Ok(true)`) and the others wait for its answer.
+    fn pass(&mut self, now: Instant) -> Result<bool, Duration> {
+        match self.until {
+            None => Ok(false),
+            Some(until) if until > now => Err(until - now),
+            Some(_) if self.is_probed => Err(PROBE),
+            Some(_) => {
+                self.is_probed = true;
+                Ok(true)
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +132,8 @@ pub(crate) struct Ticket {
     number: u64,
     /// Whether no other question was on its way when it began.
     alone: bool,
+    /// Whether it is the first after a rest.
+    probes: bool,
     ended: bool,
 }
 
@@ -116,28 +144,23 @@ impl Book {
     pub(crate) fn begin(&self, ask: Ask) -> Result<Ticket, UpstreamError> {
         let now = Instant::now();
         let mut pages = self.pages();
-        let rest = match ask {
-            Ask::Get => pages.gets_rest,
-            Ask::Head => pages.heads_rest,
-        };
-        if let Some(until) = rest.filter(|until| *until > now) {
-            return Err(UpstreamError::RateLimited { retry_after: Some(until - now) });
-        }
         if ask == Ask::Head && pages.falls >= FALLS && pages.is_low(now) {
             return Err(UpstreamError::RateLimited { retry_after: None });
         }
+        let wait = |left| UpstreamError::RateLimited { retry_after: Some(left) };
+        let probes = pages.rest_of(ask).pass(now).map_err(wait)?;
         let (number, alone) = (pages.asked, pages.open == 0);
         pages.asked += 1;
         pages.open += 1;
         drop(pages);
-        Ok(Ticket { book: self.clone(), ask, number, alone, ended: false })
+        Ok(Ticket { book: self.clone(), ask, number, alone, probes, ended: false })
     }
 
     /// What is known now; `None`: the registry never told anything.
     pub(crate) fn read(&self) -> Option<Allowance> {
         let now = Instant::now();
         let pages = self.pages();
-        let rests_until = pages.gets_rest.filter(|until| *until > now);
+        let rests_until = pages.gets.until.filter(|until| *until > now);
         let told = pages.told.as_ref()?;
         let oldest = now.checked_sub(told.window.unwrap_or(WINDOW_DEFAULT));
         let recent = |at: &Instant| oldest.is_none_or(|oldest| *at >= oldest);
@@ -153,6 +176,11 @@ impl Book {
             counts_heads: pages.falls >= FALLS,
             spent: pages.spent.iter().filter(|(at, _)| recent(at)).cloned().collect(),
         })
+    }
+
+    /// Whether so little is left that it is kept for what is not held.
+    pub(crate) fn is_low(&self) -> bool {
+        self.pages().is_low(Instant::now())
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
@@ -175,6 +203,8 @@ impl Ticket {
         pages.note(&self, headers, now);
         if status == 429 {
             pages.rest(self.ask, headers, retry_after, now);
+        } else if self.probes {
+            pages.rest_of(self.ask).until = None;
         }
         if self.ask == Ask::Get && (200..300).contains(&status) && pages.told.is_some() {
             if pages.spent.len() >= SPENT_MAX {
@@ -189,6 +219,9 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut pages = self.book.pages();
         pages.open -= 1;
+        if self.probes {
+            pages.rest_of(self.ask).is_probed = false;
+        }
         pages.unsure |= !self.ended;
     }
 }
@@ -201,6 +234,13 @@ impl Told {
 }
 
 impl Pages {
+    fn rest_of(&mut self, ask: Ask) -> &mut Rest {
+        match ask {
+            Ask::Get => &mut self.gets,
+            Ask::Head => &mut self.heads,
+        }
+    }
+
     fn is_low(&self, now: Instant) -> bool {
         self.told.as_ref().is_some_and(|told| is_low(told.limit, told.left(now)))
     }
@@ -242,9 +282,9 @@ impl Pages {
     fn rest(&mut self, ask: Ask, headers: &RateHeaders, retry_after: Option<Duration>, now: Instant) {
         let wait = retry_after.or(headers.reset).unwrap_or(REST_DEFAULT).clamp(REST_MIN, RETRY_AFTER_MAX);
         let until = now + wait;
-        self.gets_rest = self.gets_rest.max(Some(until));
+        self.gets.until = self.gets.until.max(Some(until));
         if ask == Ask::Head || headers.remaining != Some(0) {
-            self.heads_rest = self.heads_rest.max(Some(until));
+            self.heads.until = self.heads.until.max(Some(until));
         }
         // That it said no is worth showing, whatever it does not say of numbers.
         self.told.get_or_insert(Told {

@@ -79,6 +79,11 @@ impl Conversation {
         self.book.read()
     }
 
+    /// Whether so little is left that it is kept for what is not held.
+    pub(crate) fn is_low(&self) -> bool {
+        self.book.is_low()
+    }
+
     /// Begins to ask for a manifest, unless the upstream wants to be left alone.
     pub(crate) fn begin(&self, ask: Ask) -> Result<Ticket, UpstreamError> {
         self.book.begin(ask)

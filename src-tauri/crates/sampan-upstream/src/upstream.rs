@@ -65,6 +65,11 @@ impl Upstream {
         self.0.allowance()
     }
 
+    /// Whether so few pulls are left ([`is_low`](crate::is_low)) that they are kept for what is not held.
+    pub fn is_low(&self) -> bool {
+        self.0.is_low()
+    }
+
     /// Asks which digest a reference names now; free of Docker Hub's quota. `None`: it has the manifest, but does not
     /// say the digest.
     /// # Errors

@@ -143,6 +143,23 @@ async fn a_429_that_is_not_about_pulls_stops_every_question() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_question_finds_out_whether_the_rest_is_over() {
+    let book = Book::default();
+    book.begin(Ask::Get).unwrap().answered(&name(), 429, &told(100, 0), Some(MINUTE));
+    advance(MINUTE).await;
+    let first = book.begin(Ask::Get).unwrap();
+    assert!(book.begin(Ask::Get).is_err(), "the others wait for its answer");
+    drop(first);
+    let second = book.begin(Ask::Get).unwrap();
+    second.answered(&name(), 429, &told(100, 0), Some(MINUTE));
+    assert!(book.begin(Ask::Get).is_err(), "it is not over");
+    advance(MINUTE).await;
+    ask(&book, Ask::Get, 99);
+    let all: Vec<_> = (0..9).map(|_| book.begin(Ask::Get)).collect();
+    assert!(all.iter().all(Result::is_ok), "now it is, for all");
+}
+
+#[tokio::test(start_paused = true)]
 async fn heads_stop_near_the_limit_where_they_are_counted_and_only_there() {
     let free = Book::default();
     let counted = Book::default();
