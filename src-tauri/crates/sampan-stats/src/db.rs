@@ -17,7 +17,7 @@ use crate::totals::Totals;
 pub const HISTORY_MAX: usize = 10_000;
 
 /// Each step brings the schema from the version before it to its own (`PRAGMA user_version`, from 1).
-const MIGRATIONS: [&str; 2] = [FIRST, SECOND];
+const MIGRATIONS: [&str; 3] = [FIRST, SECOND, THIRD];
 pub(crate) const FIRST: &str = "
     CREATE TABLE totals (
         day TEXT NOT NULL, image TEXT NOT NULL,
@@ -38,6 +38,9 @@ const SECOND: &str = "
     ALTER TABLE pulls ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE pulls ADD COLUMN repaired INTEGER NOT NULL DEFAULT 0;
 ";
+
+/// What was spent of registries' allowances.
+const THIRD: &str = "CREATE TABLE spent (at INTEGER NOT NULL, image TEXT NOT NULL) STRICT";
 
 /// Why statistics cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -197,6 +200,27 @@ impl Db {
         let mut statement = self.connection.prepare_cached(query)?;
         let pulls = statement.query_map([count(limit)], read_pull)?.collect::<Result<_, _>>()?;
         Ok(pulls)
+    }
+}
+
+impl Db {
+    /// Keeps these pulls as what was spent, instead of those kept before.
+    pub(crate) fn keep_spent(&mut self, spent: &[(Millis, ImageName)]) -> Result<(), StatsError> {
+        let transaction = self.connection.transaction()?;
+        transaction.execute("DELETE FROM spent", [])?;
+        for (at, image) in spent {
+            let insert = "INSERT INTO spent VALUES (?1, ?2)";
+            transaction.prepare_cached(insert)?.execute(params![at.0, image.to_string()])?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// What was kept, oldest first.
+    pub(crate) fn spent(&self) -> Result<Vec<(Millis, ImageName)>, StatsError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT at, image FROM spent ORDER BY at, rowid")?;
+        let read = |row: &Row<'_>| Ok((Millis(row.get(0)?), parsed(row, 1)?));
+        Ok(statement.query_map([], read)?.collect::<Result<_, _>>()?)
     }
 }
 

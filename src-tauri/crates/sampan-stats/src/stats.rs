@@ -171,6 +171,21 @@ impl Stats {
         self.inner.shared.state().last_used
     }
 
+    /// Keeps what was spent of registries' allowances for the next run, instead of what was kept before: when, and for
+    /// which image. Waits for the disk.
+    /// # Errors
+    /// [`StatsError::Database`] if the disk did not take it.
+    pub fn keep_spent(&self, spent: &[(Millis, ImageName)]) -> Result<(), StatsError> {
+        self.inner.shared.db().keep_spent(spent)
+    }
+
+    /// What was kept of that, oldest first. Reads the disk.
+    /// # Errors
+    /// [`StatsError::Database`] if the database cannot be read.
+    pub fn spent(&self) -> Result<Vec<(Millis, ImageName)>, StatsError> {
+        self.inner.shared.db().spent()
+    }
+
     /// Writes everything recorded so far; after `Ok` it survives the end of the process. Waits for the disk.
     /// # Errors
     /// [`StatsError::Database`] if the disk did not take it: it stays in memory and is tried again.

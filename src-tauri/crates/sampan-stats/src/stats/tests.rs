@@ -249,7 +249,7 @@ fn a_file_of_a_newer_version_is_left_alone() {
     version("PRAGMA user_version = 99");
     let refused = Stats::open(&fixture.path(), fixture.clock.clone(), TimeZone::UTC);
     assert!(matches!(refused, Err(StatsError::Future(99))), "a downgrade must not cost the history");
-    version("PRAGMA user_version = 2");
+    version("PRAGMA user_version = 3");
     fixture.open();
 }
 
@@ -566,4 +566,17 @@ proptest! {
             stats.flush().unwrap();
         }
     }
+}
+
+#[test]
+fn what_was_spent_survives_a_restart() {
+    let fixture = Fixture::at(NOON);
+    let spent = |at, image: &str| (Millis(at), image.parse().unwrap());
+    let stats = fixture.open();
+    assert_eq!(stats.spent().unwrap(), []);
+    stats.keep_spent(&[spent(1, "docker.io/library/a")]).unwrap();
+    let newer = [spent(2, "docker.io/library/a"), spent(2, "ghcr.io/o/b"), spent(3, "docker.io/library/a")];
+    stats.keep_spent(&newer).unwrap();
+    drop(stats);
+    assert_eq!(fixture.open().spent().unwrap(), newer, "instead of those kept before");
 }
