@@ -136,6 +136,7 @@ pub(crate) mod tests {
             settings: Settings::default(),
             task: None,
             docker_drift: None,
+            allowances: Vec::new(),
         }
     }
 

@@ -7,6 +7,40 @@
 /** The age limit. */
 export type AgeLimit = "off" | { "days": number };
 
+/** Pulls that one image cost. */
+export type SpentBy = {
+  /** `docker.io/library/nginx`. */
+  image: string,
+  /** Manifests fetched for it within one window. */
+  count: number, };
+
+/** What a registry lets this machine have, as its last answer told: Docker Hub's pull limit. */
+export type Allowance = {
+  /** Its name in image names: `docker.io`. */
+  registry: string,
+  /** Pulls in a window; `None`: it does not say. */
+  limit: number | null,
+  /** Pulls left; `None`: it does not say, or the window it said it of is over. */
+  remaining: number | null,
+  /** How long a window is. */
+  window_seconds: number | null,
+  /** Whom it counts: an address, shared with everybody behind it, or an account's name. */
+  source: string | null,
+  /** When it told that. */
+  seen_at: number,
+  /** When there will be more, at the latest: registries rarely say it exactly. */
+  resets_at: number | null,
+  /** It refused a pull and is not asked for another before then. */
+  rests_until: number | null,
+  /** So few are left that they are kept for what is not in the cache: a tag that moved is served as it is held. */
+  is_low: boolean,
+  /** When they are used up at the pace of Sampan's own pulls; `None`: not before the reset, or too few pulls to tell. */
+  forecast: number | null,
+  /** Pulls that Sampan itself made within one window. What else was counted, others behind the same source spent. */
+  spent: number,
+  /** The images those were for, most first, at most 20. */
+  spent_by: Array<SpentBy>, };
+
 /** The closed reasons of [`ApiError`]; each has texts in `ui/i18n` under `error.<code>`. */
 export type Code = "invalid_request" | "docker_not_found" | "docker_unsupported" | "config_invalid" | "plan_outdated" | "not_permitted" | "rolled_back" | "store" | "not_held" | "busy" | "stopped" | "no_desktop" | "internal";
 
@@ -696,7 +730,9 @@ export type Snapshot = {
   /** The export or import that goes on. */
   task: Task | null,
   /** What somebody else changed of Docker's set-up, as far as it was noticed and not left as it is. */
-  docker_drift: DockerDrift | null, };
+  docker_drift: DockerDrift | null,
+  /** What registries that count pulls let this machine have, by name; empty where none told yet. */
+  allowances: Array<Allowance>, };
 
 /** An answer to a [`Command`]. */
 export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "docker", "value": Docker } | { "reply": "engines", "value": Array<EngineFound> } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "clients", "value": Array<ClientSetup> } | { "reply": "client_applied", "value": ClientApplied } | { "reply": "doctor", "value": Array<Check> } | { "reply": "done" } | { "reply": "error", "value": ApiError };

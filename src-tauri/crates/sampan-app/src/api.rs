@@ -3,6 +3,7 @@
 //! All sizes are bytes, all times milliseconds since 1970-01-01 UTC, all rates bytes per second, unless a name says
 //! otherwise. Numbers are `f64`-safe integers: no cache holds 2^53 bytes.
 
+mod allowance;
 mod cache;
 mod carry;
 mod clients;
@@ -12,6 +13,7 @@ mod health;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+pub use allowance::{Allowance, SpentBy};
 pub use cache::{
     AGE_LIMIT_DAYS_MAX, AgeLimit, Cache, ClearReport, ClearSelection, Image, ImageBlob, ImageDetails,
     NotKeeping, QUOTA_MAX, QUOTA_MIN, Quota, TagDigest, Verify,
@@ -288,6 +290,9 @@ pub struct Snapshot {
     /// What somebody else changed of Docker's set-up, as far as it was noticed and not left as it is.
     #[serde(default)]
     pub docker_drift: Option<DockerDrift>,
+    /// What registries that count pulls let this machine have, by name; empty where none told yet.
+    #[serde(default)]
+    pub allowances: Vec<Allowance>,
 }
 
 /// The mirror's own state.

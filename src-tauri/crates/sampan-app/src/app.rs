@@ -23,7 +23,7 @@ use crate::socket::{ControlSocket, Handler};
 use crate::start::{StartError, listen, make_private};
 use crate::state::{Bounds, Keeping, mirror_state, same};
 use crate::task::TaskSlot;
-use crate::{Config, Surroundings, SystemClock, cache, clients, convert, docker, doctor};
+use crate::{Config, Surroundings, SystemClock, allowance, cache, clients, convert, docker, doctor};
 
 /// How often the state is looked at for something new to show.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -185,6 +185,7 @@ impl App {
             }
         });
         let app = Self { inner };
+        allowance::recall(&app.inner.stats, &app.inner.mirror, app.inner.started);
         app.inner.keep_by(&app.inner.settings(), None).await;
         app.inner.read_health().await;
         app.inner.refresh().await;
@@ -248,6 +249,7 @@ impl App {
         if let Err(error) = self.inner.store.flush().await {
             tracing::error!(%error, "the last uses could not be written");
         }
+        allowance::keep(&self.inner.stats, &self.inner.mirror, self.inner.clock.now(), Duration::MAX).await;
         let stats = self.inner.stats.clone();
         match tokio::task::spawn_blocking(move || stats.flush()).await {
             Ok(Ok(())) => {}
@@ -465,6 +467,7 @@ impl Inner {
             settings: self.settings(),
             task: self.task.shown(),
             docker_drift: self.drift.shown(),
+            allowances: allowance::gauges(&self.mirror, now),
         }
     }
 

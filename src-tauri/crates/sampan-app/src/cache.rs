@@ -12,10 +12,12 @@ use crate::api::{
 };
 use crate::app::Inner;
 use crate::housekeeping::{House, Work};
-use crate::{convert, cost};
+use crate::{allowance, convert, cost};
 
 /// How long a cleared image can be brought back.
 pub(crate) const UNDO_MILLIS: i64 = 10_000;
+/// Somewhat longer than from one time of settling the folder to the next.
+const KEEP_SPENT: std::time::Duration = std::time::Duration::from_secs(40);
 const GIB: u64 = 1 << 30;
 /// The part of the disk that is left free (SECURITY.md 3), and the bounds of that: 5 % of a large disk is more than anybody
 /// misses.
@@ -348,6 +350,7 @@ impl House for Keeper {
                 if inner.read_health().await {
                     inner.refresh().await;
                 }
+                allowance::keep(&inner.stats, &inner.mirror, inner.clock.now(), KEEP_SPENT).await;
             }
             Work::Room => inner.make_room().await,
             Work::Scrub => inner.begin_scrub(true),

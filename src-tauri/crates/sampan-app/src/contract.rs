@@ -121,6 +121,7 @@ mod tests {
     fn every_public_type_of_the_api_is_in_it() {
         let source = [
             include_str!("api.rs"),
+            include_str!("api/allowance.rs"),
             include_str!("api/cache.rs"),
             include_str!("api/carry.rs"),
             include_str!("api/docker.rs"),

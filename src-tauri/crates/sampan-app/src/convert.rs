@@ -38,6 +38,7 @@ pub(crate) fn empty_snapshot(config: &Config, started: Millis) -> Snapshot {
         settings: config.settings.clone(),
         task: None,
         docker_drift: None,
+        allowances: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! Never draws a window, never speaks `/v2/` or to a registry itself, never edits a file of Docker's itself: it asks
 //! the crates that do. Start reading at [`App::start`] and [`App::call`].
 
+mod allowance;
 pub mod api;
 mod app;
 mod cache;

@@ -162,8 +162,6 @@ impl Book {
         let pages = self.pages();
         let rests_until = pages.gets.until.filter(|until| *until > now);
         let told = pages.told.as_ref()?;
-        let oldest = now.checked_sub(told.window.unwrap_or(WINDOW_DEFAULT));
-        let recent = |at: &Instant| oldest.is_none_or(|oldest| *at >= oldest);
         Some(Allowance {
             limit: told.limit,
             remaining: told.left(now),
@@ -174,8 +172,25 @@ impl Book {
             rests_until,
             is_low: pages.is_low(now),
             counts_heads: pages.falls >= FALLS,
-            spent: pages.spent.iter().filter(|(at, _)| recent(at)).cloned().collect(),
+            spent: pages.spent_within_window(now).cloned().collect(),
         })
+    }
+
+    /// What was spent within one window, oldest first, and how long ago.
+    pub(crate) fn spent(&self) -> Vec<(Duration, RepositoryName)> {
+        let now = Instant::now();
+        self.pages().spent_within_window(now).map(|(at, name)| (now - *at, name.clone())).collect()
+    }
+
+    /// Takes back what an earlier run spent: how long ago, and for which repository.
+    pub(crate) fn recall(&self, spent: impl IntoIterator<Item = (Duration, RepositoryName)>) {
+        let now = Instant::now();
+        let spent = spent.into_iter().filter_map(|(ago, name)| Some((now.checked_sub(ago)?, name)));
+        let mut pages = self.pages();
+        pages.spent.extend(spent);
+        pages.spent.make_contiguous().sort_by_key(|(at, _)| *at);
+        let surplus = pages.spent.len().saturating_sub(SPENT_MAX);
+        pages.spent.drain(..surplus);
     }
 
     /// Whether so little is left that it is kept for what is not held.
@@ -239,6 +254,11 @@ impl Pages {
             Ask::Get => &mut self.gets,
             Ask::Head => &mut self.heads,
         }
+    }
+
+    fn spent_within_window(&self, now: Instant) -> impl Iterator<Item = &(Instant, RepositoryName)> {
+        let window = self.told.as_ref().and_then(|told| told.window).unwrap_or(WINDOW_DEFAULT);
+        self.spent.iter().filter(move |(at, _)| now.saturating_duration_since(*at) < window)
     }
 
     fn is_low(&self, now: Instant) -> bool {

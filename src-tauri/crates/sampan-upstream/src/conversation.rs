@@ -79,6 +79,14 @@ impl Conversation {
         self.book.read()
     }
 
+    pub(crate) fn spent(&self) -> Vec<(std::time::Duration, RepositoryName)> {
+        self.book.spent()
+    }
+
+    pub(crate) fn recall(&self, spent: impl IntoIterator<Item = (std::time::Duration, RepositoryName)>) {
+        self.book.recall(spent);
+    }
+
     /// Whether so little is left that it is kept for what is not held.
     pub(crate) fn is_low(&self) -> bool {
         self.book.is_low()

@@ -65,6 +65,16 @@ impl Upstream {
         self.0.allowance()
     }
 
+    /// The manifests fetched within one window, oldest first: how long ago, and for which repository.
+    pub fn spent(&self) -> Vec<(std::time::Duration, RepositoryName)> {
+        self.0.spent()
+    }
+
+    /// Takes back what an earlier run spent: how long ago, and for which repository.
+    pub fn recall(&self, spent: impl IntoIterator<Item = (std::time::Duration, RepositoryName)>) {
+        self.0.recall(spent);
+    }
+
     /// Whether so few pulls are left ([`is_low`](crate::is_low)) that they are kept for what is not held.
     pub fn is_low(&self) -> bool {
         self.0.is_low()

@@ -32,6 +32,7 @@ fn snapshot(sequence: u64) -> Snapshot {
         settings: Settings::default(),
         task: None,
         docker_drift: None,
+        allowances: Vec::new(),
     }
 }
 

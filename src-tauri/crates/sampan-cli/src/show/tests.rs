@@ -84,6 +84,7 @@ pub(super) fn snapshot() -> Snapshot {
         settings: Settings::default(),
         task: None,
         docker_drift: None,
+        allowances: Vec::new(),
     }
 }
 

@@ -200,3 +200,14 @@ async fn what_is_remembered_is_bounded() {
     }
     assert_eq!(book.read().unwrap().spent.len(), SPENT_MAX);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_run_spent_is_shown_once_the_registry_tells_again() {
+    let book = Book::default();
+    book.recall((0..SPENT_MAX as u64 + 5).rev().map(|n| (Duration::from_secs(n), name())));
+    assert_eq!(book.read(), None);
+    ask(&book, Ask::Head, 70);
+    assert_eq!(book.read().unwrap().spent.len(), SPENT_MAX, "bounded");
+    advance(Duration::from_hours(6)).await;
+    assert!(book.read().unwrap().spent.len() < 2, "and no older than a window");
+}
