@@ -84,6 +84,12 @@ pub(crate) enum Command {
     /// The limit is for all downloads together, holds at once for those under way, and stays until it is lifted. What is
     /// in the cache is served as fast as ever.
     Limit(Limit),
+    /// Show how many pulls registries still allow, and which images spent them
+    ///
+    /// Docker Hub counts the manifests that an address fetches: a pull from the cache is not one of them. The forecast is
+    /// made from at least 5 pulls over at least 10 minutes. Near the limit tags that moved are served as they are held, so
+    /// that what is left goes to images that are not in the cache.
+    Allowance(Format),
     /// Keep nothing new for a while, or until `sampan resume`
     ///
     /// Pulls pass through and are not kept. Downloads under way stop and keep the bytes they have; the next pull after the

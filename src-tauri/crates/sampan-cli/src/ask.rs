@@ -40,6 +40,16 @@ pub(crate) async fn limit(config: &Config, limit: Limit) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
+/// `sampan allowance`.
+pub(crate) async fn allowance(config: &Config, format: Format) -> anyhow::Result<ExitCode> {
+    let Reply::Snapshot(snapshot) = ask(&mut connect(config).await?, Command::Snapshot).await? else {
+        bail!(unexpected());
+    };
+    let allowances = snapshot.allowances;
+    answer(&allowances, format, || show::allowances(&allowances, &TimeZone::system()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// What `sampan pause --json` and `sampan resume --json` print.
 #[derive(Serialize)]
 struct PauseNow {

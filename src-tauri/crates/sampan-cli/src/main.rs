@@ -57,6 +57,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         | Command::Import(_)
         | Command::Cancel(_)
         | Command::Limit(_)
+        | Command::Allowance(_)
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Docker { .. }
@@ -80,6 +81,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Import(import) => carry::import(&config?, &import).await,
             Command::Cancel(format) => carry::cancel(&config?, format).await,
             Command::Limit(limit) => ask::limit(&config?, limit).await,
+            Command::Allowance(format) => ask::allowance(&config?, format).await,
             Command::Pause(pause) => ask::pause(&config?, pause).await,
             Command::Resume(format) => ask::resume(&config?, format).await,
             Command::Docker { what } => docker::docker(&config?, surroundings, what).await,

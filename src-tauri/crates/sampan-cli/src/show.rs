@@ -1,5 +1,6 @@
 //! Answers as text for people: aligned, sizes in SI units, times of the person's own clock. Pure.
 
+mod allowance;
 mod cache;
 mod docker;
 
@@ -12,6 +13,7 @@ use sampan_app::api::{
 
 use crate::speed::speed;
 
+pub(crate) use allowance::allowances;
 pub(crate) use cache::{
     cache, cancelled, clear, details, exported, goes_soon, images, imported, pinned, scrub_progress,
     scrubbed, task_progress,
@@ -73,6 +75,9 @@ pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
     for (nth, upstream) in mirror.upstreams.iter().enumerate() {
         let label = if nth == 0 { "Mirrors" } else { "" };
         rows.push([label.into(), upstream_line(upstream, zone)]);
+    }
+    for allowance in &snapshot.allowances {
+        rows.push(["Allowance".into(), allowance::line(allowance, zone)]);
     }
     let [moved, counted] = totals(&snapshot.today);
     rows.push(["Today".into(), moved]);
