@@ -112,8 +112,28 @@ describe("the first page", () => {
     expect(the("pull-text").textContent).toBe("411 MB of 1.1 GB, 2.3 MB/s");
   });
 
+  it("shows how many pulls are left and what spent them, and says when they are refused", async () => {
+    await open("fixture=busy", "#/now");
+    expect(the("allowance-left").textContent).toBe("37 of 100");
+    expect(the("allowance-outlook").textContent).toMatch(/^At this pace you run out at .+\. More by .+\.$/);
+    const spent = [...the("allowance").querySelectorAll("li")].map((line) => line.textContent?.trim());
+    expect(spent).toEqual(["22 nginx", "17 postgres", "12 grafana/grafana", "12 others at 203.0.113.7"]);
+    const reply = await fixture(new URLSearchParams("fixture=busy&lang=en")).call({ call: "snapshot" });
+    if (reply.reply !== "snapshot") throw new Error("a snapshot was asked for");
+    const [gauge] = reply.value.allowances;
+    if (!gauge) throw new Error("the recorded Sampan has a gauge");
+    Object.assign(gauge, { remaining: 0, is_low: true, forecast: null, rests_until: Date.now() + 60_000 });
+    tell({ kind: "snapshot", value: { ...reply.value, sequence: 1000 } });
+    await settle();
+    expect(the("allowance-left").textContent).toBe("0 of 100");
+    expect(the("allowance").textContent, "not by colour alone").toContain("▲");
+    expect(the("allowance-outlook").textContent).toMatch(/^The registry refused a pull; .+ is kept for images/);
+    expect(the("allowance").querySelector("[role=meter]")?.getAttribute("aria-valuenow")).toBe("0");
+  });
+
   it("says what to try where there is nothing yet", async () => {
     await open("fixture=first", "#/now");
+    expect(all("allowance"), "no gauge for a registry that told nothing").toEqual([]);
     expect(the("pulls-empty").textContent).toContain("docker pull alpine");
     expect(the("hit-rate").textContent, "no requests are no 0 %").toBe("–");
     expect(the("setup-call").textContent).toContain("Docker does not use Sampan yet");
