@@ -156,12 +156,14 @@ impl Book {
         Ok(Ticket { book: self.clone(), ask, number, alone, probes, ended: false })
     }
 
-    /// What is known now; `None`: the registry never told anything.
+    /// What is known now; `None`: the registry told no numbers, and need not be left alone.
     pub(crate) fn read(&self) -> Option<Allowance> {
         let now = Instant::now();
         let pages = self.pages();
         let rests_until = pages.gets.until.filter(|until| *until > now);
-        let told = pages.told.as_ref()?;
+        // A registry that only ever said 429 has no gauge once that is over.
+        let is_shown = |told: &&Told| told.limit.or(told.remaining).is_some() || rests_until.is_some();
+        let told = pages.told.as_ref().filter(is_shown)?;
         Some(Allowance {
             limit: told.limit,
             remaining: told.left(now),

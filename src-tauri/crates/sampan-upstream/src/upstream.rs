@@ -60,7 +60,7 @@ impl Upstream {
         self.0.health()
     }
 
-    /// What it lets us have, and what we spent of it; `None`: it never told.
+    /// What it lets us have, and what we spent of it; `None`: it told no numbers, and need not be left alone.
     pub fn allowance(&self) -> Option<Allowance> {
         self.0.allowance()
     }

@@ -139,6 +139,7 @@ async fn a_429_that_is_not_about_pulls_stops_every_question() {
         assert_eq!(book.read().unwrap().rests_until, Some(Instant::now() + Duration::from_secs(rest)));
         advance(Duration::from_secs(rest)).await;
         assert!(book.begin(Ask::Head).is_ok() && book.begin(Ask::Get).is_ok(), "{retry_after:?}");
+        assert_eq!(book.read(), None, "no numbers, no gauge");
     }
 }
 
