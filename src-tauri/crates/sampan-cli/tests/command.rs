@@ -108,6 +108,7 @@ fn the_help_names_every_command_flag_and_exit_code() {
         "export",
         "import",
         "cancel",
+        "allowance",
         "limit",
         "pause",
         "resume",
@@ -147,6 +148,7 @@ fn asking_when_nothing_runs_ends_with_3_and_advice() {
         &["import", "x.tar"],
         &["limit"],
         &["limit", "off"],
+        &["allowance"],
         &["pause"],
         &["resume"],
         &["docker", "enable", "--yes"],
@@ -272,6 +274,10 @@ fn what_runs_can_be_asked() {
     assert_eq!(json["today"]["served_bytes"], 0);
 
     assert_eq!(text(&place.run(&["images"]).stdout), "No images are in the cache yet.\n");
+    let json: serde_json::Value =
+        serde_json::from_slice(&place.run(&["allowance", "--json"]).stdout).unwrap();
+    assert_eq!(json, serde_json::json!([]), "no registry was asked yet");
+    assert!(text(&place.run(&["allowance"]).stdout).starts_with("No registry told"));
     let json: serde_json::Value = serde_json::from_slice(&place.run(&["images", "--json"]).stdout).unwrap();
     assert_eq!(json, serde_json::json!([]));
 
