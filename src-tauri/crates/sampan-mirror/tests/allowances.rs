@@ -154,6 +154,9 @@ async fn a_registry_that_wants_a_moment_gets_it_and_the_client_its_image() {
     let hub = FakeHub::start(RateLimit::of(100)).await;
     let image = hub.publish("library/alpine:3.20");
     let mirror = TestMirror::in_front_of(&hub.registry).await;
+    // Who asks for tokens is known after the first pull: else the first answer would be that.
+    pull(&mirror, &hub.publish("library/other:1")).await;
     hub.registry.fails_next(1, Kind::Manifest, Fault::TooManyRequests { retry_after: Some(1) });
     assert_eq!(pull(&mirror, &image).await, (200, "miss".into()));
+    assert_eq!(hub.registry.requests_to("GET", &tag(&image)), 2, "refused, and then not");
 }
