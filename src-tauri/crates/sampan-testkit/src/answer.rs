@@ -20,6 +20,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Bytes,
+    /// Where in the whole the body begins: a part's first byte.
+    pub(crate) from: u64,
     pub(crate) length: Length,
     pub(crate) end: End,
     pub(crate) stalls_before_headers: bool,
@@ -64,6 +66,7 @@ impl Answer {
             status,
             headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
             body,
+            from: 0,
             length: Length::Told,
             end: End::Whole,
             stalls_before_headers: false,
@@ -391,6 +394,7 @@ fn ranged(mut answer: Answer, range: Option<&str>, faults: &[Fault]) -> Answer {
     };
     answer.status = 206;
     answer.body = answer.body.slice(at(start)..at(end));
+    answer.from = start;
     answer.set("content-range", &format!("bytes {first}-{}/{total}", end - 1));
     answer
 }
@@ -412,8 +416,11 @@ fn bend(answer: &mut Answer, fault: &Fault) {
         Fault::Rate { bytes_per_second } => answer.rate = Some(*bytes_per_second),
         Fault::RateTotal { bytes_per_second } => answer.link = Some(*bytes_per_second),
         Fault::CorruptByte(position) => {
+            // Who asks for parts must get the same wrong byte as who asks for the whole: a byte counted from the beginning
+            // of each part would spare every part that is shorter.
+            let within = position.checked_sub(answer.from).map(at);
             let mut bytes = BytesMut::from(&answer.body[..]);
-            if let Some(byte) = bytes.get_mut(at(*position)) {
+            if let Some(byte) = within.and_then(|at| bytes.get_mut(at)) {
                 *byte ^= 0x01;
             }
             answer.body = bytes.freeze();

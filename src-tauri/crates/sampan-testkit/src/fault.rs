@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::record::Kind;
 
-/// What goes wrong. Byte positions count from the first body byte of one answer.
+/// What goes wrong. Byte positions count from the first body byte of one answer, unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nobody listens: connections are refused, open ones die at their next request. For all kinds of request.
@@ -32,7 +32,8 @@ pub enum Fault {
         /// Body bytes a second of all answers together.
         bytes_per_second: u64,
     },
-    /// The body byte at this position is flipped; lengths and headers stay true.
+    /// The byte at this position is flipped, counted from the first byte of the whole also where a part is asked for;
+    /// lengths and headers stay true.
     CorruptByte(u64),
     /// The last byte is missing, and `Content-Length` says so: whole HTTP, short content.
     ShortBody,

@@ -157,6 +157,16 @@ async fn a_corrupt_byte_is_one_byte() {
     let (_, body, _) = request(&fake, &format!("GET /v2/a/b/blobs/{digest}"), "").await.unwrap();
     let different: Vec<usize> = (0..1000).filter(|&at| body[at] != bytes[at]).collect();
     assert_eq!(different, [500]);
+    let part = async |range: &str| {
+        let header = format!("Range: {range}\r\n");
+        request(&fake, &format!("GET /v2/a/b/blobs/{digest}"), &header).await.unwrap().1
+    };
+    assert_eq!(part("bytes=500-509").await[..], [&[bytes[500] ^ 1], &bytes[501..510]].concat());
+    assert_eq!(
+        part("bytes=0-499").await[..],
+        bytes[..500],
+        "the same byte of the whole, whatever part is asked for"
+    );
 }
 
 #[tokio::test]
