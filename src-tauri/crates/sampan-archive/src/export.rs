@@ -117,7 +117,7 @@ async fn plan(
     };
     let media_type = root.media_type.as_str().to_owned();
     let mut wrong = Wrong::new();
-    let root = Descriptor { media_type, digest, size, platform: None };
+    let root = Descriptor { media_type, digest, size, platform: None, attests: None };
     let tree = Tree::read(&shelf, &root, &mut wrong, budget).await?;
     Ok(tree.and_then(|tree| {
         let chosen = tree.choose(&wrong)?;

@@ -353,6 +353,7 @@ async fn plan(
         digest,
         size: entry.size,
         platform: entry.platform.clone(),
+        attests: None,
     };
     let mut wrong = Wrong::new();
     let tree = match Tree::read(shelf, &root, &mut wrong, &mut seen.budget).await? {

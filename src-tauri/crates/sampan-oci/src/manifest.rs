@@ -88,6 +88,21 @@ pub struct Descriptor {
     /// In an index: the platform the entry is for.
     #[serde(default)]
     pub platform: Option<Platform>,
+    /// In an index: the manifest this entry is BuildKit's attestation of (its annotations `vnd.docker.reference.type` and
+    /// `vnd.docker.reference.digest`). No other annotation is kept.
+    #[serde(default, rename = "annotations", deserialize_with = "attested")]
+    pub attests: Option<Digest>,
+}
+
+/// Reads which manifest an entry attests. Annotations say whatever their writer likes: what cannot be read says nothing.
+fn attested<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
+    let annotations =
+        Option::<std::collections::BTreeMap<String, serde_json::Value>>::deserialize(deserializer)?;
+    let annotation = |name: &str| annotations.as_ref()?.get(name)?.as_str();
+    let is_attestation = annotation("vnd.docker.reference.type") == Some("attestation-manifest");
+    Ok(annotation("vnd.docker.reference.digest")
+        .filter(|_| is_attestation)
+        .and_then(|text| text.parse().ok()))
 }
 
 impl Descriptor {
@@ -268,6 +283,29 @@ mod tests {
         let header = format!("{}; charset=utf-8", MediaType::DockerManifest);
         assert_eq!(parse(&image(""), Some(&header)).unwrap().media_type, MediaType::DockerManifest);
         assert_eq!(parse(&image(""), Some("text/html")).unwrap().media_type, MediaType::OciManifest);
+    }
+
+    #[test]
+    fn an_entry_of_an_index_may_attest_another_one() {
+        let of = Digest::of(b"image");
+        let entry = |annotations: &str| {
+            let entry = descriptor("m").replace('}', &format!(r#","annotations":{annotations}}}"#));
+            let index = format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#);
+            parse(&index, None).unwrap().descriptors().next().unwrap().attests
+        };
+        let kind = r#""vnd.docker.reference.type":"attestation-manifest""#;
+        assert_eq!(entry(&format!(r#"{{{kind},"vnd.docker.reference.digest":"{of}"}}"#)), Some(of));
+        assert_eq!(entry(&format!(r#"{{"vnd.docker.reference.digest":"{of}"}}"#)), None);
+        assert_eq!(entry(&format!(r#"{{{kind},"vnd.docker.reference.digest":"../x"}}"#)), None);
+        assert_eq!(entry(&format!(r#"{{{kind},"other":[1]}}"#)), None);
+        assert_eq!(entry("null"), None);
+    }
+
+    #[test]
+    fn a_manifest_of_four_mebibytes_is_read_and_one_of_a_byte_more_is_not() {
+        let padded = |length: usize| format!("{}{}", " ".repeat(length - image("").len()), image(""));
+        assert!(parse(&padded(MANIFEST_BYTES_MAX), None).is_ok());
+        assert!(matches!(parse(&padded(MANIFEST_BYTES_MAX + 1), None), Err(InvalidManifest::TooLarge)));
     }
 
     #[test]
