@@ -25,6 +25,8 @@ pub(crate) struct Answer {
     pub(crate) length: Length,
     pub(crate) end: End,
     pub(crate) stalls_before_headers: bool,
+    /// Whether the answer never comes for all that comes before it.
+    pub(crate) floods: bool,
     pub(crate) drip: Option<Duration>,
     /// Body bytes a second of this answer.
     pub(crate) rate: Option<u64>,
@@ -70,6 +72,7 @@ impl Answer {
             length: Length::Told,
             end: End::Whole,
             stalls_before_headers: false,
+            floods: false,
             drip: None,
             rate: None,
             link: None,
@@ -225,6 +228,10 @@ impl Desk<'_> {
                     Answer::new(200, &[("content-type", "text/html")], page)
                 }
                 Fault::Location(location) => Answer::redirect(location),
+                Fault::ReferrersInPages(size) => {
+                    let Route::Referrers { repository, subject } = route else { return None };
+                    self.page_of_referrers(repository, subject, &request.query, *size)?
+                }
                 Fault::RedirectLoop => Answer::redirect(&request.path),
                 Fault::RedirectHops(hops) => {
                     let Route::Blob { digest, .. } = route else { return None };
@@ -271,6 +278,7 @@ impl Desk<'_> {
                 | Fault::ContentEncoding
                 | Fault::HugeHeader(_)
                 | Fault::ManyHeaders(_)
+                | Fault::InformationalFlood
                 | Fault::TruncatedChunked
                 | Fault::Multipart => return None,
             })
@@ -327,6 +335,23 @@ impl Desk<'_> {
             }
             Route::Other => Answer::error(404, "UNSUPPORTED"),
         }
+    }
+
+    /// A page of at most `size` referrers, with where the next one is.
+    fn page_of_referrers(&self, repository: &str, subject: &str, query: &str, size: usize) -> Option<Answer> {
+        let all = self.shelf.referrers(repository, subject, None)?;
+        let mut index: serde_json::Value = serde_json::from_slice(&all).ok()?;
+        let manifests = index["manifests"].as_array()?.clone();
+        let page: usize = parameter(query, "page").and_then(|page| page.parse().ok()).unwrap_or(0);
+        let mut pages = manifests.chunks(size);
+        index["manifests"] = pages.nth(page).unwrap_or_default().into();
+        let content_type = ("content-type", "application/vnd.oci.image.index.v1+json");
+        let mut answer = Answer::new(200, &[content_type], Bytes::from(index.to_string()));
+        if pages.next().is_some() {
+            let next = format!("/v2/{repository}/referrers/{subject}?page={}", page + 1);
+            answer.set("link", &format!(r#"<{next}>; rel="next""#));
+        }
+        Some(answer)
     }
 
     fn tags(&self, repository: &str, query: &str) -> Answer {
@@ -409,6 +434,7 @@ fn unsatisfiable(size: u64) -> Answer {
 fn bend(answer: &mut Answer, fault: &Fault) {
     match fault {
         Fault::StallBeforeHeaders => answer.stalls_before_headers = true,
+        Fault::InformationalFlood => answer.floods = true,
         Fault::StallAfter(bytes) => answer.end = End::Stall(*bytes),
         Fault::CutAfter(bytes) => answer.end = End::Fin(*bytes),
         Fault::ResetAfter(bytes) => answer.end = End::Reset(*bytes),
@@ -475,6 +501,7 @@ fn bend(answer: &mut Answer, fault: &Fault) {
         | Fault::WrongTotal
         | Fault::UnaskedPartial
         | Fault::Multipart
+        | Fault::ReferrersInPages(_)
         | Fault::Html => {}
     }
 }

@@ -98,6 +98,9 @@ impl Writer<'_> {
             // An error means that the registry is gone, and this connection with it.
             let _ = heals.changed().await;
         }
+        while answer.floods {
+            self.stream.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n").await?;
+        }
         let size = answer.body.len();
         match answer.length {
             Length::Told => answer.headers.push(("content-length".into(), size.to_string())),

@@ -105,8 +105,12 @@ pub enum Fault {
     UnaskedPartial,
     /// `Content-Encoding: gzip` on the body.
     ContentEncoding,
+    /// Referrers come in pages of so many, each with a `Link` to the next.
+    ReferrersInPages(usize),
     /// A captive portal: 200 and a page of HTML, whatever was asked.
     Html,
+    /// Informational answers (103) without end, before the answer.
+    InformationalFlood,
     /// A header of this many bytes.
     HugeHeader(usize),
     /// So many headers nobody asked for.

@@ -22,7 +22,7 @@ use crate::fault::{Fault, Faults, Rule, TokenRule};
 use crate::image::{Image, ImageManifest, ImageSpec, IndexSpec};
 use crate::meter::{Meter, RateLimit};
 use crate::record::{Kind, Record, Recorded};
-use crate::shelf::Shelf;
+use crate::shelf::{Document, Shelf};
 use crate::token::Tokens;
 
 /// A registry on 127.0.0.1 that answers honestly until told otherwise. Runs on the runtime that started it; dropping
@@ -183,6 +183,30 @@ impl FakeRegistry {
         let digest = state.shelf.put_manifest(&named(repository), bytes.into(), content_type);
         state.shelf.put_tag(&named(repository), tag, digest);
         digest
+    }
+
+    /// Puts a blob into a repository under a digest that need not be its own: one of another algorithm, or a lie.
+    /// # Panics
+    /// If `repository` is not one.
+    pub fn publish_blob_as(&self, repository: &str, digest: Digest, bytes: impl Into<Bytes>) {
+        self.shared.state().shelf.put_blob_as(&named(repository), digest, bytes.into());
+    }
+
+    /// The same for a manifest under a tag.
+    /// # Panics
+    /// If `repository` is not one.
+    pub fn publish_manifest_as(
+        &self,
+        repository: &str,
+        tag: &str,
+        digest: Digest,
+        bytes: impl Into<Bytes>,
+        content_type: &str,
+    ) {
+        let mut state = self.shared.state();
+        let document = Document { bytes: bytes.into(), content_type: content_type.into() };
+        state.shelf.put_manifest_as(&named(repository), digest, document);
+        state.shelf.put_tag(&named(repository), tag, digest);
     }
 
     /// Lists texts as tags of a repository, valid or not, without anything behind them.

@@ -68,6 +68,16 @@ impl Shelf {
         digest
     }
 
+    /// The same two under a digest that is given: one of another algorithm.
+    pub(crate) fn put_manifest_as(&mut self, name: &RepositoryName, digest: Digest, document: Document) {
+        self.repository(name).manifests.insert(digest, document);
+    }
+
+    pub(crate) fn put_blob_as(&mut self, name: &RepositoryName, digest: Digest, bytes: Bytes) {
+        self.blobs.insert(digest, bytes);
+        self.repository(name).blobs.insert(digest);
+    }
+
     pub(crate) fn put_tag(&mut self, name: &RepositoryName, tag: &str, digest: Digest) {
         self.repository(name).tags.insert(tag.into(), digest);
     }

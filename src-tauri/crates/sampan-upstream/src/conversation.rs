@@ -10,7 +10,8 @@ use tokio::time::timeout;
 use crate::allowance::{Allowance, Ask, Book, Ticket};
 use crate::challenge::{self, InvalidChallenge};
 use crate::health::Pulse;
-use crate::limits::{REDIRECTS_MAX, TAGS_BYTES_MAX, TAGS_MAX};
+use crate::limits::{REDIRECTS_MAX, REFERRERS_PAGES_MAX, TAGS_BYTES_MAX, TAGS_MAX};
+use crate::listing::Next;
 use crate::part::{Part, whole_body};
 use crate::ratelimit::RateHeaders;
 use crate::request::{Request, asked_to_wait, bounded, check, content_length, finish, header, send, whole};
@@ -326,16 +327,33 @@ impl Conversation {
         if let Some(artifact_type) = artifact_type {
             url.query_pairs_mut().append_pair("artifactType", artifact_type);
         }
-        let response = self.ask(Method::GET, url, INDEX, repository).await?;
-        let response = match check(response, &self.limits, true).await {
-            Err(UpstreamError::NotFound | UpstreamError::Status(405 | 501)) => return Ok(None),
-            checked => whole(checked?)?,
-        };
-        let more = has_next(&response);
-        let filters = header(&response, &FILTERS_HEADER).map(str::to_owned);
-        let body =
-            bounded(response, &self.limits, MANIFEST_BYTES_MAX).await?.ok_or(InvalidManifest::TooLarge)?;
-        listing::referrers(body, filters.as_deref(), more).map(Some)
+        let mut pages = listing::Pages::default();
+        loop {
+            let response = self.ask(Method::GET, url.clone(), INDEX, repository).await?;
+            let response = match check(response, &self.limits, true).await {
+                Err(UpstreamError::NotFound | UpstreamError::Status(405 | 501)) if pages.is_empty() => {
+                    return Ok(None);
+                }
+                checked => whole(checked?)?,
+            };
+            let next = listing::next_page(links(&response), &url);
+            let filters = header(&response, &FILTERS_HEADER).map(str::to_owned);
+            let room = MANIFEST_BYTES_MAX - pages.bytes();
+            let Some(body) = bounded(response, &self.limits, room).await? else {
+                // A first page too large is no list at all; of later ones what there is room for is given.
+                return if pages.is_empty() {
+                    Err(InvalidManifest::TooLarge.into())
+                } else {
+                    pages.joined(true).map(Some)
+                };
+            };
+            pages.push(body, filters.as_deref())?;
+            match next {
+                Next::None => return pages.joined(false).map(Some),
+                Next::Query(query) if pages.len() < REFERRERS_PAGES_MAX => url.set_query(Some(&query)),
+                Next::Query(_) | Next::Elsewhere => return pages.joined(true).map(Some),
+            }
+        }
     }
 
     pub(crate) async fn ping(&self) -> Result<(), UpstreamError> {
@@ -390,7 +408,11 @@ fn claimed_digest(response: &Response) -> Result<Option<Digest>, UpstreamError> 
 }
 
 fn has_next(response: &Response) -> bool {
-    listing::has_next(response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok()))
+    listing::has_next(links(response))
+}
+
+fn links(response: &Response) -> impl Iterator<Item = &str> {
+    response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok())
 }
 
 #[cfg(test)]

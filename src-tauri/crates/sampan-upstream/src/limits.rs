@@ -47,6 +47,8 @@ pub(crate) const TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const CHALLENGE_BYTES_MAX: usize = 4 * 1024;
 /// A page of tags.
 pub(crate) const TAGS_BYTES_MAX: usize = 1024 * 1024;
+/// Pages of one list of referrers; all of them together may be as large as a manifest.
+pub(crate) const REFERRERS_PAGES_MAX: usize = 16;
 /// Tags asked for in one page (distribution's own maximum).
 pub(crate) const TAGS_MAX: u32 = 1000;
 /// The longest `Retry-After` that is believed.
