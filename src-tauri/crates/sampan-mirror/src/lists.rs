@@ -8,7 +8,7 @@ use sampan_oci::{Bypass, Digest, Failure, ImageName, Outcome, Reference, Tag};
 use sampan_upstream::UpstreamError;
 
 use crate::error::PullError;
-use crate::manifests::empty_index;
+use crate::manifests::{bypass, empty_index};
 use crate::mirror::Inner;
 
 /// Tags without `n` are asked for in pages of this size, so that no answer grows without bound.
@@ -40,41 +40,55 @@ impl Inner {
     ) -> Result<TagList, PullError> {
         let unknown = || PullError::NameUnknown { image: image.clone() };
         let upstream = self.upstream(&image.registry).ok_or_else(unknown)?;
-        let error =
-            match upstream.tags(&image.repository, Some(n.unwrap_or(PAGE)), last.map(Tag::as_str)).await {
-                Ok(page) => {
-                    let outcome = Outcome::Bypass(Bypass::Uncacheable);
-                    return Ok(TagList { tags: page.tags, more: page.more, outcome });
-                }
-                Err(error) => error,
-            };
+        let n = n.unwrap_or(PAGE);
+        // Registries disagree on what a page of no tags is; that the repository is there, all of them tell with one.
+        let asked = upstream.tags(&image.repository, Some(n.max(1)), last.map(Tag::as_str)).await;
+        let n = usize::try_from(n).unwrap_or(usize::MAX);
+        let error = match asked {
+            Ok(page) => {
+                let outcome = Outcome::Bypass(Bypass::Uncacheable);
+                // An upstream that knows no pages gives all there is: then the pages are ours to make.
+                let (tags, more) = if page.tags.len() > n.max(1) || n == 0 {
+                    page_of(page.tags, n, last)
+                } else {
+                    (page.tags, page.more)
+                };
+                return Ok(TagList { tags, more, outcome });
+            }
+            Err(error) => error,
+        };
         if error.failure() == Failure::NotFound {
             return Err(unknown());
         }
-        let mut tags = self.store.tags(image).await?;
+        let tags = self.store.tags(image).await?;
         if tags.is_empty() {
             return Err(PullError::upstream(image, error));
         }
-        tags.sort();
-        tags.retain(|tag| last.is_none_or(|last| tag > last));
-        let n = usize::try_from(n.unwrap_or(PAGE)).unwrap_or(usize::MAX);
-        let more = tags.len() > n;
-        tags.truncate(n);
-        Ok(TagList { tags, more: more && n > 0, outcome: Outcome::Stale })
+        let (tags, more) = page_of(tags, n, last);
+        Ok(TagList { tags, more, outcome: Outcome::Stale })
     }
 
-    /// What refers to `subject`. Always an answer: a 404 here would send a client past the mirror to the Hub, and an
-    /// error would fail its pull after the last layer (CLIENTS.md R-M10).
+    /// What refers to `subject`, of one type if `artifact_type` says so. Always an answer: a 404 here would send a client
+    /// past the mirror to the Hub, and an error would fail its pull after the last layer (CLIENTS.md R-M10).
     pub(crate) async fn referrers(
         self: &Arc<Self>,
         image: &ImageName,
         subject: &Digest,
         artifact_type: Option<&str>,
     ) -> Referrers {
+        let list = self.all_referrers(image, subject).await;
+        match artifact_type.filter(|wanted| !wanted.is_empty()) {
+            Some(wanted) => Referrers { body: of_type(&list.body, wanted), filtered: true, ..list },
+            None => list,
+        }
+    }
+
+    /// The whole list. The upstream is never asked to filter it: only a whole list can answer later questions.
+    async fn all_referrers(self: &Arc<Self>, image: &ImageName, subject: &Digest) -> Referrers {
         let asked = match self.upstream(&image.registry) {
             // Asked after the last layer, by a client that gives a mirror 30 s: memory answers a dead link at once.
             Some(upstream) => {
-                let asked = upstream.referrers(&image.repository, subject, artifact_type);
+                let asked = upstream.referrers(&image.repository, subject, None);
                 let asked = tokio::time::timeout(self.revalidate_timeout, asked).await;
                 asked.unwrap_or(Err(UpstreamError::Timeout))
             }
@@ -87,15 +101,11 @@ impl Inner {
         };
         match asked {
             Ok(Some(list)) => {
-                // Only a whole list can answer later questions.
-                if artifact_type.is_none()
-                    && !list.more
-                    && let Err(error) = self.store.put_referrers(image, subject, list.body.clone()).await
-                {
-                    tracing::warn!(%image, %error, "a referrers list could not be kept");
+                if !list.more {
+                    self.keep_referrers(image, subject, &list.body).await;
                 }
                 let outcome = Outcome::Bypass(Bypass::Uncacheable);
-                Referrers { body: list.body, filtered: list.filtered, outcome }
+                Referrers { body: list.body, filtered: false, outcome }
             }
             Ok(None) => self.referrers_by_tag(image, subject).await.unwrap_or_else(none),
             // The upstream says no: then what it once showed is not ours to show.
@@ -109,6 +119,19 @@ impl Inner {
                     None => self.referrers_held(image, subject).await.unwrap_or_else(none),
                 }
             }
+        }
+    }
+
+    /// Keeps a list for when the upstream cannot answer, if it is another one than is kept.
+    async fn keep_referrers(&self, image: &ImageName, subject: &Digest, body: &Bytes) {
+        let kept = self.store.referrers(image, subject).await;
+        if self.paused() || kept.is_ok_and(|kept| kept.as_ref() == Some(body)) {
+            return;
+        }
+        if let Err(error) = self.store.put_referrers(image, subject, body.clone()).await
+            && bypass(&error).is_none()
+        {
+            tracing::warn!(%image, %error, "a referrers list could not be kept");
         }
     }
 
@@ -128,7 +151,67 @@ impl Inner {
     }
 }
 
-/// The tag under which registries without the API keep the list (distribution-spec, "Referrers Tag Schema").
+/// At most `n` of these tags, in lexical order, after `last`; and whether there are more.
+fn page_of(mut tags: Vec<Tag>, n: usize, last: Option<&Tag>) -> (Vec<Tag>, bool) {
+    tags.sort();
+    tags.dedup();
+    tags.retain(|tag| last.is_none_or(|last| tag > last));
+    // Without a last tag nobody could ask for the next page.
+    let more = n > 0 && tags.len() > n;
+    tags.truncate(n);
+    (tags, more)
+}
+
+/// The entries of a list that are of this artifact type. What is not a list has none.
+fn of_type(list: &[u8], wanted: &str) -> Bytes {
+    let Ok(mut list) = serde_json::from_slice::<serde_json::Value>(list) else { return empty_index() };
+    let Some(manifests) = list.get_mut("manifests").and_then(serde_json::Value::as_array_mut) else {
+        return empty_index();
+    };
+    manifests.retain(|entry| entry.get("artifactType").is_some_and(|kind| kind == wanted));
+    list.to_string().into()
+}
+
+/// The tag under which registries without the API keep the list: the algorithm, and at most 64 digits
+/// (distribution-spec, "Referrers Tag Schema").
 fn fallback_tag(subject: &Digest) -> Option<Tag> {
-    format!("{}-{}", subject.algorithm().as_str(), subject.hex()).parse().ok()
+    format!("{}-{:.64}", subject.algorithm().as_str(), subject.hex()).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_made_of_all_tags_without_leaving_one_out_or_going_round() {
+        let all = || ["b", "a", "10", "2", "a"].map(|tag| tag.parse::<Tag>().unwrap()).to_vec();
+        let (mut seen, mut last, mut more) = (Vec::new(), None, true);
+        while more {
+            let (tags, and_more) = page_of(all(), 2, last.as_ref());
+            assert!(tags.len() <= 2);
+            (last, more) = (tags.last().cloned(), and_more);
+            seen.extend(tags);
+        }
+        assert_eq!(seen.iter().map(Tag::as_str).collect::<Vec<_>>(), ["10", "2", "a", "b"]);
+        assert_eq!(page_of(all(), 0, None), (Vec::new(), false));
+    }
+
+    #[test]
+    fn a_list_is_filtered_by_what_its_entries_say_they_are() {
+        let list = br#"{"schemaVersion":2,"manifests":[{"artifactType":"x","size":1},{"size":2},{"artifactType":"y"}]}"#;
+        let read =
+            |bytes: Bytes| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["manifests"].clone();
+        assert_eq!(read(of_type(list, "x")), serde_json::json!([{"artifactType": "x", "size": 1}]));
+        assert_eq!(read(of_type(list, "z")), serde_json::json!([]));
+        assert_eq!(read(of_type(b"<html>", "x")), serde_json::json!([]));
+    }
+
+    #[test]
+    fn the_fallback_tag_of_a_long_digest_is_cut_to_a_tag() {
+        let hex = "ab".repeat(64);
+        let sha512: Digest = format!("sha512:{hex}").parse().unwrap();
+        assert_eq!(fallback_tag(&sha512).unwrap().as_str(), format!("sha512-{}", &hex[..64]));
+        let sha256 = Digest::of(b"");
+        assert_eq!(fallback_tag(&sha256).unwrap().as_str(), format!("sha256-{}", sha256.hex()));
+    }
 }

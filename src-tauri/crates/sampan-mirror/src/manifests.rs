@@ -217,10 +217,10 @@ pub(crate) fn bypass(error: &StoreError) -> Option<Bypass> {
 }
 
 /// Whether this is the tag under which registries without the referrers API list them (distribution-spec, "Referrers
-/// Tag Schema"): `sha256-` and 64 hex digits.
+/// Tag Schema"): the algorithm, `-` and 64 hex digits.
 fn is_referrers_tag(reference: &Reference) -> bool {
     let Reference::Tag(tag) = reference else { return false };
-    let hex = tag.as_str().strip_prefix("sha256-");
+    let hex = tag.as_str().strip_prefix("sha256-").or_else(|| tag.as_str().strip_prefix("sha512-"));
     hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
