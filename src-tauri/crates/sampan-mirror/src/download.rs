@@ -101,6 +101,11 @@ impl Downloads {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest)
     }
 
+    /// Whether nothing is being downloaded now.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// While paused nothing is downloaded: what runs ends at once, and its bytes stay on disk.
     pub(crate) fn set_paused(&self, paused: bool) {
         self.paused.send_replace(paused);

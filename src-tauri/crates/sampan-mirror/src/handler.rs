@@ -168,6 +168,7 @@ async fn manifest(
             outcome: resolved.outcome,
         });
     }
+    mirror.attest(&image, &resolved);
     let media_type = resolved.manifest.media_type.as_str();
     draft.manifest(&image, &resolved.bytes, media_type, &resolved.manifest.digest, resolved.outcome, range)
 }

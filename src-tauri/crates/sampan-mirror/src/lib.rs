@@ -7,6 +7,7 @@
 //! Start reading at [`Mirror`], then `route`, `plan`, `manifests` and `blobs`.
 
 mod answer;
+mod attestations;
 mod blobs;
 mod body;
 mod disk;

@@ -11,6 +11,7 @@ use sampan_upstream::Upstream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::attestations::Attestations;
 use crate::download::{Downloads, Limits, Throttle};
 use crate::error::PullError;
 use crate::manifests::Resolved;
@@ -85,6 +86,7 @@ pub(crate) struct Inner {
     pub(crate) checking: SingleFlight<Digest, Result<bool, PullError>>,
     pub(crate) asking: SingleFlight<(ImageName, Reference), Result<Option<Digest>, Failure>>,
     pub(crate) parsed: Parsed,
+    pub(crate) attestations: Attestations,
     pub(crate) probe: Probe,
     upstreams: HashMap<RegistryName, Upstream>,
     paused: AtomicBool,
@@ -124,6 +126,7 @@ impl Mirror {
                 checking: SingleFlight::default(),
                 asking: SingleFlight::default(),
                 parsed: Parsed::default(),
+                attestations: Attestations::default(),
                 probe: Probe::default(),
                 upstreams,
                 paused: AtomicBool::new(false),
@@ -142,6 +145,12 @@ impl Mirror {
     pub fn set_paused(&self, paused: bool) {
         self.inner.paused.store(paused, Ordering::Relaxed);
         self.inner.downloads.set_paused(paused);
+    }
+
+    /// Whether anything is fetched that nobody asked for: the attestations of what was pulled. It is, unless told
+    /// otherwise; a link that is paid for by the byte is a reason to.
+    pub fn set_fetch_unasked(&self, wanted: bool) {
+        self.inner.attestations.set_wanted(wanted);
     }
 
     /// Lets all downloads together take at most `limit` bytes per second, from now on; `None` lifts the limit.
