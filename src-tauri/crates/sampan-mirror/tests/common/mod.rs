@@ -37,6 +37,8 @@ pub struct Options {
     pub connections_max: usize,
     pub outage_wait: Duration,
     pub speed_limit: Option<u64>,
+    /// Registries beside docker.io, with their addresses.
+    pub also: Vec<(&'static str, String)>,
 }
 
 impl Default for Options {
@@ -47,8 +49,14 @@ impl Default for Options {
             connections_max: 32,
             outage_wait: Duration::from_mins(1),
             speed_limit: None,
+            also: Vec::new(),
         }
     }
+}
+
+fn upstream_of(registry: &str, url: &str) -> Upstream {
+    let config = UpstreamConfig { registry: registry.parse().unwrap(), url: url.parse().unwrap() };
+    Upstream::new(config, sampan_upstream::client().unwrap())
 }
 
 impl TestMirror {
@@ -92,11 +100,11 @@ impl TestMirror {
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         let (events, told) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
         let (theirs, tell) = (events.clone(), told.clone());
-        let config =
-            UpstreamConfig { registry: "docker.io".parse().unwrap(), url: upstream.url().parse().unwrap() };
+        let also = options.also.iter().map(|(registry, url)| upstream_of(registry, url));
+        let upstreams = also.chain([upstream_of("docker.io", &upstream.url())]).collect();
         let mirror = Mirror::new(MirrorOptions {
             store: store.clone(),
-            upstreams: vec![Upstream::new(config, sampan_upstream::client().unwrap())],
+            upstreams,
             clock: clock.clone(),
             sink: EventSink::new(move |event| {
                 theirs.lock().unwrap().push(event.clone());
