@@ -47,8 +47,11 @@ impl Inner {
         let error = match asked {
             Ok(page) => {
                 let outcome = Outcome::Bypass(Bypass::Uncacheable);
-                // An upstream that knows no pages gives all there is: then the pages are ours to make.
-                let (tags, more) = if page.tags.len() > n.max(1) || n == 0 {
+                // docker-registry 2.8 knows no pages and no order: it gives all there is, whatever was asked for. Then the
+                // pages are ours to make. In the middle of an upstream's own pages its order is left alone.
+                let is_whole = last.is_none() && !page.more;
+                let ignores = page.tags.len() > n.max(1) || last.is_some_and(|last| page.tags.contains(last));
+                let (tags, more) = if is_whole || ignores || n == 0 {
                     page_of(page.tags, n, last)
                 } else {
                     (page.tags, page.more)
