@@ -100,6 +100,9 @@ impl Writer<'_> {
         }
         while answer.floods {
             self.stream.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n").await?;
+            // A thousand a second: it is patience that is tried here, not the processor.
+            let pause = tokio::time::timeout(Duration::from_millis(1), heals.changed());
+            answer.floods = pause.await.is_err();
         }
         let size = answer.body.len();
         match answer.length {

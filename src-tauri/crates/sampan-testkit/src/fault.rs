@@ -109,7 +109,7 @@ pub enum Fault {
     ReferrersInPages(usize),
     /// A captive portal: 200 and a page of HTML, whatever was asked.
     Html,
-    /// Informational answers (103) without end, before the answer.
+    /// Informational answers (103) before the answer, until [`heals`](crate::FakeRegistry::heals).
     InformationalFlood,
     /// A header of this many bytes.
     HugeHeader(usize),
