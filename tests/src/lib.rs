@@ -17,6 +17,7 @@
 //! | [`Desktop`] | a display, a session bus and a panel, for the app's tray and window |
 //! | [`Browser`] | the app's window, driven through WebKitWebDriver |
 //! | [`Process`] | any other program |
+//! | [`wire`] | one HTTP request, and what came over the wire |
 //! | [`kill`] | the rig that kills `sampan serve` and looks at what is left |
 //! | [`full`] | a cache on a disk that is too small |
 //! | [`Torture`] | how long such a test runs, and its choices |
@@ -40,6 +41,7 @@ mod sampan;
 pub mod torture;
 pub mod tray;
 mod turn;
+pub mod wire;
 
 pub use browser::Browser;
 pub use desktop::Desktop;
