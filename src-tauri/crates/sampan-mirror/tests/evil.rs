@@ -10,7 +10,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Options, TestMirror, body};
+use common::{Clients, Options, TestMirror, body};
 use futures_util::StreamExt as _;
 use sampan_testkit::{FakeRegistry, Fault, Kind, TokenRule};
 
@@ -166,12 +166,13 @@ fn about_lists() -> Vec<Lie> {
 
 impl Lie {
     /// What is wrong about the outcome, if anything.
-    async fn told(self, held: bool) -> Option<String> {
+    async fn told(self, held: bool, clients: Clients) -> Option<String> {
         let name = format!("{:?} of {:?} for {:?}, held: {held}", self.fault, self.kind, self.what);
         let upstream = FakeRegistry::start().await;
         let image = upstream.publish("library/alpine:3.20");
         let referrer = upstream.publish_referrer("library/alpine", &image.digest, "x.sbom").to_string();
-        let options = Options { revalidate_timeout: REVALIDATES_WITHIN, ..Options::default() };
+        let options =
+            Options { revalidate_timeout: REVALIDATES_WITHIN, clients: Some(clients), ..Options::default() };
         let mirror = TestMirror::with(&upstream, options).await;
         let path = match self.what {
             What::Manifest => MANIFEST.to_owned(),
@@ -248,12 +249,11 @@ fn leaks(upstream: &FakeRegistry, told: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_an_upstream_says_nothing_wrong_is_answered_and_nothing_hangs() {
+    let clients = Clients::new();
     let lies = || about_manifests().into_iter().chain(about_tokens()).chain(about_lists());
-    let cells =
-        lies().map(|lie| lie.told(false)).collect::<Vec<_>>().into_iter().map(futures_util::FutureExt::boxed);
-    let held =
-        lies().map(|lie| lie.told(true)).collect::<Vec<_>>().into_iter().map(futures_util::FutureExt::boxed);
-    let wrong: Vec<String> = futures_util::stream::iter(cells.chain(held))
+    let both = lies().map(|lie| (lie, false)).chain(lies().map(|lie| (lie, true)));
+    let cells = both.map(|(lie, held)| lie.told(held, clients.clone()));
+    let wrong: Vec<String> = futures_util::stream::iter(cells)
         .buffer_unordered(CELLS_AT_ONCE)
         .filter_map(async |wrong| wrong)
         .collect()

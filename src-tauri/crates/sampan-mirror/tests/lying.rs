@@ -10,7 +10,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Options, TestMirror, body};
+use common::{Clients, Options, TestMirror, body};
 use futures_util::StreamExt as _;
 use sampan_testkit::{FakeRegistry, Fault, ImageSpec, Kind};
 
@@ -59,9 +59,13 @@ async fn get(mirror: &TestMirror, path: &str, expected: &[u8]) -> Gets {
 }
 
 /// One lie at one time: what is wrong about the outcome, if anything.
-async fn cell(fault: Fault, when: When, expected: Gets) -> Option<String> {
+async fn cell(fault: Fault, when: When, expected: Gets, clients: Clients) -> Option<String> {
     let began = Instant::now();
-    let options = || Options { outage_wait: Duration::from_secs(2), ..Options::default() };
+    let options = || Options {
+        outage_wait: Duration::from_secs(2),
+        clients: Some(clients.clone()),
+        ..Options::default()
+    };
     let upstream = FakeRegistry::start().await;
     let image = upstream.publish_image("library/alpine:3.20", &ImageSpec::new(7, &[SIZE]));
     let layer = &image.layers()[0];
@@ -141,9 +145,14 @@ async fn whatever_an_upstream_says_of_a_blob_nothing_wrong_is_complete_or_kept()
         (Fault::RedirectLoop, [Never, Never, Never]),
         (Fault::RedirectHops(3), [Right, Right, Right]),
     ];
+    let clients = Clients::new();
     let cells = table.into_iter().flat_map(|(fault, expected)| {
         let whens = [When::Miss, When::Resume, When::Paused];
-        whens.into_iter().zip(expected).map(move |(when, gets)| cell(fault.clone(), when, gets))
+        let clients = clients.clone();
+        whens
+            .into_iter()
+            .zip(expected)
+            .map(move |(when, gets)| cell(fault.clone(), when, gets, clients.clone()))
     });
     let wrong: Vec<String> = futures_util::stream::iter(cells)
         .buffer_unordered(CELLS_AT_ONCE)

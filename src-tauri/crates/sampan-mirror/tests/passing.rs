@@ -51,7 +51,7 @@ async fn a_client_that_was_sent_a_wrong_byte_from_the_middle_gets_no_complete_an
     let layer = &image.layers()[0];
     let mut middle = mirror.range(&blob(&layer.digest), "bytes=3000000-").await;
     // What is on its way is the beginning, and right. The next question is for where the reader is.
-    upstream.fails_next(1, Kind::Blob, Fault::CorruptByte(1000));
+    upstream.fails_next(1, Kind::Blob, Fault::CorruptByte(3_001_000));
     let sent = some(&mut middle, 100_000).await;
     assert!(sent != layer.bytes[3_000_000..3_000_000 + sent.len()], "the wrong byte is among them");
     mirror.mirror.set_paused(true);

@@ -39,6 +39,18 @@ pub struct Options {
     pub speed_limit: Option<u64>,
     /// Registries beside docker.io, with their addresses.
     pub also: Vec<(&'static str, String)>,
+    pub clients: Option<Clients>,
+}
+
+/// What asks upstreams, and what asks mirrors. Each reads every certificate of the system when it is made: a table of a hundred
+/// mirrors shares them.
+#[derive(Clone)]
+pub struct Clients(sampan_upstream::Client, reqwest::Client);
+
+impl Clients {
+    pub fn new() -> Self {
+        Self(sampan_upstream::client().unwrap(), reqwest::Client::builder().no_proxy().build().unwrap())
+    }
 }
 
 impl Default for Options {
@@ -50,13 +62,14 @@ impl Default for Options {
             outage_wait: Duration::from_mins(1),
             speed_limit: None,
             also: Vec::new(),
+            clients: None,
         }
     }
 }
 
-fn upstream_of(registry: &str, url: &str) -> Upstream {
+fn upstream_of(registry: &str, url: &str, client: &sampan_upstream::Client) -> Upstream {
     let config = UpstreamConfig { registry: registry.parse().unwrap(), url: url.parse().unwrap() };
-    Upstream::new(config, sampan_upstream::client().unwrap())
+    Upstream::new(config, client.clone())
 }
 
 impl TestMirror {
@@ -100,8 +113,9 @@ impl TestMirror {
         let (tasks, stop) = (Tasks::new(), CancellationToken::new());
         let (events, told) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
         let (theirs, tell) = (events.clone(), told.clone());
-        let also = options.also.iter().map(|(registry, url)| upstream_of(registry, url));
-        let upstreams = also.chain([upstream_of("docker.io", &upstream.url())]).collect();
+        let Clients(asks, client) = options.clients.unwrap_or_else(Clients::new);
+        let also = options.also.iter().map(|(registry, url)| upstream_of(registry, url, &asks));
+        let upstreams = also.chain([upstream_of("docker.io", &upstream.url(), &asks)]).collect();
         let mirror = Mirror::new(MirrorOptions {
             store: store.clone(),
             upstreams,
@@ -120,7 +134,6 @@ impl TestMirror {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (serving, token) = (mirror.clone(), stop.clone());
         tasks.spawn("serve", |_| async move { serving.serve(listener, token).await });
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { url, mirror, store, dir, client, clock, events, told, tasks, stop }
     }
 
