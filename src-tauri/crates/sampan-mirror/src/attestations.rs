@@ -69,7 +69,7 @@ impl State {
     /// Remembers which manifests of an index have attestations.
     fn learn(&mut self, image: &ImageName, index: &[Descriptor]) {
         let attesting = index.iter().filter(|entry| entry.size <= MANIFEST_BYTES_MAX as u64);
-        for (of, entry) in attesting.filter_map(|entry| entry.attests.map(|of| (of, entry))) {
+        for (of, entry) in attesting.filter_map(|entry| entry.attests.as_deref().map(|of| (*of, entry))) {
             if self.known.len() >= KNOWN_MAX {
                 self.known.clear();
             }
@@ -200,7 +200,7 @@ mod tests {
 
     fn attestation(of: &Digest, size: u64) -> Descriptor {
         let digest = Digest::of(format!("of {of}").as_bytes());
-        Descriptor { media_type: "x".into(), digest, size, platform: None, attests: Some(*of) }
+        Descriptor { media_type: "x".into(), digest, size, platform: None, attests: Some(Box::new(*of)) }
     }
 
     #[test]

@@ -91,18 +91,19 @@ pub struct Descriptor {
     /// In an index: the manifest this entry is BuildKit's attestation of (its annotations `vnd.docker.reference.type` and
     /// `vnd.docker.reference.digest`). No other annotation is kept.
     #[serde(default, rename = "annotations", deserialize_with = "attested")]
-    pub attests: Option<Digest>,
+    pub attests: Option<Box<Digest>>,
 }
 
 /// Reads which manifest an entry attests. Annotations say whatever their writer likes: what cannot be read says nothing.
-fn attested<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
+fn attested<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Digest>>, D::Error> {
     let annotations =
         Option::<std::collections::BTreeMap<String, serde_json::Value>>::deserialize(deserializer)?;
     let annotation = |name: &str| annotations.as_ref()?.get(name)?.as_str();
     let is_attestation = annotation("vnd.docker.reference.type") == Some("attestation-manifest");
     Ok(annotation("vnd.docker.reference.digest")
         .filter(|_| is_attestation)
-        .and_then(|text| text.parse().ok()))
+        .and_then(|text| text.parse().ok())
+        .map(Box::new))
 }
 
 impl Descriptor {
@@ -291,7 +292,7 @@ mod tests {
         let entry = |annotations: &str| {
             let entry = descriptor("m").replace('}', &format!(r#","annotations":{annotations}}}"#));
             let index = format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#);
-            parse(&index, None).unwrap().descriptors().next().unwrap().attests
+            parse(&index, None).unwrap().descriptors().next().unwrap().attests.as_deref().copied()
         };
         let kind = r#""vnd.docker.reference.type":"attestation-manifest""#;
         assert_eq!(entry(&format!(r#"{{{kind},"vnd.docker.reference.digest":"{of}"}}"#)), Some(of));

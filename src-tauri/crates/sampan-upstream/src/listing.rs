@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(next(r#"<https://r.test/x>; rel="prev""#), Next::None);
         for good in [
             r#"</v2/a/referrers/sha256:00?page=2>; rel="next""#,
-            r#"<https://r.test/v2/a/referrers/sha256:00?page=2>; rel=next"#,
+            r"<https://r.test/v2/a/referrers/sha256:00?page=2>; rel=next",
             r#"<?page=2>; rel="next""#,
         ] {
             assert_eq!(next(good), Next::Query("page=2".into()), "{good}");
