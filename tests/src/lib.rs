@@ -17,6 +17,7 @@
 //! | [`Desktop`] | a display, a session bus and a panel, for the app's tray and window |
 //! | [`Browser`] | the app's window, driven through WebKitWebDriver |
 //! | [`Process`] | any other program |
+//! | [`kinds`] | content of every kind a registry may hold |
 //! | [`wire`] | one HTTP request, and what came over the wire |
 //! | [`kill`] | the rig that kills `sampan serve` and looks at what is left |
 //! | [`full`] | a cache on a disk that is too small |
@@ -33,6 +34,7 @@ mod dockerd;
 pub mod full;
 mod image;
 pub mod kill;
+pub mod kinds;
 mod port;
 mod process;
 mod registry;
