@@ -124,7 +124,6 @@ async fn whatever_an_upstream_says_of_a_blob_nothing_wrong_is_complete_or_kept()
         (Fault::EndlessBody, [Never, Never, Never]),
         // What is on disk from an honest time is not asked for again.
         (Fault::CorruptByte(1000), [Never, Right, Never]),
-        (Fault::CorruptByte(SIZE as u64 - 1000), [Never, Never, Never]),
         (Fault::ContentEncoding, [Never, Never, Never]),
         (Fault::Html, [Never, Never, Never]),
         // Parts are asked for, and honest; without the cache the whole is.
