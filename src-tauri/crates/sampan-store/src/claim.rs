@@ -23,7 +23,15 @@ pub(crate) struct Claim {
     pub(crate) root: Folder,
     /// The index, of a cache that cannot be written.
     pub(crate) index_copy: Option<IndexCopy>,
-    pub(crate) lock: Arc<DiskFile>,
+    pub(crate) lock: Arc<Lock>,
+}
+
+/// The file that keeps other processes out.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    file: DiskFile,
+    /// Whether it does. A cache that cannot be written is used without, where the system locks only what can be.
+    obtained: bool,
 }
 
 impl Claim {
@@ -33,12 +41,12 @@ impl Claim {
     }
 
     /// Takes for writing what this process has [taken read-only](Self::take_read_only), with that `lock`. It is never let go
-    /// of in between, so that no other process comes first.
-    pub(crate) fn take_again(path: &Path, disk: &Disk, lock: &Arc<DiskFile>) -> Result<Self, OpenError> {
+    /// of in between, so that no other process comes first. Where it was never obtained, others may have come first.
+    pub(crate) fn take_again(path: &Path, disk: &Disk, lock: &Arc<Lock>) -> Result<Self, OpenError> {
         Self::take_for_writing(path, disk, Some(lock))
     }
 
-    fn take_for_writing(path: &Path, disk: &Disk, held: Option<&Arc<DiskFile>>) -> Result<Self, OpenError> {
+    fn take_for_writing(path: &Path, disk: &Disk, held: Option<&Arc<Lock>>) -> Result<Self, OpenError> {
         make_folder(path, disk)?;
         let root = open_root(path, disk, true)?;
         let names = root.names()?;
@@ -55,10 +63,10 @@ impl Claim {
         let lock = match (lock.try_lock(), held) {
             (Ok(()), _) => {
                 sign(&lock)?;
-                Arc::new(lock)
+                Arc::new(Lock { file: lock, obtained: true })
             }
             // Ours from before: whoever could only read the folder did not sign.
-            (Err(TryLockError::WouldBlock), Some(held)) if is_same_file(held, &lock)? => {
+            (Err(TryLockError::WouldBlock), Some(held)) if held.obtained && is_same_file(&held.file, &lock)? => {
                 // Windows lets nobody write what is locked by another handle: there it stays unsigned.
                 if cfg!(unix) {
                     sign(&lock)?;
@@ -81,16 +89,17 @@ impl Claim {
         if !root.make_private(false)? {
             return Err(OpenError::NotOurs(root.path().to_owned()));
         }
-        match lock.try_lock() {
-            Ok(()) => {}
+        let obtained = match lock.try_lock() {
+            Ok(()) => true,
             Err(TryLockError::WouldBlock) => return Err(locked(&lock)),
             // Some systems lock only what can be written. Whoever could write this cache would not have it read-only.
             Err(TryLockError::Error(error)) => {
                 tracing::warn!(%error, "a cache that cannot be written cannot be locked: used without");
+                false
             }
-        }
+        };
         let index_copy = Some(IndexCopy::make(&root)?);
-        Ok(Some(Self { root, index_copy, lock: Arc::new(lock) }))
+        Ok(Some(Self { root, index_copy, lock: Arc::new(Lock { file: lock, obtained }) }))
     }
 
     /// The folder the index is in.
@@ -138,4 +147,25 @@ fn locked(lock: &DiskFile) -> OpenError {
     // Windows lets nobody else read a locked file: then the holder stays unnamed.
     let text = lock.read_up_to(PID_BYTES_MAX).unwrap_or_default();
     OpenError::Locked { pid: String::from_utf8_lossy(&text).trim().parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_taken_for_ours_only_where_it_was_obtained() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (path, disk) = (temporary.path().join("cache"), Disk::real());
+        let claim = Claim::take(&path, &disk).unwrap();
+        Claim::take_again(&path, &disk, &claim.lock).expect("ours is ours");
+
+        // As a disk has it that locks only what can be written: this one reads without, and another process writes by now.
+        let file = claim.root.open_file(LOCK).unwrap().unwrap();
+        let without = Arc::new(Lock { file, obtained: false });
+        let refused = Claim::take_again(&path, &disk, &without).map(drop);
+        assert!(matches!(refused, Err(OpenError::Locked { .. })), "{refused:?}");
+        drop(claim);
+        Claim::take_again(&path, &disk, &without).expect("the other has left");
+    }
 }

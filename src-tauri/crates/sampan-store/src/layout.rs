@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sampan_oci::{Algorithm, Digest};
 
 use crate::backend::{Backend, Condition, Files, Keep, Object, Opened, Put, Staged};
-use crate::claim::{Claim, MARKER};
+use crate::claim::{Claim, Lock, MARKER};
 use crate::disk::DiskFile;
 use crate::error::OpenError;
 use crate::folder::Folder;
@@ -27,7 +27,7 @@ pub(crate) struct Layout {
     pub(crate) partial: Folder,
     backend: Arc<dyn Backend>,
     index_copy: Option<IndexCopy>,
-    lock: Arc<DiskFile>,
+    lock: Arc<Lock>,
 }
 
 impl Layout {
@@ -124,7 +124,7 @@ impl Layout {
     }
 
     /// What keeps other processes out.
-    pub(crate) fn lock(&self) -> &Arc<DiskFile> {
+    pub(crate) fn lock(&self) -> &Arc<Lock> {
         &self.lock
     }
 
