@@ -66,7 +66,9 @@ impl Claim {
                 Arc::new(Lock { file: lock, obtained: true })
             }
             // Ours from before: whoever could only read the folder did not sign.
-            (Err(TryLockError::WouldBlock), Some(held)) if held.obtained && is_same_file(&held.file, &lock)? => {
+            (Err(TryLockError::WouldBlock), Some(held))
+                if held.obtained && is_same_file(&held.file, &lock)? =>
+            {
                 // Windows lets nobody write what is locked by another handle: there it stays unsigned.
                 if cfg!(unix) {
                     sign(&lock)?;

@@ -7,7 +7,6 @@
 //! its bytes were right when they were read.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,8 +26,6 @@ const TRUSTED_FOR: Duration = Duration::from_hours(24);
 #[derive(Debug, Default)]
 pub(crate) struct Hot {
     shelf: Mutex<Shelf>,
-    /// Manifests are not kept: each read is hashed.
-    always_read: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -99,11 +96,6 @@ impl Hot {
         kept.bytes = bytes;
     }
 
-    /// Whether each read of a manifest is to be hashed, as long as this is so.
-    pub(crate) fn set_always_read(&self, always: bool) {
-        self.always_read.store(always, Ordering::Release);
-    }
-
     pub(crate) fn tag(&self, image: &ImageName, tag: &Tag) -> Option<HeldTag> {
         self.shelf().images.get(image)?.tags.get(tag).copied()
     }
@@ -133,9 +125,6 @@ impl Hot {
     }
 
     pub(crate) fn manifest(&self, image: &ImageName, digest: &Digest) -> Option<(Bytes, MediaType)> {
-        if self.always_read.load(Ordering::Acquire) {
-            return None;
-        }
         let kept = self.shelf();
         let (bytes, media_type, hashed) = kept.images.get(image)?.manifests.get(digest)?;
         (hashed.elapsed() < TRUSTED_FOR).then(|| (bytes.clone(), *media_type))
@@ -227,15 +216,5 @@ mod tests {
         let too_large = Bytes::from(vec![0; BYTES_MAX + 1]);
         hot.keep_manifest(0, &alpine, &Digest::of(b"x"), &too_large, MediaType::OciIndex);
         assert!(hot.manifest(&alpine, &Digest::of(b"x")).is_none());
-    }
-
-    #[test]
-    fn a_store_that_hashes_at_each_read_keeps_no_bytes_but_the_other_answers() {
-        let (hot, alpine, digest) = (Hot::default(), image("docker.io/library/alpine"), Digest::of(b"x"));
-        hot.keep_manifest(0, &alpine, &digest, &Bytes::from_static(b"x"), MediaType::OciIndex);
-        hot.keep_link(0, &alpine, &digest, Link { size: None });
-        hot.set_always_read(true);
-        assert!(hot.manifest(&alpine, &digest).is_none());
-        assert!(hot.link(&alpine, &digest).is_some());
     }
 }

@@ -175,11 +175,6 @@ fn number_of(name: &str) -> Option<u64> {
 }
 
 impl Inner {
-    pub(crate) fn set_verify(&self, verify: Verify) {
-        self.verified.set(verify);
-        self.index.hot.set_always_read(verify == Verify::Always);
-    }
-
     /// Takes out what stands in a blob's place. `false`: nothing does.
     pub(crate) fn quarantine(&self, digest: &Digest) -> Result<bool, StoreError> {
         // Also where it cannot be taken out: it is hashed whenever it is read from now on.
@@ -270,7 +265,7 @@ impl Store {
 
     /// When blobs are hashed before they are served, from the next opening of one on.
     pub fn set_verify(&self, verify: Verify) {
-        self.0.set_verify(verify);
+        self.0.verified.set(verify);
     }
 }
 

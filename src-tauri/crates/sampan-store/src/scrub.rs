@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::error::{StoreError, blocking};
 use crate::index;
+use crate::reopen::Current;
 use crate::scrub::piece::{Looking, Step};
 use crate::store::{Inner, Store};
 
@@ -97,7 +98,7 @@ impl Store {
         let survey = self.run(move |inner| survey(inner, pace.older_than)).await?;
         let mut stop = pin!(stop);
         let mut scrub = Scrub {
-            store: Arc::clone(&self.0),
+            store: self.0.clone(),
             pace,
             busy,
             told: progress,
@@ -158,7 +159,8 @@ fn survey(store: &Inner, older_than: Duration) -> Result<Vec<Due>, StoreError> {
 }
 
 struct Scrub<B, P> {
-    store: Arc<Inner>,
+    /// Looked through at each step: a cache that could only be read may be open for writing by the next.
+    store: Current,
     pace: ScrubPace,
     busy: B,
     told: P,
@@ -184,7 +186,7 @@ impl<B: Fn() -> bool + Send, P: FnMut(ScrubProgress) + Send> Scrub<B, P> {
                 () = stop.as_mut() => return Ok(false),
                 () = self.turn() => {}
             }
-            let store = Arc::clone(&self.store);
+            let store = Arc::clone(&*self.store);
             let (seen, read) = blocking(move || looking.step(&store)).await?;
             self.count(read);
             match seen {
@@ -246,7 +248,7 @@ impl<B: Fn() -> bool + Send, P: FnMut(ScrubProgress) + Send> Scrub<B, P> {
     }
 
     async fn write_checked(&mut self) -> Result<(), StoreError> {
-        let (store, right) = (Arc::clone(&self.store), std::mem::take(&mut self.right));
+        let (store, right) = (Arc::clone(&*self.store), std::mem::take(&mut self.right));
         let written = blocking(move || {
             store
                 .index

@@ -151,8 +151,7 @@ impl Store {
         &self,
         work: impl FnOnce(&Arc<Inner>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let inner = Arc::clone(&self.0);
-        blocking(move || work(&inner)).await
+        run_on(&self.0, work).await
     }
 
     async fn change(
@@ -224,12 +223,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Index`].
     pub async fn held_tag(&self, image: &ImageName, tag: &Tag) -> Result<Option<HeldTag>, StoreError> {
-        if let Some(held) = self.0.index.hot.tag(image, tag) {
+        // One opening of the cache for all of the question: what another tells is of no generation of this one.
+        let inner = &*self.0;
+        if let Some(held) = inner.index.hot.tag(image, tag) {
             return Ok(Some(held));
         }
-        let generation = self.0.index.hot.generation();
+        let generation = inner.index.hot.generation();
         let (image, tag) = (image.clone(), tag.clone());
-        self.run(move |inner| {
+        run_on(inner, move |inner| {
             // Before the row is read: what is written meanwhile is in the row.
             let confirmed = inner.index.confirmed(&image, &tag);
             let Some(mut held) = inner.index.look_up(|c| index::held_tag(c, &image, &tag))? else {
@@ -254,17 +255,11 @@ impl Store {
     /// unknown.
     #[expect(clippy::unused_async, reason = "a store elsewhere than on this disk will have to wait here")]
     pub async fn touch_tag(&self, image: &ImageName, tag: &Tag) {
-        let now = self.0.clock.now();
-        let due = self.0.index.touch_tag(image, tag, now);
-        self.0.index.hot.confirm(image, tag, now);
-        self.write_touched_if(due);
-    }
-
-    fn write_touched_if(&self, due: bool) {
-        if due {
-            let inner = Arc::clone(&self.0);
-            drop(tokio::task::spawn_blocking(move || inner.write_touched()));
-        }
+        let inner = &*self.0;
+        let now = inner.clock.now();
+        let due = inner.index.touch_tag(image, tag, now);
+        inner.index.hot.confirm(image, tag, now);
+        write_touched_if(due, inner);
     }
 
     /// A manifest's bytes and media type, if it is held and linked to the image. The bytes are hashed whenever they are
@@ -277,12 +272,15 @@ impl Store {
         image: &ImageName,
         digest: &Digest,
     ) -> Result<Option<(Bytes, MediaType)>, StoreError> {
-        if let Some(kept) = self.0.index.hot.manifest(image, digest) {
+        let inner = &*self.0;
+        if inner.verified.verify() != Verify::Always
+            && let Some(kept) = inner.index.hot.manifest(image, digest)
+        {
             return Ok(Some(kept));
         }
-        let generation = self.0.index.hot.generation();
+        let generation = inner.index.hot.generation();
         let (image, digest) = (image.clone(), *digest);
-        self.run(move |inner| {
+        run_on(inner, move |inner| {
             let Some(media_type) = inner.index.look_up(|c| index::media_type(c, &image, &digest))? else {
                 return Ok(None);
             };
@@ -326,12 +324,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Index`].
     pub async fn link(&self, image: &ImageName, digest: &Digest) -> Result<Option<Link>, StoreError> {
-        if let Some(link) = self.0.index.hot.link(image, digest) {
+        let inner = &*self.0;
+        if let Some(link) = inner.index.hot.link(image, digest) {
             return Ok(Some(link));
         }
-        let generation = self.0.index.hot.generation();
+        let generation = inner.index.hot.generation();
         let (image, digest) = (image.clone(), *digest);
-        self.run(move |inner| {
+        run_on(inner, move |inner| {
             let link = inner.index.look_up(|c| index::link(c, &image, &digest))?;
             if let Some(link) = link {
                 inner.index.hot.keep_link(generation, &image, &digest, link);
@@ -359,8 +358,9 @@ impl Store {
     /// a minute of use, and before anything is listed or cleared.
     #[expect(clippy::unused_async, reason = "a store elsewhere than on this disk will have to wait here")]
     pub async fn touch(&self, image: &ImageName, digest: &Digest, served: bool) {
-        let due = self.0.index.touch(image, *digest, served, self.0.clock.now());
-        self.write_touched_if(due);
+        let inner = &*self.0;
+        let due = inner.index.touch(image, *digest, served, inner.clock.now());
+        write_touched_if(due, inner);
     }
 
     /// Writes the uses noted so far, removes what [`clear_later`](Self::clear_later) hid, and leaves the folder so that the
@@ -407,6 +407,21 @@ impl Store {
     }
 }
 
+async fn run_on<T: Send + 'static>(
+    inner: &Arc<Inner>,
+    work: impl FnOnce(&Arc<Inner>) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let inner = Arc::clone(inner);
+    blocking(move || work(&inner)).await
+}
+
+fn write_touched_if(due: bool, inner: &Arc<Inner>) {
+    if due {
+        let inner = Arc::clone(inner);
+        drop(tokio::task::spawn_blocking(move || inner.write_touched()));
+    }
+}
+
 impl Inner {
     /// Opens what was claimed. `quota` and `verified` are what is in force and known already.
     pub(crate) fn open(
@@ -426,7 +441,7 @@ impl Inner {
         };
         let quarantine = Quarantine::open(&layout.root);
         let index = Index::open(&layout, clock.now())?;
-        let inner = Self {
+        Ok(Self {
             dir,
             clock,
             free_space_floor_bytes,
@@ -444,9 +459,7 @@ impl Inner {
             platforms: Mutex::default(),
             index,
             layout,
-        };
-        inner.set_verify(inner.verified.verify());
-        Ok(inner)
+        })
     }
 
     pub(crate) fn refuse_if_read_only(&self) -> Result<(), StoreError> {

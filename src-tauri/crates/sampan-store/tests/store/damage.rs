@@ -383,3 +383,17 @@ async fn a_manifest_that_was_fetched_again_while_its_damaged_file_was_read_stays
     assert_eq!(again.expect("the new file is not").0, image.bytes);
     assert_eq!(store.health().await.unwrap().damaged, 0);
 }
+
+#[tokio::test]
+async fn with_always_a_manifest_that_was_read_a_moment_ago_is_hashed_again() {
+    let cache = Cache::new();
+    let store = cache.open();
+    let image = Image::new("amd64", &[noise(1, 5000)]);
+    image.put_as(&store, &name("alpine"), "3.20").await;
+    let (alpine, digest) = (name("alpine"), image.digest());
+    assert!(store.manifest(&alpine, &digest).await.unwrap().is_some());
+    cache.flip_a_bit(&digest);
+    assert!(store.manifest(&alpine, &digest).await.unwrap().is_some(), "it was right when it was read");
+    store.set_verify(sampan_store::Verify::Always);
+    assert!(store.manifest(&alpine, &digest).await.unwrap().is_none());
+}

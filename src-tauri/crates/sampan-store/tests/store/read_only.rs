@@ -1,14 +1,19 @@
 //! A cache that cannot be written serves what it holds (SECURITY.md R70).
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sampan_oci::Digest;
-use sampan_store::{Disk, OpenError, Operation, Selected, Selection, Store, StoreError, Verdict, Witness};
+use sampan_store::{
+    Disk, OpenError, Operation, ScrubPace, ScrubProgress, Selected, Selection, Store, StoreError, Verdict,
+    Verify, Witness,
+};
+use tokio::sync::Notify;
 
 use crate::setting::{Cache, Image, files_below, name, noise, tag};
 
@@ -150,6 +155,73 @@ async fn a_cache_that_can_be_written_again_is_written_without_a_restart() {
     let store = cache.open();
     assert!(store.open_blob(&new).await.unwrap().is_some(), "what was written is there");
     assert_eq!(store.tags(&name("alpine")).await.unwrap(), [tag("3.20"), tag("new")]);
+}
+
+/// A disk that refuses whatever would change it, until it is told otherwise; and then somebody sets what is to be hashed.
+#[derive(Debug, Default)]
+struct Setting {
+    healing: Healing,
+    store: OnceLock<Store>,
+}
+
+impl Witness for Setting {
+    fn before(&self, operation: &Operation<'_>) -> io::Result<Verdict> {
+        if let Some(store) = self.store.get() {
+            store.set_verify(Verify::Always);
+        }
+        self.healing.before(operation)
+    }
+}
+
+#[tokio::test]
+async fn what_is_set_while_a_cache_is_opened_again_is_in_force() {
+    let (cache, image) = (Cache::new(), image());
+    let store = cache.open();
+    image.put_as(&store, &name("alpine"), "3.20").await;
+    drop(store);
+    let disk = Arc::new(Setting::default());
+    let store = cache.try_open_on(Disk::watched(disk.clone())).unwrap();
+    disk.healing.0.store(true, Ordering::SeqCst);
+    disk.store.set(store.clone()).unwrap();
+    store.recover().await.unwrap();
+    let (alpine, digest) = (name("alpine"), image.digest());
+    let manifest = || store.manifest(&alpine, &digest);
+    assert!(manifest().await.unwrap().is_some());
+    cache.flip_a_bit(&digest);
+    assert!(manifest().await.unwrap().is_none(), "each read is hashed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scrub_that_began_on_a_cache_that_could_only_be_read_takes_out_what_it_finds_after() {
+    let (cache, image) = (Cache::new(), image());
+    let store = cache.open();
+    image.put_as(&store, &name("alpine"), "3.20").await;
+    drop(store);
+    for blob in &image.blobs {
+        cache.flip_a_bit(&Digest::of(blob));
+    }
+    let disk = Arc::new(Healing::default());
+    let store = cache.try_open_on(Disk::watched(disk.clone())).unwrap();
+    let (found, first) = (AtomicU64::new(0), Notify::new());
+    // The rest waits until it can be written.
+    let busy = || found.load(Ordering::SeqCst) == 1 && store.is_read_only();
+    let progress = |now: ScrubProgress| {
+        found.store(now.damaged, Ordering::SeqCst);
+        first.notify_one();
+    };
+    let scrub = store.scrub(ScrubPace::FULL, busy, progress, pending());
+    let mending = async {
+        while found.load(Ordering::SeqCst) == 0 {
+            first.notified().await;
+        }
+        disk.0.store(true, Ordering::SeqCst);
+        store.recover().await.unwrap();
+    };
+    let (report, ()) = tokio::join!(scrub, mending);
+    assert_eq!(report.unwrap().damaged_blobs, 3);
+    let left = image.blobs.iter().filter(|blob| cache.blob_path(&Digest::of(blob)).exists());
+    assert_eq!(left.count(), 1, "what was found before it could be taken out is where it was");
+    assert_eq!(store.health().await.unwrap().damaged, 2);
 }
 
 #[tokio::test]
