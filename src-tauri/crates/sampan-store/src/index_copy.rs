@@ -21,10 +21,10 @@ pub(crate) struct IndexCopy {
 }
 
 impl IndexCopy {
-    /// Copies the index in `root` with its log, as far as they are there.
+    /// Copies the index in `root` with its log and its seal, as far as they are there.
     pub(crate) fn make(root: &Folder) -> io::Result<Self> {
         let temporary = TempDir::with_prefix("sampan-index-")?;
-        for name in [index::FILE, index::LOG] {
+        for name in [index::FILE, index::LOG, index::SEAL] {
             match root.look(name)? {
                 Entry::File(file) => copy(&file, &mut File::create_new(temporary.path().join(name))?)?,
                 Entry::Missing => {}

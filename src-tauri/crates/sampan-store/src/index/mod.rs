@@ -30,6 +30,7 @@ use crate::hot::Hot;
 use crate::layout::Layout;
 use crate::rebuild::Found;
 use age::Age;
+pub(crate) use seal::SEAL;
 use seal::Seal;
 use touched::Touched;
 
@@ -72,7 +73,11 @@ pub(crate) fn refuse_future(root: &Folder) -> Result<(), OpenError> {
         if file.read_full_at(&mut header, 0)? == header.len() && header.starts_with(b"SQLite format 3\0") {
             let version = i32::from_be_bytes([header[60], header[61], header[62], header[63]]);
             if version > schema::VERSION {
-                return Err(OpenError::Future(version));
+                // Whoever wrote that version would have sealed it: it is damage, made anew as any other.
+                return match seal::look(root)? {
+                    Seal::Broken => Ok(()),
+                    Seal::Whole | Seal::Missing => Err(OpenError::Future(version)),
+                };
             }
         }
     }
@@ -96,10 +101,15 @@ impl Index {
     pub(crate) fn open(layout: &Layout, now: Millis) -> Result<Self, OpenError> {
         let root = layout.index_folder();
         let seal = seal::look(root)?;
+        if seal == Seal::Broken {
+            // Before the seal goes: without it, a crash in between could leave what passes for a newer Sampan's.
+            set_aside(root, "it changed while it was closed")?;
+            root.sync()?;
+        }
         // Before anything is changed: a crash in between is no damage.
         seal::remove(root)?;
         let writer = match seal {
-            Seal::Broken => replace_damaged(root, "it changed while it was closed")?,
+            Seal::Broken => make_anew(root)?,
             seal @ (Seal::Whole | Seal::Missing) => match open_sound(root, seal == Seal::Whole) {
                 Ok(Some(connection)) => connection,
                 Ok(None) => replace_damaged(root, "it is not consistent")?,
@@ -390,12 +400,21 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 fn replace_damaged(root: &Folder, why: &str) -> Result<Connection, OpenError> {
+    set_aside(root, why)?;
+    make_anew(root)
+}
+
+fn set_aside(root: &Folder, why: &str) -> Result<(), OpenError> {
     tracing::warn!(why, kept_as = SET_ASIDE, "the index is damaged: made anew from the blobs");
     root.rename(FILE, root, SET_ASIDE)?;
     for companion in ["-wal", "-shm"] {
         // Left in place, the old log would be replayed into the new file.
         root.remove(&format!("{FILE}{companion}"))?;
     }
+    Ok(())
+}
+
+fn make_anew(root: &Folder) -> Result<Connection, OpenError> {
     open_sound(root, false)?
         .ok_or_else(|| OpenError::Io(std::io::Error::other("a new index is damaged at once")))
 }

@@ -3,6 +3,9 @@
 //!
 //! It is a file beside the index, `<size in bytes> <CRC-32 in hex>`. It stands only while the index is not changed: it is
 //! removed before the first change. So after a crash there is none, and the index is taken as it is.
+//!
+//! A later version of the index that is sealed otherwise needs a seal of another name: one of this name that does not fit is
+//! taken for damage, whatever version the index says it has.
 
 use std::io;
 
@@ -10,7 +13,7 @@ use super::FILE;
 use crate::blob;
 use crate::folder::Folder;
 
-const SEAL: &str = "sampan.db.seal";
+pub(crate) const SEAL: &str = "sampan.db.seal";
 /// No seal is as long.
 const SEAL_BYTES_MAX: usize = 64;
 

@@ -110,7 +110,7 @@ async fn no_mutation_of_the_index_stops_a_start_or_makes_the_totals_wrong() {
     for round in 0..120_usize {
         let mut bytes = whole.clone();
         let at = round.wrapping_mul(0x9e37_79b1) % bytes.len();
-        // The version field is the one place where a flipped bit means "from the future".
+        // Without a seal, the version field is the one place where a flipped bit means "from the future".
         if (60..64).contains(&at) {
             continue;
         }

@@ -27,7 +27,7 @@ impl Witness for Refusing {
     }
 }
 
-fn refusing(kind: io::ErrorKind) -> Disk {
+pub(crate) fn refusing(kind: io::ErrorKind) -> Disk {
     Disk::watched(Arc::new(Refusing(kind)))
 }
 
