@@ -8,11 +8,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sampan_oci::{Digest, ImageName, MediaType, Millis, Tag};
 
+use crate::moment::Moment;
 use crate::store::{HeldTag, Link};
 
 /// The most bytes of manifests kept; beyond it all is forgotten, which costs reading again.
@@ -41,7 +42,7 @@ struct Shelf {
 struct Answers {
     tags: HashMap<Tag, HeldTag>,
     links: HashMap<Digest, Link>,
-    manifests: HashMap<Digest, (Bytes, MediaType, Instant)>,
+    manifests: HashMap<Digest, (Bytes, MediaType, Moment)>,
 }
 
 impl Shelf {
@@ -139,7 +140,7 @@ impl Hot {
         bytes: &Bytes,
         media_type: MediaType,
     ) {
-        let hashed = Instant::now();
+        let hashed = Moment::now();
         if let Some(answers) = self.shelf().place(generation, image, bytes.len()) {
             answers.manifests.insert(*digest, (bytes.clone(), media_type, hashed));
         }

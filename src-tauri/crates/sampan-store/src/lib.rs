@@ -29,6 +29,7 @@ mod index_json;
 mod layout;
 mod ledger;
 mod leftover;
+mod moment;
 mod network;
 mod own;
 mod partial;

@@ -90,8 +90,8 @@ impl Store {
 
     /// Removes every entry, and every blob that no entry leads to, that was not used for longer than `max_age`, is not
     /// pinned and not being downloaded: the rule of age. Only time that this cache has seen pass makes anything older: time
-    /// with the store open, without sleep, and of the time between two openings what the wall clock says, at most
-    /// three days. So no step of the clock removes anything, and a use noted under a wrong clock counts as any other.
+    /// with the store open, on Linux also while the machine sleeps, and of the time between two openings what the wall clock
+    /// says, at most three days. So no step of the clock removes anything, and a use noted under a wrong clock counts as any other.
     /// # Errors
     /// As [`make_room`](Self::make_room).
     pub async fn remove_unused(&self, max_age: Duration) -> Result<Evicted, StoreError> {

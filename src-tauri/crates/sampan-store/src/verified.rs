@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sampan_oci::Digest;
+
+use crate::moment::Moment;
 
 /// Published blobs whose hashing is remembered. Beyond it the half that was hashed first is forgotten, which costs
 /// hashing again.
@@ -46,28 +48,28 @@ struct Memory {
 #[derive(Clone, Copy, Debug)]
 struct Check {
     id: FileId,
-    at: Instant,
+    at: Moment,
     turn: u64,
 }
 
 impl Verified {
     /// Whether this very file was found right lately enough.
     pub(crate) fn contains(&self, digest: &Digest, id: &FileId) -> bool {
-        self.contains_at(digest, id, Instant::now())
+        self.contains_at(digest, id, Moment::now())
     }
 
-    fn contains_at(&self, digest: &Digest, id: &FileId, now: Instant) -> bool {
+    fn contains_at(&self, digest: &Digest, id: &FileId, now: Moment) -> bool {
         let memory = self.memory();
         let known = memory.files.get(digest).filter(|check| check.id == *id);
-        known.is_some_and(|check| now.saturating_duration_since(check.at) < CHECK_AGE_MAX)
+        known.is_some_and(|check| now.since(check.at) < CHECK_AGE_MAX)
     }
 
     /// Remembers that this file was found right now.
     pub(crate) fn insert(&self, digest: Digest, id: FileId) {
-        self.insert_at(digest, id, Instant::now());
+        self.insert_at(digest, id, Moment::now());
     }
 
-    fn insert_at(&self, digest: Digest, id: FileId, at: Instant) {
+    fn insert_at(&self, digest: Digest, id: FileId, at: Moment) {
         let mut memory = self.memory();
         if memory.verify == Verify::Always {
             return;
@@ -223,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_check_counts_for_a_day_and_for_one_state_of_one_file() {
-        let (verified, began) = (Verified::default(), Instant::now());
+        let (verified, began) = (Verified::default(), Moment::now());
         verified.insert_at(digest(1), id(7), began);
         let almost = began + Duration::from_secs(24 * 3600 - 1);
         assert!(verified.contains_at(&digest(1), &id(7), almost));

@@ -1,18 +1,19 @@
 //! How old things are, by time this cache has seen pass.
 //!
 //! No wall clock tells that: one step of it would make everything old at once (SECURITY.md R75). So the index counts for
-//! itself. It goes on while a process has the index open, by a clock that only goes forward and does not count sleep; and
+//! itself. It goes on while a process has the index open, by a clock that only goes forward ([`Moment`]); and
 //! from one process to the next by what the wall clock says has passed, but no more than three days. Every use is noted
 //! in this count too, and the rule of age compares nothing else. It errs on one side only: things count as younger than
 //! they are.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use sampan_oci::Millis;
 
 use super::Change;
+use crate::moment::Moment;
 
 /// The most that is believed to have passed from one process to the next, in milliseconds.
 const GAP_MAX: u64 = 3 * 24 * 3_600_000;
@@ -28,8 +29,8 @@ const AGE_AT: &str = "age at";
 pub(super) struct Age {
     /// What it was when the index was opened, in milliseconds.
     base: i64,
-    since: Instant,
-    kept: Mutex<Instant>,
+    since: Moment,
+    kept: Mutex<Moment>,
 }
 
 impl Age {
@@ -40,7 +41,7 @@ impl Age {
             statement.query_row([name], |row| row.get(0)).optional()
         };
         let base = after(note(AGE)?.unwrap_or(0), note(AGE_AT)?.map(Millis), now);
-        let since = Instant::now();
+        let since = Moment::now();
         Ok(Self { base, since, kept: Mutex::new(since) })
     }
 
@@ -55,7 +56,7 @@ impl Age {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let due = kept.elapsed() >= KEPT_EVERY;
         if due {
-            *kept = Instant::now();
+            *kept = Moment::now();
         }
         due
     }
