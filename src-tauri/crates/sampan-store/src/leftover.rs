@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sampan_oci::{Digest, Millis};
 
@@ -12,12 +12,21 @@ use crate::index;
 use crate::layout::Layout;
 use crate::ledger::{Found, Names};
 
-/// How long a partial download is kept that nobody goes on with, in milliseconds: 14 days.
-pub(crate) const PARTIAL_AGE_MAX: u64 = 14 * 24 * 3_600_000;
+/// How long a partial download is kept that nobody goes on with: 14 days.
+pub(crate) const PARTIAL_AGE_MAX: Duration = Duration::from_hours(14 * 24);
+
+/// A partial download that stays.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// What it is said to hold, in bytes.
+    pub(crate) bytes: u64,
+    /// How long ago it was last written to.
+    pub(crate) age: Duration,
+}
 
 /// Removes the files of downloads that nothing can go on with; whatever is not named like a download's file stays.
-/// Returns how many bytes each partial that stays is said to hold.
-pub(crate) fn sweep(folder: &Folder, now: Millis) -> io::Result<HashMap<Digest, u64>> {
+/// Returns the partials that stay.
+pub(crate) fn sweep(folder: &Folder, now: Millis) -> io::Result<HashMap<Digest, Left>> {
     let mut kept = HashMap::new();
     let mut pairs: HashSet<Digest> = HashSet::new();
     for (name, size) in folder.files()? {
@@ -32,13 +41,13 @@ pub(crate) fn sweep(folder: &Folder, now: Millis) -> io::Result<HashMap<Digest, 
     for digest in pairs {
         let names = Names::of(&digest);
         // A bad sector in one of them is no reason not to start.
-        let claimed = claimed_bytes(folder, &names, now).unwrap_or_else(|error| {
+        let left = what_is_left(folder, &names, now).unwrap_or_else(|error| {
             tracing::warn!(%digest, %error, "a download that was cut short cannot be read");
             None
         });
-        if let Some(bytes) = claimed {
-            tracing::info!(%digest, bytes, "a download that was cut short can go on");
-            kept.insert(digest, bytes);
+        if let Some(left) = left {
+            tracing::info!(%digest, bytes = left.bytes, "a download that was cut short can go on");
+            kept.insert(digest, left);
         } else {
             folder.remove(&names.ledger)?;
             folder.remove(&names.data)?;
@@ -73,15 +82,16 @@ fn parse(name: &str) -> Option<(Digest, &str)> {
 }
 
 /// `None`: one of the two files is missing, or was not written to for too long, or the ledger claims nothing.
-fn claimed_bytes(folder: &Folder, names: &Names, now: Millis) -> io::Result<Option<u64>> {
+fn what_is_left(folder: &Folder, names: &Names, now: Millis) -> io::Result<Option<Left>> {
     let (Some(data), Some(ledger)) = (folder.open_file(&names.data)?, folder.open_file(&names.ledger)?)
     else {
         return Ok(None);
     };
-    let fresh = now.since(modified(&data)?.max(modified(&ledger)?)) <= PARTIAL_AGE_MAX;
-    let found = Found::read(&ledger)?.filter(|_| fresh);
+    let age = Duration::from_millis(now.since(modified(&data)?.max(modified(&ledger)?)));
+    let found = Found::read(&ledger)?.filter(|_| age <= PARTIAL_AGE_MAX);
     let room = data.metadata()?.len();
-    Ok(found.map(|found| found.claimed_bytes().min(room)).filter(|bytes| *bytes > 0))
+    let bytes = found.map(|found| found.claimed_bytes().min(room)).filter(|bytes| *bytes > 0);
+    Ok(bytes.map(|bytes| Left { bytes, age }))
 }
 
 /// When the bytes or the ledger of a partial download were last written to. `None`: one of the two files is missing.

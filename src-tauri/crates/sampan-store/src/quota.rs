@@ -15,6 +15,7 @@ use crate::clear::Removal;
 use crate::error::StoreError;
 use crate::evict::{self, Eviction, Going, Holdings, Idle, Lack};
 use crate::index::{self, Change, Watch};
+use crate::moment::Moment;
 use crate::room::{Limits, Room};
 use crate::store::{Inner, Store};
 
@@ -80,8 +81,8 @@ impl Store {
         *self.0.quota.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
     }
 
-    /// Brings a cache that takes more than its quota down to 90 % of it, or as near as what must stay allows. Otherwise
-    /// does nothing.
+    /// Brings a cache that takes more than its quota down to 90 % of it, or as near as what must stay allows. Beforehand,
+    /// whatever it takes, removes the partial downloads that nobody went on with for 14 days. Otherwise does nothing.
     /// # Errors
     /// [`StoreError::ReadOnly`], [`StoreError::Io`], [`StoreError::Index`]: what made way until then is gone.
     pub async fn make_room(&self) -> Result<Evicted, StoreError> {
@@ -112,7 +113,8 @@ impl Inner {
         self.quarantine.bytes()
     }
 
-    fn limits(&self) -> Limits {
+    /// What there is, and how much there may be.
+    pub(crate) fn limits(&self) -> Limits {
         let (blobs, _) = self.index.totals();
         let taken = blobs.saturating_add(self.partials.bytes()).saturating_add(self.quarantine_bytes());
         // Nothing that makes way makes the index smaller: it is taken from the quota, not added to what could go.
@@ -195,6 +197,22 @@ impl Inner {
     fn make_room(&self) -> Result<Evicted, StoreError> {
         let _turn = self.making_room();
         self.keep_age(false);
+        let mut done = self.remove_old_partials(Moment::now());
+        done.add(self.go_below_quota()?);
+        Ok(done)
+    }
+
+    pub(crate) fn remove_old_partials(&self, now: Moment) -> Evicted {
+        if self.layout.is_read_only() {
+            return Evicted::default();
+        }
+        self.freeing(|| {
+            let removed = self.partials.remove_old(&self.layout.partial, now);
+            (removed, removed.freed_bytes)
+        })
+    }
+
+    fn go_below_quota(&self) -> Result<Evicted, StoreError> {
         let outgrown = self.outgrown();
         if let Some((quota, own)) = outgrown {
             tracing::warn!(

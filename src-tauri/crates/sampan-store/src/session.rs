@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sampan_oci::{Digest, Millis};
 
 use crate::error::StoreError;
 use crate::folder::Folder;
 use crate::ledger::Names;
-use crate::leftover;
+use crate::leftover::{self, Left, PARTIAL_AGE_MAX};
+use crate::moment::Moment;
+use crate::quota::Evicted;
 use crate::room::Room;
 use crate::store::Inner;
 
@@ -27,6 +30,21 @@ struct Known {
     /// What it held when it was opened; what was written since is in [`Running`](crate::room::Running).
     bytes: u64,
     turn: Turn,
+    /// Since when nobody has it, and how old it was by then.
+    rests: (Moment, Duration),
+}
+
+impl Known {
+    fn idle(bytes: u64, age: Duration) -> Self {
+        Self { bytes, turn: Turn::Idle, rests: (Moment::now(), age) }
+    }
+
+    /// Whether nobody went on with it for too long. By time that this process has seen pass, after what was known when it
+    /// began: no step of the wall clock makes anything old (SECURITY.md R75).
+    fn is_old(&self, now: Moment) -> bool {
+        let (since, before) = self.rests;
+        self.turn == Turn::Idle && before.saturating_add(now.since(since)) > PARTIAL_AGE_MAX
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +58,9 @@ enum Turn {
 }
 
 impl Partials {
-    /// Takes what the sweep at start found: the partials that stay, with the bytes they hold.
-    pub(crate) fn new(idle: HashMap<Digest, u64>) -> Self {
-        let known = idle.into_iter().map(|(digest, bytes)| (digest, Known { bytes, turn: Turn::Idle }));
+    /// Takes what the sweep at start found: the partials that stay.
+    pub(crate) fn new(idle: HashMap<Digest, Left>) -> Self {
+        let known = idle.into_iter().map(|(digest, left)| (digest, Known::idle(left.bytes, left.age)));
         Self { known: Mutex::new(known.collect()), settled: Condvar::new() }
     }
 
@@ -63,15 +81,30 @@ impl Partials {
 
     /// Removes the partials that nobody has open. Returns how many bytes they held.
     pub(crate) fn remove_idle(&self, folder: &Folder) -> io::Result<u64> {
-        let (mut removed, mut failed) = (0, None);
+        let (removed, failed) = self.remove_all(folder, |known| known.turn == Turn::Idle);
+        failed.map_or(Ok(removed.freed_bytes), Err)
+    }
+
+    /// Removes the partials that nobody went on with for 14 days. What cannot be removed is tried again.
+    pub(crate) fn remove_old(&self, folder: &Folder, now: Moment) -> Evicted {
+        let (removed, failed) = self.remove_all(folder, |known| known.is_old(now));
+        if let Some(error) = failed {
+            tracing::warn!(%error, "a download that was cut short long ago could not be removed");
+        }
+        removed
+    }
+
+    fn remove_all(&self, folder: &Folder, which: impl Fn(&Known) -> bool) -> (Evicted, Option<io::Error>) {
+        let (mut removed, mut failed) = (Evicted::default(), None);
         // Under the lock, so that none of them is opened meanwhile.
         self.known().retain(|digest, known| {
-            if known.turn != Turn::Idle {
+            if !which(known) {
                 return true;
             }
             match remove(folder, &Names::of(digest)) {
                 Ok(()) => {
-                    removed += known.bytes;
+                    removed.partials += 1;
+                    removed.freed_bytes += known.bytes;
                     false
                 }
                 Err(error) => {
@@ -80,7 +113,7 @@ impl Partials {
                 }
             }
         });
-        failed.map_or(Ok(removed), Err)
+        (removed, failed)
     }
 
     /// The partials that nobody has open: their digests, the bytes they hold, and when they were last written to.
@@ -96,7 +129,7 @@ impl Partials {
     /// Removes a partial that nobody has open. Returns how many bytes it held; `None`: somebody has it, or it is gone.
     pub(crate) fn remove_if_idle(&self, folder: &Folder, digest: &Digest) -> io::Result<Option<u64>> {
         let mut known = self.known();
-        let Some(Known { bytes, turn: Turn::Idle }) = known.get(digest).copied() else { return Ok(None) };
+        let Some(Known { bytes, turn: Turn::Idle, .. }) = known.get(digest).copied() else { return Ok(None) };
         remove(folder, &Names::of(digest))?;
         known.remove(digest);
         tracing::info!(%digest, "removed a download that was cut short: its room is needed");
@@ -130,7 +163,7 @@ impl Partials {
                 }
                 Some(Turn::Idle) | None => {
                     let turn = Turn::Opening;
-                    known.entry(digest).or_insert(Known { bytes: 0, turn }).turn = turn;
+                    known.entry(digest).or_insert_with(|| Known::idle(0, Duration::ZERO)).turn = turn;
                     return Ok(());
                 }
             }
@@ -242,7 +275,7 @@ impl Drop for Session {
         if self.gone.load(Ordering::Acquire) {
             known.remove(&self.digest);
         } else {
-            known.insert(self.digest, Known { bytes, turn: Turn::Idle });
+            known.insert(self.digest, Known::idle(bytes, Duration::ZERO));
         }
         drop(known);
         drop(room);

@@ -5,11 +5,13 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use sampan_oci::{Clock, Millis};
 use tempfile::TempDir;
 
 use super::*;
+use crate::moment::Moment;
 use crate::{Disk, Store, StoreOptions};
 
 #[derive(Debug)]
@@ -43,6 +45,17 @@ fn files(store: &Store) -> usize {
 
 fn rest() -> Vec<(u64, Bytes)> {
     vec![(3, Bytes::from_static(b"le"))]
+}
+
+#[tokio::test]
+async fn a_partial_that_nobody_has_goes_after_14_days_and_one_that_somebody_has_stays() {
+    let (_temporary, store, partial) = begun().await;
+    let begun = Moment::now();
+    let removed = |days: u64| store.0.remove_old_partials(begun + Duration::from_hours(24 * days)).partials;
+    assert_eq!((removed(15), files(&store)), (0, 2), "it is open");
+    drop(partial);
+    assert_eq!((removed(14), files(&store)), (0, 2), "since a moment after that");
+    assert_eq!((removed(15), files(&store)), (1, 0));
 }
 
 #[tokio::test]

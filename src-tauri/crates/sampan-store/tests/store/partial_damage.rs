@@ -227,6 +227,30 @@ async fn partials_that_nobody_went_on_with_for_two_weeks_go_at_start() {
 }
 
 #[tokio::test]
+async fn partials_that_nobody_went_on_with_for_two_weeks_go_without_a_restart() {
+    let cache = Cache::new();
+    let blob = noise(6, usize::try_from(SIZE).unwrap());
+    let digest = cut_short(&cache, &blob).await;
+    for kind in ["ledger", "data"] {
+        let file = File::options().write(true).open(cache.partial_path(&digest, kind)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_hours(100 * 24)).unwrap();
+    }
+    cache.clock.advance(114 * 86_400_000 - 1_000_000);
+    let store = cache.open();
+    assert_eq!(store.left_of(&digest), 200_000, "14 days old, and not a moment more");
+    let gone = store.make_room().await.unwrap();
+    assert_eq!((gone.partials, gone.images, gone.freed_bytes), (1, 0, 200_000), "a moment has passed");
+    assert_eq!((cache.partials(), store.left_of(&digest)), (0, 0));
+    assert_eq!(store.usage().await.unwrap().partial_bytes, 0);
+
+    let mut partial = store.partial(&digest, SIZE).await.unwrap();
+    partial.write(vec![piece(&blob, 0)]).await.unwrap();
+    drop(partial);
+    cache.clock.advance(3650 * 86_400_000);
+    assert_eq!(store.make_room().await.unwrap().partials, 0, "a clock that is set ahead makes nothing old");
+}
+
+#[tokio::test]
 async fn a_start_with_a_clock_that_is_years_ahead_keeps_partials() {
     let cache = Cache::new();
     let blob = noise(6, usize::try_from(SIZE).unwrap());
