@@ -318,7 +318,7 @@ fn sync(folder: &rustix::fd::OwnedFd) -> io::Result<()> {
 
 /// A file system that does not know the full sync (SMB, some of FUSE) has to do with the plain one. Any other error is
 /// final.
-#[cfg(any(target_vendor = "apple", test))]
+#[cfg(any(target_vendor = "apple", all(test, unix)))]
 fn full_or_plain(
     full: rustix::io::Result<()>,
     plain: impl FnOnce() -> rustix::io::Result<()>,

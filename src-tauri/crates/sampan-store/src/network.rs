@@ -4,6 +4,7 @@ use std::path::Path;
 
 /// File systems whose files are elsewhere, or may be, by the number by which Linux tells them (`linux/magic.h`; those of
 /// GPFS and Lustre are their own). FUSE is one number for all, sshfs and rclone as well as what is on this machine.
+#[cfg(any(target_os = "linux", test))]
 const NETWORK: [(u32, &str); 14] = [
     (0x6969, "NFS"),
     (0x517B, "SMB"),
@@ -23,6 +24,7 @@ const NETWORK: [(u32, &str); 14] = [
 
 /// The name of the network file system with this number; `None`: it is not known as one. The number is `statfs`'s `f_type`,
 /// of which only the lower 32 bits mean anything: 32-bit systems tell it with a sign.
+#[cfg(any(target_os = "linux", test))]
 fn named(f_type: i128) -> Option<&'static str> {
     NETWORK.iter().find(|(number, _)| f_type & 0xFFFF_FFFF == i128::from(*number)).map(|(_, name)| *name)
 }
