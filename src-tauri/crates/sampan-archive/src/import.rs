@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sampan_oci::{Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest};
-use sampan_store::{ImportedImage, ImportedTag, Store, StoreError, Usage};
+use sampan_store::{ImportedImage, ImportedTag, Store, StoreError};
 
 use crate::blocking::blocking;
 use crate::document::{self, Entry, Index, blob_name};
@@ -172,16 +172,12 @@ impl<F: FnMut(&Progress) + Send> Reader<'_, F> {
         if needed == 0 {
             return Ok(());
         }
-        let usage = self.store.usage().await?;
-        let Usage { size_bytes, partial_bytes, quarantine_bytes, pinned_bytes, .. } = usage;
-        // What these images have there already stays as well; how much of it is pinned is not known.
-        let stays = pinned_bytes.max(kept);
-        let available = usage.quota_bytes.map(|quota| quota.saturating_sub(stays));
-        if let Some(available_bytes) = available.filter(|available| *available < needed) {
+        // What these images have there already stays as well.
+        let ceiling = self.store.ceiling(kept).await?;
+        if let Some(available_bytes) = ceiling.quota_bytes.filter(|available| *available < needed) {
             return Err(ArchiveError::QuotaTooSmall { needed_bytes: needed, available_bytes });
         }
-        let others = size_bytes.saturating_sub(stays) + partial_bytes + quarantine_bytes;
-        if usage.free_bytes.is_some_and(|free| free.saturating_add(others) < needed) {
+        if ceiling.disk_bytes.is_some_and(|available| available < needed) {
             return Err(ArchiveError::Full { needed_bytes: Some(needed), imported: Box::default() });
         }
         Ok(())

@@ -68,5 +68,5 @@ pub use space::{DiskSpace, disk_space};
 pub use stage::Stage;
 pub use store::{HeldTag, Link, Store, StoreOptions};
 pub use undo::Undo;
-pub use usage::Usage;
+pub use usage::{Ceiling, Usage};
 pub use verified::Verify;

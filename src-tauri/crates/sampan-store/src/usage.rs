@@ -25,7 +25,36 @@ pub struct Usage {
     pub own_bytes: u64,
 }
 
+/// The most bytes of blobs that can come in, with everything gone that may make way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ceiling {
+    /// By the quota; `None`: there is none.
+    pub quota_bytes: Option<u64>,
+    /// By the disk, down to the floor; `None`: the system does not say.
+    pub disk_bytes: Option<u64>,
+}
+
 impl Store {
+    /// What there can be room for: by the numbers that each download is refused by, where none runs. `stays_bytes`: blobs that
+    /// have to stay, pinned or not; which of the pinned ones are among them is not known.
+    /// # Errors
+    /// [`StoreError::Index`], [`StoreError::Stopped`].
+    pub async fn ceiling(&self, stays_bytes: u64) -> Result<Ceiling, StoreError> {
+        self.run(move |inner| {
+            let stays = inner.index.look_up(index::pinned_bytes)?.max(stays_bytes);
+            let limits = inner.limits();
+            let others = inner.index.totals().0.saturating_sub(stays);
+            let going =
+                others.saturating_add(inner.partials.idle_bytes()).saturating_add(inner.quarantine_bytes());
+            let free = limits.free.map(|free| free.saturating_add(going));
+            Ok(Ceiling {
+                quota_bytes: limits.quota.map(|quota| quota.saturating_sub(stays)),
+                disk_bytes: free.map(|free| free.saturating_sub(limits.floor)),
+            })
+        })
+        .await
+    }
+
     /// How much of the disk the cache takes.
     /// # Errors
     /// [`StoreError::Stopped`].

@@ -72,6 +72,31 @@ async fn what_pins_leave_too_little_for_is_refused_before_anything_is_written() 
 }
 
 #[tokio::test]
+async fn what_does_not_fit_beside_the_caches_own_index_is_refused_before_anything_makes_way() {
+    let cache = cache_with_old().await;
+    cache.store.settle_layout().await.unwrap();
+    let own = cache.store.usage().await.unwrap().own_bytes;
+    assert!(own > 6000, "{own}");
+    // As much as the images, and as much as the index, but not both.
+    cache.store.set_quota(Some(own + 6000 + 1000));
+    let before = cache.blobs();
+    let error = cache.import(&archive(&cache, &new())).await.unwrap_err();
+    assert!(matches!(error, ArchiveError::QuotaTooSmall { available_bytes: 1000, .. }), "{error}");
+    assert_eq!((cache.blobs(), cache.names().await), (before, vec![OLD.to_owned()]));
+}
+
+#[tokio::test]
+async fn what_the_floor_leaves_no_room_for_is_refused_before_anything_is_written() {
+    let cache = Cache::with(|options| options.free_space_floor_bytes = 1 << 60);
+    let error = cache.import(&archive(&cache, &new())).await.unwrap_err();
+    let needed = size(&new());
+    assert!(
+        matches!(error, ArchiveError::Full { needed_bytes: Some(bytes), .. } if bytes == needed),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn images_that_are_not_pinned_make_way_also_where_they_share_a_layer() {
     let cache = cache_with_old().await;
     let mut told = Vec::new();
