@@ -61,7 +61,9 @@ pub(crate) enum Command {
     /// Show how much of the disk the cache takes and in what state it is; change what it may take
     ///
     /// The quota is a hard cap: what was not asked for the longest makes way, whole images at a time, pinned ones never.
-    /// Each change is kept and holds at once, or after 10 s where images have to go by it.
+    /// Each change is kept and holds at once, or after 10 s where images have to go by it. The age limit goes by the time
+    /// that Sampan has seen pass: of a time in which it does not run, 3 days at most count, so that no wrong clock removes
+    /// anything. An image may stay longer than its LAST ASKED in `sampan images` says.
     Cache(Cache),
     /// Read the whole cache again and compare it with its digests
     ///
@@ -133,7 +135,7 @@ pub(crate) struct Clear {
     /// Remove everything; downloads under way go on
     #[arg(long, conflicts_with_all = ["images", "unused_for"])]
     all: bool,
-    /// Remove images that were not asked for in the last DAYS days
+    /// Remove images that were not asked for in the last DAYS days, by the clock; pinned ones stay
     #[arg(long, value_name = "DAYS", conflicts_with = "images", value_parser = clap::value_parser!(u32).range(1..))]
     unused_for: Option<u32>,
     /// Only show what would go

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use sampan_app::api::{
     ClearReport, ClearSelection, Command, Reply, ScrubRun, Settings, SettingsChange, Snapshot, Task,
 };
-use sampan_app::{ClientError, Config};
+use sampan_app::{Client, ClientError, Config};
 use serde::Serialize;
 
 use crate::arguments::{Cache, Clear, Format, Images, Names, NotAsked, Scrub};
@@ -62,8 +62,12 @@ pub(crate) async fn clear(config: &Config, clear: &Clear) -> anyhow::Result<Exit
     else {
         bail!(unexpected());
     };
-    if let (ClearSelection::Images { names }, true) = (&selection, preview.images.is_empty()) {
-        bail!("no image in the cache is named {}. See `sampan images`.", show::plain(&names.join(" or ")));
+    if let ClearSelection::Images { names } = &selection {
+        let unknown = unknown(&mut client, names, &preview).await?;
+        if !unknown.is_empty() {
+            let names = show::plain(&unknown.join(" or "));
+            bail!("no image in the cache is named {names}; nothing was cleared. See `sampan images`.");
+        }
     }
     if clear.dry_run {
         answer(&preview, clear.format, || show::clear(&preview, true, &zone))?;
@@ -77,6 +81,28 @@ pub(crate) async fn clear(config: &Config, clear: &Clear) -> anyhow::Result<Exit
     let Reply::Cleared(report) = ask(&mut client, command).await? else { bail!(unexpected()) };
     answer(&report, clear.format, || show::clear(&report, false, &zone))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which of the names name nothing in the cache: a slip of the fingers, told before anything goes. `preview` is of them all.
+async fn unknown(
+    client: &mut Client,
+    names: &[String],
+    preview: &ClearReport,
+) -> anyhow::Result<Vec<String>> {
+    if names.len() == 1 || preview.images.is_empty() {
+        return Ok(if preview.images.is_empty() { names.to_vec() } else { Vec::new() });
+    }
+    let mut unknown = Vec::new();
+    for name in names {
+        let selection = ClearSelection::Images { names: vec![name.clone()] };
+        let Reply::ClearPreview(alone) = ask(client, Command::ClearPreview { selection }).await? else {
+            bail!(unexpected());
+        };
+        if alone.images.is_empty() {
+            unknown.push(name.clone());
+        }
+    }
+    Ok(unknown)
 }
 
 /// Shows what would go, and asks. Only a clear yes is one.

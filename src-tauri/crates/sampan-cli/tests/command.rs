@@ -297,6 +297,50 @@ fn what_runs_can_be_asked() {
     assert_eq!(nonsense.status.code(), Some(1), "{}", text(&nonsense.stderr));
 }
 
+/// An OCI image layout of one image without layers, and the digests of its two blobs.
+fn layout(folder: &Path) {
+    const CONFIG: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    const MANIFEST: &str = "f20c43161d73848408ef247f0ec7111b19fe58ffebc0cbcaa0d2c8bda4967268";
+    let config = format!(
+        r#"{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:{CONFIG}","size":2}}"#
+    );
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{config},"layers":[]}}"#
+    );
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json",
+        "digest":"sha256:{MANIFEST}","size":{},"annotations":{{"org.opencontainers.image.ref.name":"alpine:3.20"}}}}]}}"#,
+        manifest.len()
+    );
+    let blobs = folder.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::write(blobs.join(CONFIG), "{}").unwrap();
+    std::fs::write(blobs.join(MANIFEST), manifest).unwrap();
+    std::fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    std::fs::write(folder.join("index.json"), index).unwrap();
+}
+
+#[test]
+fn each_name_to_clear_that_names_nothing_is_told_before_anything_goes() {
+    let place = Place::new();
+    let _serving = place.serve(&[]);
+    layout(&place.dir.path().join("layout"));
+    let imported = place.run(&["import", &place.path("layout")]);
+    assert_eq!(imported.status.code(), Some(0), "{}", text(&imported.stderr));
+    let held = || text(&place.run(&["images"]).stdout).contains("alpine");
+    assert!(held(), "{}", text(&imported.stdout));
+
+    let slip = place.run(&["clear", "alpine", "apline", "nignx:1", "--now", "--yes"]);
+    assert_eq!(slip.status.code(), Some(1), "{}", text(&slip.stdout));
+    let told = text(&slip.stderr);
+    assert!(told.contains("apline or nignx:1") && told.contains("nothing was cleared"), "{told}");
+    assert!(!told.contains("alpine"), "what is there is not complained of: {told}");
+    assert!(held());
+    let cleared = place.run(&["clear", "alpine", "alpine:3.20", "--now", "--yes"]);
+    assert_eq!(cleared.status.code(), Some(0), "{}", text(&cleared.stderr));
+    assert!(!held());
+}
+
 #[test]
 fn a_speed_limit_holds_until_it_is_lifted_and_outlives_a_restart() {
     let place = Place::new();

@@ -215,7 +215,11 @@ pub(crate) fn goes_soon(before: &Settings, now: &Snapshot) -> String {
     }
     match (before.max_age_days, settings.max_age_days) {
         (before, Some(days)) if before.is_none_or(|before| days < before) => {
-            text.extend(["\nIn 10 s the images not asked for in ", &counted_days(days), " go.\n"]);
+            text.extend([
+                "\nIn 10 s the images not asked for in ",
+                &counted_days(days),
+                " go. Of a time in which Sampan does not run, 3 days at most count.\n",
+            ]);
         }
         (_, Some(_) | None) => {}
     }
@@ -431,7 +435,8 @@ At work     exporting /usb/x.tar: 0 B of 1.0 MB
         assert_eq!(
             after(Quota::Bytes(five), Some(five), Some(30)),
             "\nIn 10 s the images not asked for the longest go, until 5.0 GB or less are left.\n\
-             \nIn 10 s the images not asked for in 30 days go.\n"
+             \nIn 10 s the images not asked for in 30 days go. Of a time in which Sampan does not run, 3 days at most \
+             count.\n"
         );
         assert_eq!(after(Quota::Bytes(fifty), Some(fifty), Some(90)), "", "there is room");
         assert_eq!(after(Quota::Off, None, None), "");
