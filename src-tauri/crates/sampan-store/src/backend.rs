@@ -46,8 +46,14 @@ pub(crate) trait Backend: Debug + Send + Sync {
     fn open(&self, digest: &Digest) -> io::Result<Opened>;
 
     /// Puts what is staged in the digest's place, all at once; what is no object there makes way, whatever the condition.
-    /// After an error the object is there whole or not at all. Its [identity](State::identity) is the staged file's.
-    fn put(&self, digest: &Digest, staged: &mut Staged<'_>, condition: Condition) -> io::Result<Put>;
+    /// After an error the object is there whole or not at all. Tells the object's identity too, where it was put and that is
+    /// known: what was hashed on its way in need not be hashed again.
+    fn put(
+        &self,
+        digest: &Digest,
+        staged: &mut Staged<'_>,
+        condition: Condition,
+    ) -> io::Result<(Put, Option<Identity>)>;
 
     /// Removes what is in the digest's place; `false` if nothing was. Removing it when it is no object removes nothing
     /// else: neither what a link leads to, nor what is in a folder.
@@ -75,7 +81,28 @@ pub(crate) trait Object: Debug + Send + Sync {
 pub(crate) struct State {
     /// In bytes.
     pub(crate) size: u64,
-    pub(crate) identity: FileId,
+    pub(crate) identity: Identity,
+}
+
+/// Tells an object from others, and from what was in its place before. The same as long as the object is unchanged, another
+/// after it was replaced. Nothing else is to be read from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// A file's.
+    File(FileId),
+    /// What a backend says that has no files and whose objects never change: each put has a number of its own. An object store
+    /// would take it from its `ETag`.
+    Number(u128),
+}
+
+impl Identity {
+    /// Whether both are one object, whatever was done to it in between.
+    pub(crate) fn is_same_object(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(one), Self::File(other)) => one.is_same_file(other),
+            (Self::Number(_) | Self::File(_), _) => self == other,
+        }
+    }
 }
 
 impl Object for DiskFile {
@@ -84,8 +111,8 @@ impl Object for DiskFile {
     }
 
     fn state(&self) -> io::Result<State> {
-        let identity = self.id()?;
-        Ok(State { size: identity.size(), identity })
+        let id = self.id()?;
+        Ok(State { size: id.size(), identity: Identity::File(id) })
     }
 
     fn as_file(&self) -> Option<&File> {
@@ -106,7 +133,8 @@ pub(crate) enum Opened {
 /// When to put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// Only where no object is.
+    /// Only where no object is. Nothing publishes so yet: a store that others share needs it, where what is there was proven by
+    /// whoever put it.
     Absent,
     /// Also in an object's place: being there is not being good (SECURITY.md R7).
     Replace,

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use sampan_oci::{Digest, Hasher};
 
-use crate::backend::Object;
+use crate::backend::{Identity, Object};
 use crate::error::{StoreError, blocking};
-use crate::verified::{FileId, Verified};
+use crate::verified::Verified;
 
 /// How much is hashed at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     digest: Digest,
     size: u64,
     /// What a published blob's file was when it was opened.
-    opened: Option<FileId>,
+    opened: Option<Identity>,
     verified: AtomicBool,
     verified_files: Arc<Verified>,
 }
@@ -101,8 +101,13 @@ impl BlobFile {
         // A published file that was changed while it was read has another identity by now, and stays unverified. One that
         // is being published gets its last identity by that.
         let state = self.0.opened.map_or_else(|| self.0.object.state().map(|state| state.identity), Ok);
-        if let Ok(state) = state {
-            self.0.verified_files.insert(self.0.digest, state);
+        self.mark_published(state.ok());
+    }
+
+    /// Remembers that what was put in its place, with this identity, was hashed and found right.
+    pub(crate) fn mark_published(&self, identity: Option<Identity>) {
+        if let Some(identity) = identity {
+            self.0.verified_files.insert(self.0.digest, identity);
             self.0.verified.store(true, Ordering::Release);
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sampan_oci::{Algorithm, Digest};
 
-use crate::backend::{Backend, Condition, Files, Keep, Object, Opened, Put, Staged};
+use crate::backend::{Backend, Condition, Files, Identity, Keep, Object, Opened, Put, Staged};
 use crate::claim::{Claim, Lock, MARKER};
 use crate::disk::DiskFile;
 use crate::error::OpenError;
@@ -91,7 +91,7 @@ impl Layout {
         digest: &Digest,
         staged: &mut Staged<'_>,
         condition: Condition,
-    ) -> io::Result<Put> {
+    ) -> io::Result<(Put, Option<Identity>)> {
         self.backend.put(digest, staged, condition)
     }
 

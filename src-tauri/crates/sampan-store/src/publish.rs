@@ -44,7 +44,7 @@ where
     F: FnOnce(&mut Change<'_>) -> Result<(), StoreError>,
 {
     let (digest, size) = (blob.digest(), blob.size());
-    let (layout, mut in_the_way, mut put) = (&store.layout, false, false);
+    let (layout, mut in_the_way, mut put, mut identity) = (&store.layout, false, false, None);
     // Under the index's writer lock, so that clearing never sees half of this.
     let done = store.index.change(|change| {
         if name.is_none() {
@@ -55,14 +55,14 @@ where
         let done = layout.put_blob(&digest, &mut staged, Condition::Replace);
         put = done.is_ok();
         in_the_way = (put || staged.is_moved()) && !replaces_its_like;
-        done?;
+        identity = done?.1;
         change.record_blob(&digest, size, origin, store.clock.now())?;
         index::damage::heal(change, &digest, store.clock.now())?;
         record(change)
     });
     match &done {
         Ok(()) => {
-            blob.mark_verified();
+            blob.mark_published(identity);
             store.partials.remove_needless(&layout.partial, &digest);
         }
         // What replaced a file of its size has a row that fits, and the right bytes: it stays.

@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sampan_oci::{Digest, Millis};
 
-use crate::backend::{Backend, Opened};
+use crate::backend::{Backend, Identity, Opened};
 use crate::blob::BlobFile;
 use crate::error::StoreError;
 use crate::folder::Folder;
 use crate::index::{self, Change};
 use crate::store::{Inner, Store};
-use crate::verified::{FileId, Verify};
+use crate::verified::Verify;
 
 const FOLDER: &str = "quarantine";
 /// What is kept of damaged files, in bytes; the oldest go first, and one larger than this is not kept at all.
@@ -187,13 +187,13 @@ impl Inner {
     pub(crate) fn quarantine_file(
         &self,
         digest: &Digest,
-        damaged: Option<&FileId>,
+        damaged: Option<&Identity>,
     ) -> Result<bool, StoreError> {
         self.verified.remove(digest);
         self.index.change(|change| {
             if let Some(file) = self.layout.open_blob(digest)?
                 && !damaged
-                    .is_some_and(|damaged| file.state().is_ok_and(|s| s.identity.is_same_file(damaged)))
+                    .is_some_and(|damaged| file.state().is_ok_and(|s| s.identity.is_same_object(damaged)))
             {
                 return Ok(false);
             }

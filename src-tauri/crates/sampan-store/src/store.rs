@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use sampan_oci::{Clock, Digest, ImageName, MANIFEST_BYTES_MAX, Manifest, MediaType, Millis, Platform, Tag};
 
-use crate::backend::{Keep, Opened};
+use crate::backend::{Identity, Keep, Opened};
 use crate::blob::BlobFile;
 use crate::claim::Claim;
 use crate::disk::Disk;
@@ -26,7 +26,7 @@ use crate::session::Partials;
 use crate::settle::Settled;
 use crate::stage::Stage;
 use crate::undo::Waiting;
-use crate::verified::{FileId, Verified, Verify};
+use crate::verified::{Verified, Verify};
 
 /// How to open a [`Store`].
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ pub(crate) struct Inner {
 pub(crate) enum Small {
     Right(Bytes),
     /// Wrong bytes, or too many, in this file.
-    Damaged(FileId),
+    Damaged(Identity),
     Missing,
 }
 

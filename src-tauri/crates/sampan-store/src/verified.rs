@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sampan_oci::Digest;
 
+use crate::backend::Identity;
 use crate::moment::Moment;
 
 /// Published blobs whose hashing is remembered. Beyond it the half that was hashed first is forgotten, which costs
@@ -40,36 +41,36 @@ struct Memory {
     verify: Verify,
     files: HashMap<Digest, Check>,
     /// Files that were found damaged, and that the disk did not let be taken out.
-    damaged: HashMap<Digest, FileId>,
+    damaged: HashMap<Digest, Identity>,
     /// Counts the checks, so that the older half can be told where the clock is too coarse.
     turn: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Check {
-    id: FileId,
+    id: Identity,
     at: Moment,
     turn: u64,
 }
 
 impl Verified {
     /// Whether this very file was found right lately enough.
-    pub(crate) fn contains(&self, digest: &Digest, id: &FileId) -> bool {
+    pub(crate) fn contains(&self, digest: &Digest, id: &Identity) -> bool {
         self.contains_at(digest, id, Moment::now())
     }
 
-    fn contains_at(&self, digest: &Digest, id: &FileId, now: Moment) -> bool {
+    fn contains_at(&self, digest: &Digest, id: &Identity, now: Moment) -> bool {
         let memory = self.memory();
         let known = memory.files.get(digest).filter(|check| check.id == *id);
         known.is_some_and(|check| now.since(check.at) < CHECK_AGE_MAX)
     }
 
     /// Remembers that this file was found right now.
-    pub(crate) fn insert(&self, digest: Digest, id: FileId) {
+    pub(crate) fn insert(&self, digest: Digest, id: Identity) {
         self.insert_at(digest, id, Moment::now());
     }
 
-    fn insert_at(&self, digest: Digest, id: FileId, at: Moment) {
+    fn insert_at(&self, digest: Digest, id: Identity, at: Moment) {
         let mut memory = self.memory();
         if memory.verify == Verify::Always {
             return;
@@ -87,7 +88,7 @@ impl Verified {
     }
 
     /// Remembers a damaged file that could not be taken out: it is not to be served, whoever asks.
-    pub(crate) fn keep_damaged(&self, digest: Digest, id: FileId) {
+    pub(crate) fn keep_damaged(&self, digest: Digest, id: Identity) {
         let mut memory = self.memory();
         if memory.damaged.len() >= DAMAGED_MAX {
             memory.damaged.clear();
@@ -96,7 +97,7 @@ impl Verified {
     }
 
     /// Whether it is known that this very file is damaged.
-    pub(crate) fn is_damaged(&self, digest: &Digest, id: &FileId) -> bool {
+    pub(crate) fn is_damaged(&self, digest: &Digest, id: &Identity) -> bool {
         self.memory().damaged.get(digest) == Some(id)
     }
 
@@ -215,8 +216,12 @@ mod tests {
         assert!(!before.is_same_file(&id(&one)), "in the place of the first within a moment");
     }
 
-    fn id(size: u64) -> FileId {
+    fn file(size: u64) -> FileId {
         FileId { size, identity: [1, 2], modified: [3, 4], changed: [5, 6] }
+    }
+
+    fn id(size: u64) -> Identity {
+        Identity::File(file(size))
     }
 
     fn digest(number: usize) -> Digest {
@@ -232,12 +237,12 @@ mod tests {
         assert!(!verified.contains_at(&digest(1), &id(7), began + CHECK_AGE_MAX), "a day old");
         assert!(!verified.contains_at(&digest(2), &id(7), began));
         let others = [
-            FileId { size: 8, ..id(7) },
-            FileId { identity: [1, 3], ..id(7) },
-            FileId { modified: [3, 5], ..id(7) },
-            FileId { changed: [5, 7], ..id(7) },
+            FileId { size: 8, ..file(7) },
+            FileId { identity: [1, 3], ..file(7) },
+            FileId { modified: [3, 5], ..file(7) },
+            FileId { changed: [5, 7], ..file(7) },
         ];
-        for other in others {
+        for other in others.map(Identity::File).into_iter().chain([Identity::Number(7)]) {
             assert!(!verified.contains_at(&digest(1), &other, began), "{other:?}");
         }
         verified.insert_at(digest(1), id(7), almost);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sampan_oci::{Algorithm, Digest};
 
-use super::{Backend, Condition, Opened, Put, Staged};
+use super::{Backend, Condition, Identity, Object, Opened, Put, Staged};
 use crate::folder::{Entry, Folder};
 
 /// Keeps blobs in files. One process has them alone: the cache's lock says so.
@@ -74,11 +74,16 @@ impl Backend for Files {
         })
     }
 
-    fn put(&self, digest: &Digest, staged: &mut Staged<'_>, condition: Condition) -> io::Result<Put> {
+    fn put(
+        &self,
+        digest: &Digest,
+        staged: &mut Staged<'_>,
+        condition: Condition,
+    ) -> io::Result<(Put, Option<Identity>)> {
         let (folder, name) = (self.folder_of(digest), digest.hex());
         let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let put = match (folder.look(&name)?, condition) {
-            (Entry::File(_), Condition::Absent) => return Ok(Put::Held),
+            (Entry::File(_), Condition::Absent) => return Ok((Put::Held, None)),
             (Entry::File(_), Condition::Replace) => Put::Replaced,
             (Entry::Foreign, Condition::Absent | Condition::Replace) => {
                 // A rename replaces anything but a folder, and a link itself, not what it leads to.
@@ -90,7 +95,9 @@ impl Backend for Files {
         staged.move_to(folder, &name)?;
         drop(places);
         folder.sync()?;
-        Ok(put)
+        // After the rename, which changes it.
+        let identity = Object::state(staged.file()).ok().map(|state| state.identity);
+        Ok((put, identity))
     }
 
     fn remove(&self, digest: &Digest) -> io::Result<bool> {

@@ -33,21 +33,21 @@ fn settings() -> [Setting; 2] {
 }
 
 impl Setting {
-    fn try_put(&self, digest: &Digest, bytes: &[u8], condition: Condition) -> io::Result<Put> {
+    fn put_and_tell(&self, digest: &Digest, bytes: &[u8], condition: Condition) -> (Put, Option<Identity>) {
         let name = format!("staged-{}", self.staged.fetch_add(1, Ordering::Relaxed));
-        let file = self.partial.open_for_writing(&name, true)?;
-        file.write_all_at(bytes, 0)?;
-        file.sync_all()?;
+        let file = self.partial.open_for_writing(&name, true).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        file.sync_all().unwrap();
         let mut left = Some(name);
         let put = self.backend.put(digest, &mut Staged::new(&self.partial, &mut left, &file), condition);
         if let Some(left) = left {
-            assert!(self.partial.remove(&left)?, "what did not move is where it was");
+            assert!(self.partial.remove(&left).unwrap(), "what did not move is where it was");
         }
-        put
+        put.unwrap_or_else(|error| panic!("{}: {error}", self.what))
     }
 
     fn put(&self, digest: &Digest, bytes: &[u8], condition: Condition) -> Put {
-        self.try_put(digest, bytes, condition).unwrap_or_else(|error| panic!("{}: {error}", self.what))
+        self.put_and_tell(digest, bytes, condition).0
     }
 
     fn open(&self, digest: &Digest) -> Option<Arc<dyn Object>> {
@@ -125,16 +125,26 @@ fn what_is_there_stays_unless_it_is_to_be_replaced() {
 }
 
 #[test]
-fn an_object_has_the_identity_of_the_file_that_was_staged() {
+fn an_identity_lasts_as_long_as_its_object_and_no_longer() {
     for setting in settings() {
-        let digest = Digest::of(b"x");
-        let file = setting.partial.open_for_writing("staged", true).unwrap();
-        file.write_all_at(b"x", 0).unwrap();
-        let mut name = Some("staged".to_owned());
-        let mut staged = Staged::new(&setting.partial, &mut name, &file);
-        setting.backend.put(&digest, &mut staged, Condition::Replace).unwrap();
-        let identity = setting.open(&digest).unwrap().state().unwrap().identity;
-        assert_eq!(identity, file.state().unwrap().identity, "{}: what was hashed is known", setting.what);
+        let (digest, other) = (Digest::of(b"x"), Digest::of(b"y"));
+        let identity = |digest| setting.open(digest).unwrap().state().unwrap().identity;
+        let (_, told) = setting.put_and_tell(&digest, b"x", Condition::Replace);
+        assert_eq!(told, Some(identity(&digest)), "{}: what was hashed on its way in is known", setting.what);
+        assert_eq!(setting.put_and_tell(&digest, b"x", Condition::Absent), (Put::Held, None));
+        let first = setting.open(&digest).unwrap();
+        let before = identity(&digest);
+        setting.put(&other, b"y", Condition::Replace);
+        assert_eq!(identity(&digest), before, "{}: whatever is put beside it", setting.what);
+        assert!(before.is_same_object(&identity(&digest)) && !before.is_same_object(&identity(&other)));
+        setting.put(&digest, b"x", Condition::Replace);
+        assert_ne!(identity(&digest), before, "{}: replaced, be it by the same bytes", setting.what);
+        assert!(!before.is_same_object(&identity(&digest)), "{}", setting.what);
+        assert!(
+            before.is_same_object(&first.state().unwrap().identity),
+            "{}: who reads it, reads it",
+            setting.what
+        );
     }
 }
 

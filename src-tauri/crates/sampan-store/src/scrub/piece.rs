@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use sampan_oci::{Digest, Hasher};
 
-use crate::backend::{Object, Opened};
+use crate::backend::{Object, Opened, State};
 use crate::error::StoreError;
 use crate::index;
 use crate::publish::Origin;
 use crate::store::Inner;
-use crate::verified::FileId;
 
 /// How much is read and hashed at once.
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -42,7 +41,7 @@ pub(super) struct Looking {
 struct Open {
     object: Arc<dyn Object>,
     /// As it was before the first byte was read.
-    id: FileId,
+    was: State,
     hasher: Hasher,
     offset: u64,
     buffer: Vec<u8>,
@@ -70,7 +69,7 @@ impl Looking {
         }
         open.offset += filled as u64;
         // A file that grows while it is read must not be read for ever.
-        let step = if filled == open.buffer.len() && open.offset <= open.id.size() {
+        let step = if filled == open.buffer.len() && open.offset <= open.was.size {
             self.open = Some(open);
             Step::More(Box::new(self))
         } else {
@@ -81,11 +80,11 @@ impl Looking {
 
     fn open(&self, store: &Inner) -> io::Result<Option<Open>> {
         let Some(object) = store.layout.open_blob(&self.digest)? else { return Ok(None) };
-        let id = object.state()?.identity;
+        let was = object.state()?;
         // One byte more than the file has, so that its end is seen without asking again.
-        let length = usize::try_from(id.size()).map_or(PIECE_BYTES, |size| (size + 1).min(PIECE_BYTES));
+        let length = usize::try_from(was.size).map_or(PIECE_BYTES, |size| (size + 1).min(PIECE_BYTES));
         let (hasher, buffer) = (self.digest.hasher(), vec![0; length]);
-        Ok(Some(Open { object, id, hasher, offset: 0, buffer }))
+        Ok(Some(Open { object, was, hasher, offset: 0, buffer }))
     }
 
     fn not_a_file(&self, store: &Inner) -> Result<Step, StoreError> {
@@ -116,7 +115,8 @@ impl Looking {
     }
 
     fn judge(&self, store: &Inner, open: Open) -> Result<Step, StoreError> {
-        let Open { id, hasher, offset, .. } = open;
+        let Open { was, hasher, offset, .. } = open;
+        let id = was.identity;
         let digest = self.digest;
         if hasher.finish() != digest {
             store.verified.remove(&digest);
