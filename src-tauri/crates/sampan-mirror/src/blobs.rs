@@ -103,7 +103,8 @@ impl Inner {
 
     /// Whether a blob on disk may be served, and what has to be waited for before the end of the answer; `None`: it may not.
     /// One of another size than the manifest says is looked at byte by byte: it may be the manifest that is wrong, and then
-    /// other images need the blob.
+    /// other images need the blob. No head goes out before that is known, however long it takes: it would promise what is
+    /// left of a file that was cut, or refuse a range past its end.
     async fn sound(
         self: &Arc<Self>,
         file: &BlobFile,
@@ -111,29 +112,33 @@ impl Inner {
         range: Option<&str>,
     ) -> Result<Option<Option<Check>>, PullError> {
         let size_is_right = size.is_none_or(|known| known == file.size());
-        let whole = match RangeRequest::parse(range, file.size()) {
-            RangeRequest::Whole => true,
-            RangeRequest::Part { start, end } => start == 0 && end == file.size(),
-            RangeRequest::Unsatisfiable => false,
+        let size = size.unwrap_or(file.size());
+        let (whole, past_the_end) = match RangeRequest::parse(range, size) {
+            RangeRequest::Whole => (true, false),
+            RangeRequest::Part { start, end } => (start == 0 && end == size, false),
+            RangeRequest::Unsatisfiable => (false, true),
         };
+        let within = (size_is_right && !past_the_end).then_some(HASHED_WITHIN);
         let check = || self.clone().check(file.clone()).boxed();
-        Ok(match sound(&self.store, file, whole && size_is_right, check, HASHED_WITHIN).await? {
+        Ok(match sound(file, whole && size_is_right, check, within).await? {
             Soundness::Sound => Some(None),
             Soundness::Awaited(check) => Some(Some(check)),
             Soundness::Damaged => None,
         })
     }
 
-    /// Hashes a blob on disk, once for all who ask for parts of it meanwhile.
+    /// Hashes a blob on disk, once for all who ask for parts of it meanwhile. Damage is acted on even if all of them leave.
     async fn check(self: Arc<Self>, file: BlobFile) -> Result<bool, PullError> {
-        let work = disk::check(file.clone());
+        let (store, theirs) = (self.store.clone(), file.clone());
+        let work = async move { disk::check(&store, &theirs).await.map(|sound| (sound, theirs)) };
         let checked = self.checking.run(&self.tasks, file.digest(), work).await;
         let (checked, joined) = checked.ok_or(PullError::Stopping)?;
-        // Somebody else's look was at the file that had this name then, and says nothing of a check at every read.
-        if joined && !file.verified_meanwhile() {
-            return disk::check(file).await;
+        let (sound, looked_at) = checked?;
+        if !joined || (!sound && looked_at.is_same_file_as(&file)) {
+            return Ok(sound);
         }
-        checked
+        // Somebody else's look was at the file that had this name then, and says nothing of a check at every read.
+        if file.verified_meanwhile() { Ok(true) } else { disk::check(&self.store, &file).await }
     }
 
     /// The size of a blob for a HEAD request; nothing is downloaded for it.
@@ -142,7 +147,8 @@ impl Inner {
         let upstream = self.upstream(&wanted.image.registry).ok_or_else(unknown)?;
         let link = self.store.link(&wanted.image, &wanted.digest).await?;
         if let (Some(_), Some(file)) = (&link, self.store.open_blob(&wanted.digest).await?) {
-            return Ok((file.size(), Outcome::Hit));
+            // A file of another size is damaged, or the manifest is wrong: a GET finds out.
+            return Ok((link.and_then(|link| link.size).unwrap_or(file.size()), Outcome::Hit));
         }
         let known = link.and_then(|link| link.size);
         let told = self.prove(wanted, upstream, known).await?;

@@ -33,35 +33,38 @@ pub(crate) enum Soundness {
 }
 
 /// Finds out whether `file` may be served. A whole large blob is not read twice: [`DiskReader`] hashes it on its way to the
-/// client. Otherwise `check` is begun, and waited for so long.
+/// client. Otherwise `check` is begun, which is [`check`], and waited for so long; `None`: to its end.
 pub(crate) async fn sound(
-    store: &Store,
     file: &BlobFile,
     whole: bool,
     check: impl FnOnce() -> Check,
-    within: Duration,
+    within: Option<Duration>,
 ) -> Result<Soundness, PullError> {
     if file.verified() || (whole && file.size() > SMALL_BYTES) {
         return Ok(Soundness::Sound);
     }
     let mut check = check();
-    let Ok(checked) = tokio::time::timeout(within, &mut check).await else {
-        return Ok(Soundness::Awaited(check));
+    let checked = match within {
+        Some(within) => tokio::time::timeout(within, &mut check).await,
+        None => Ok((&mut check).await),
     };
-    if checked? {
-        return Ok(Soundness::Sound);
+    match checked {
+        Err(_) => Ok(Soundness::Awaited(check)),
+        Ok(checked) => Ok(if checked? { Soundness::Sound } else { Soundness::Damaged }),
     }
-    tracing::warn!(digest = %file.digest(), "a blob was damaged on disk; it is fetched again");
-    give_up(store, file).await;
-    Ok(Soundness::Damaged)
 }
 
-/// Hashes a file; what the disk cannot read is damaged as well.
-pub(crate) async fn check(file: BlobFile) -> Result<bool, PullError> {
-    match file.verify().await {
-        Err(StoreError::Io(error)) if unreadable(&error) => Ok(false),
-        checked => Ok(checked?),
+/// Hashes a file, and takes it out of the cache if it is damaged; what the disk cannot read is damaged as well.
+pub(crate) async fn check(store: &Store, file: &BlobFile) -> Result<bool, PullError> {
+    let sound = match file.verify().await {
+        Err(StoreError::Io(error)) if unreadable(&error) => false,
+        checked => checked?,
+    };
+    if !sound {
+        tracing::warn!(digest = %file.digest(), "a blob was damaged on disk; it is fetched again");
+        give_up(store, file).await;
     }
+    Ok(sound)
 }
 
 /// Whether the disk has lost the bytes it was asked for: damage as much as wrong bytes are, but told by the disk itself.
@@ -114,7 +117,8 @@ impl DiskReader {
         if self.at == self.end {
             return Ok(None);
         }
-        let Some(limit) = self.limit().await? else { return self.damaged(self.digest).await };
+        // Whoever hashed it has taken it out of the cache.
+        let Some(limit) = self.limit().await? else { return Err(self.broken_off(self.digest)) };
         if let Some(stand_in) = self.send().await? {
             return Ok(Some(stand_in));
         }
@@ -182,9 +186,13 @@ impl DiskReader {
     }
 
     async fn damaged(&mut self, actual: Digest) -> Result<Option<Bytes>, PullError> {
-        tracing::warn!(digest = %self.digest, "a blob was damaged on disk; the answer is broken off");
         give_up(&self.store, &self.file).await;
-        Err(StoreError::Mismatch { expected: self.digest, actual: Box::new(actual) }.into())
+        Err(self.broken_off(actual))
+    }
+
+    fn broken_off(&self, actual: Digest) -> PullError {
+        tracing::warn!(digest = %self.digest, "a blob was damaged on disk; the answer is broken off");
+        StoreError::Mismatch { expected: self.digest, actual: Box::new(actual) }.into()
     }
 }
 
@@ -257,8 +265,9 @@ mod tests {
     impl Scene {
         /// A reader of `START..end`, from before the hashing has ended.
         async fn reader(&self, end: u64) -> DiskReader {
-            let begin = || check(self.file.clone()).boxed();
-            let sound = sound(&self.store, &self.file, false, begin, MOMENT).await.unwrap();
+            let (store, file) = (self.store.clone(), self.file.clone());
+            let begin = || async move { check(&store, &file).await }.boxed();
+            let sound = sound(&self.file, false, begin, Some(MOMENT)).await.unwrap();
             let Soundness::Awaited(check) = sound else { panic!("it cannot be known yet") };
             DiskReader::new(self.store.clone(), self.file.clone(), Some(check), START, end, None)
         }
@@ -305,8 +314,9 @@ mod tests {
     async fn damage_that_is_found_in_time_is_never_seen_by_a_client() {
         let scene = scene(true).await;
         scene.disk.go_on();
-        let begin = || check(scene.file.clone()).boxed();
-        let sound = sound(&scene.store, &scene.file, false, begin, Duration::from_mins(1)).await.unwrap();
+        let (store, file) = (scene.store.clone(), scene.file.clone());
+        let begin = || async move { check(&store, &file).await }.boxed();
+        let sound = sound(&scene.file, false, begin, Some(Duration::from_mins(1))).await.unwrap();
         assert!(matches!(sound, Soundness::Damaged));
         assert!(!scene.path.exists());
     }

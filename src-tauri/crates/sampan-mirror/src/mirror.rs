@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sampan_oci::{Clock, Digest, Event, Failure, ImageName, Reference, RegistryName, TransferId};
-use sampan_store::Store;
+use sampan_store::{BlobFile, Store};
 use sampan_upstream::Upstream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,7 @@ pub(crate) struct Inner {
     pub(crate) passage: Passage,
     pub(crate) fetching: SingleFlight<(ImageName, Reference), Result<Resolved, PullError>>,
     /// Blobs on disk that are hashed.
-    pub(crate) checking: SingleFlight<Digest, Result<bool, PullError>>,
+    pub(crate) checking: SingleFlight<Digest, Result<(bool, BlobFile), PullError>>,
     pub(crate) asking: SingleFlight<(ImageName, Reference), Result<Option<Digest>, Failure>>,
     pub(crate) parsed: Parsed,
     pub(crate) attestations: Attestations,

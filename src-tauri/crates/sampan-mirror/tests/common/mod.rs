@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sampan_mirror::{EventSink, Mirror, MirrorOptions, Tasks};
 use sampan_oci::{Answered, Digest, Event, Outcome};
-use sampan_store::{OpenError, Store, StoreOptions};
+use sampan_store::{Disk, OpenError, Store, StoreOptions};
 use sampan_testkit::{FakeRegistry, TestClock};
 use sampan_upstream::{Upstream, UpstreamConfig};
 use tokio::net::TcpListener;
@@ -40,6 +40,7 @@ pub struct Options {
     /// Registries beside docker.io, with their addresses.
     pub also: Vec<(&'static str, String)>,
     pub clients: Option<Clients>,
+    pub disk: Disk,
 }
 
 /// What asks upstreams, and what asks mirrors. Each reads every certificate of the system when it is made: a table of a hundred
@@ -63,6 +64,7 @@ impl Default for Options {
             speed_limit: None,
             also: Vec::new(),
             clients: None,
+            disk: Disk::real(),
         }
     }
 }
@@ -102,6 +104,7 @@ impl TestMirror {
         for _ in 0..100 {
             opened = Store::open(StoreOptions {
                 free_space_floor_bytes: options.free_space_floor_bytes,
+                disk: options.disk.clone(),
                 ..StoreOptions::new(dir.path().join("cache"), clock.clone())
             });
             if !matches!(opened, Err(OpenError::Locked { .. })) {
