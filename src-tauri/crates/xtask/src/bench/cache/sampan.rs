@@ -12,6 +12,8 @@ use crate::{bench::mirror::Mirror, shell};
 pub(super) struct Held {
     pub(super) blobs: u64,
     pub(super) bytes: u64,
+    /// The index and what else it keeps beside blobs, which the quota covers as well; 0 from one that does not tell.
+    pub(super) own_bytes: u64,
 }
 
 /// The Sampan that is measured, and its command line.
@@ -41,7 +43,11 @@ impl Sampan {
         let number = |name: &str| {
             status.pointer(name).and_then(Value::as_u64).with_context(|| format!("no {name} in the status"))
         };
-        Ok(Held { blobs: number("/cache/blobs")?, bytes: number("/cache/size_bytes")? })
+        Ok(Held {
+            blobs: number("/cache/blobs")?,
+            bytes: number("/cache/size_bytes")?,
+            own_bytes: number("/cache/own_bytes").unwrap_or(0),
+        })
     }
 
     /// Whether this one can be told a quota.
