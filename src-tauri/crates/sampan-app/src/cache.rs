@@ -446,7 +446,7 @@ mod tests {
             if mount.output().is_ok_and(|mounted| mounted.status.success()) {
                 return Some(Self(folder));
             }
-            eprintln!("SKIPPED: a small disk can be mounted by root only");
+            sampan_testkit::cannot_run("a small disk can be mounted by root only");
             None
         }
     }

@@ -17,6 +17,7 @@ mod meter;
 mod record;
 mod registry;
 mod shelf;
+mod skip;
 mod token;
 mod wire;
 
@@ -28,3 +29,4 @@ pub use image::{Image, ImageManifest, ImageSpec, IndexSpec, Layer};
 pub use meter::RateLimit;
 pub use record::{Kind, Recorded};
 pub use registry::FakeRegistry;
+pub use skip::cannot_run;

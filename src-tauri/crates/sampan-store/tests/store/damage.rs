@@ -328,7 +328,7 @@ async fn on_a_disk_that_cannot_be_written_damage_is_found_and_not_served_all_the
     if root {
         fs::remove_file(folder.join("probe")).unwrap();
         if !immutable("+i") {
-            eprintln!("SKIPPED: run by root, on a file system without immutable folders");
+            sampan_testkit::cannot_run("run by root, on a file system without immutable folders");
             return;
         }
     }

@@ -351,7 +351,7 @@ mod mounted {
         if !rustix::process::geteuid().is_root()
             || !namespace(Path::new("true")).output().is_ok_and(|output| output.status.success())
         {
-            eprintln!("SKIPPED: a mount namespace of its own needs root");
+            sampan_testkit::cannot_run("a mount namespace of its own needs root");
             return;
         }
         let child = namespace(&std::env::current_exe().unwrap())

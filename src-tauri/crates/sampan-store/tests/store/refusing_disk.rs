@@ -25,7 +25,9 @@ impl SmallDisk {
         if cfg!(target_os = "linux") && mount.output().is_ok_and(|output| output.status.success()) {
             return Some(Self { path: path.to_owned() });
         }
-        eprintln!("SKIPPED: mounting a small tmpfs needs Linux and root");
+        if cfg!(target_os = "linux") {
+            sampan_testkit::cannot_run("mounting a small tmpfs needs root");
+        }
         None
     }
 }
@@ -114,7 +116,7 @@ async fn without_permission_to_write_hits_are_still_read() {
     if root {
         std::fs::remove_file(&probe).unwrap();
         if !immutable("+i") {
-            eprintln!("SKIPPED: run by root, on a file system without immutable folders");
+            sampan_testkit::cannot_run("run by root, on a file system without immutable folders");
             return;
         }
     }
