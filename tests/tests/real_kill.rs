@@ -36,6 +36,7 @@ async fn real_calls_that_change_the_disk_can_be_the_last() {
     assert_eq!(figures.points, CALLS);
     assert!(figures.names > 20, "the workload is a whole one: {figures}");
     assert!(figures.kills > 0, "{figures}");
+    assert!(figures.exact > 0, "some came right before the call: {figures}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -46,4 +47,5 @@ async fn real_every_call_that_changes_the_disk_can_be_the_last() {
     let figures = kill::points(asked.points, asked.seed, None).await;
     eprintln!("{figures}");
     assert!(figures.kills > figures.passed, "most points were met: {figures}");
+    assert!(figures.exact * 3 >= figures.kills * 2, "and the kills came right before the call: {figures}");
 }

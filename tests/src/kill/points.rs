@@ -1,8 +1,9 @@
-//! Ends Sampan right before each of its calls that change the cache: named crash points (SECURITY.md R61).
+//! Ends Sampan right before its calls that change the cache, a sample of each by name: crash points (SECURITY.md R61).
 //!
-//! One run is a start on a cache that is nearly full, everything a cache can be asked for, one thing after the other, and an
-//! end by SIGTERM. First nobody interferes, and all calls are named and counted. Then one of them is the last, and the same
-//! is asked of what is left as after any kill.
+//! One run is a start on a cache that is nearly full, or on one with room for everything, all that a cache can be asked for,
+//! one thing after the other, and an end by SIGTERM. First nobody interferes, and all calls are named and counted. Then one
+//! of them is the last, and the same is asked of what is left as after any kill. Half of the calls come where room is short,
+//! so that evictions are met; half where it is not: there nothing that was given may be missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -78,22 +79,32 @@ pub async fn points(times: u32, seed: u64, most: Option<usize>) -> PointFigures 
         world,
         seed,
         run: 0,
+        tight: true,
     };
     let calls = bed.run(&dice, None).await.calls;
-    bed.figures.names = calls.len();
-    for (label, count) in &calls {
-        eprintln!("{count:>5} times {label}");
-    }
-    let mut points = choose(&calls, &mut dice.branch(1));
-    if let Some(most) = most {
-        let mut dice = dice.branch(2);
-        while points.len() > most {
-            points.swap_remove(dice.place(points.len()));
+    bed.moves_to(false);
+    let calls = [calls, bed.run(&dice, None).await.calls];
+    bed.figures.names = calls.iter().flat_map(BTreeMap::keys).collect::<BTreeSet<_>>().len();
+    for (calls, room) in calls.iter().zip(["short", "plenty"]) {
+        for (label, count) in calls {
+            eprintln!("room {room}: {count:>5} times {label}");
         }
     }
-    bed.figures.points = points.len();
-    for point in &points {
-        for _ in 0..times {
+    let mut points = halves(&calls, &mut dice.branch(1));
+    if let Some(most) = most {
+        let mut dice = dice.branch(2);
+        // The more of one kind there are, the more of them go.
+        while points[0].len() + points[1].len() > most {
+            let more = usize::from(points[1].len() > points[0].len());
+            let at = dice.place(points[more].len());
+            points[more].swap_remove(at);
+        }
+    }
+    bed.figures.points = points[0].len() + points[1].len();
+    let [tight, roomy] = points;
+    for (points, is_tight) in [(roomy, false), (tight, true)] {
+        bed.moves_to(is_tight);
+        for point in points.iter().flat_map(|point| std::iter::repeat_n(point, times as usize)) {
             let Seen { killed, exact, .. } = bed.run(&dice, Some(point)).await;
             bed.figures.kills += u32::from(killed);
             bed.figures.exact += u32::from(exact);
@@ -102,6 +113,20 @@ pub async fn points(times: u32, seed: u64, most: Option<usize>) -> PointFigures 
     }
     bed.figures.found.done = bed.promises.done();
     bed.figures
+}
+
+/// Of the calls where room is short and of those where it is not, some of each name: in turns where both have it, all where
+/// only one has.
+fn halves(calls: &[BTreeMap<String, usize>; 2], dice: &mut Dice) -> [Vec<Point>; 2] {
+    let mut turn = 0;
+    [0, 1].map(|half| {
+        let mut points = choose(&calls[half], dice);
+        points.retain(|point| {
+            turn += 1;
+            !calls[1 - half].contains_key(&point.label) || turn % 2 == 0
+        });
+        points
+    })
 }
 
 /// Some calls of each name.
@@ -123,9 +148,18 @@ struct Bed {
     place: Option<(Victim, Hashed, Folders)>,
     seed: u64,
     run: u32,
+    /// Whether room is short.
+    tight: bool,
 }
 
 impl Bed {
+    /// Goes on in folders where room is short, or is not.
+    fn moves_to(&mut self, tight: bool) {
+        if self.tight != tight {
+            (self.tight, self.place) = (tight, None);
+        }
+    }
+
     async fn run(&mut self, dice: &Dice, point: Option<&Point>) -> Seen {
         let (run, seed) = (self.run, self.seed);
         self.run += 1;
@@ -136,7 +170,8 @@ impl Bed {
         let fresh = self.place.is_none();
         let (mut victim, mut hashed, mut folders) = self.place.take().unwrap_or_else(|| {
             let folders = Folders { folder: scratch(), seed, round: run };
-            (Victim::start(folders.folder.path(), &self.world, TIGHT), Hashed::default(), folders)
+            let settings = if self.tight { TIGHT } else { "" };
+            (Victim::start(folders.folder.path(), &self.world, settings), Hashed::default(), folders)
         });
         folders.round = run;
         let mut stage = Stage {
@@ -145,7 +180,7 @@ impl Bed {
             victim: &mut victim,
             figures: &mut self.figures.found,
             hashed: &mut hashed,
-            tight: true,
+            tight: self.tight,
         };
         if fresh {
             stage.victim.ready();
@@ -155,7 +190,8 @@ impl Bed {
         let done = end_at(&mut stage, run, point, &mut dice).await;
         let trace = done.unwrap_or_else(|Broken { check, why }| {
             panic!(
-                "seed {seed}, run {run}, {point:?}: {check}: {why}\nkept: {}",
+                "seed {seed}, run {run}, room short: {}, {point:?}: {check}: {why}\nkept: {}",
+                self.tight,
                 folders.folder.path().display()
             )
         });
@@ -255,6 +291,17 @@ pub(super) async fn pull(shared: &Shared, dice: &mut Dice, at: usize) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_that_come_only_where_room_is_short_are_all_chosen_and_half_of_the_others() {
+        let common = ("rename b".to_owned(), 5);
+        let evicting = ("unlinkat a".to_owned(), 3);
+        let calls = [BTreeMap::from([common.clone(), evicting]), BTreeMap::from([common])];
+        let [tight, roomy] = halves(&calls, &mut Dice::new(1));
+        let of = |points: &[Point], call: &str| points.iter().filter(|p| p.label.starts_with(call)).count();
+        assert_eq!((of(&tight, "unlinkat"), of(&roomy, "unlinkat")), (3, 0));
+        assert!(of(&tight, "rename") >= 2 && of(&roomy, "rename") >= 2, "{tight:?}, {roomy:?}");
+    }
 
     #[test]
     fn of_each_call_the_first_the_last_and_some_between_are_chosen() {

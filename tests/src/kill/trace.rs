@@ -21,8 +21,11 @@ pub(super) struct Kind {
     held_micros: u32,
 }
 
-/// Every kind of call that changes what is on the disk. Writes are many, so that they are held back for less.
-const KINDS: [Kind; 5] = [
+/// Every kind of call that changes what is on the disk. Of writes, and of openings, whether or not they make a file, there
+/// are many: they are held back for less.
+const KINDS: [Kind; 7] = [
+    Kind { calls: "openat", held_micros: 2_000 },
+    Kind { calls: "mkdir,mkdirat", held_micros: 8_000 },
     Kind { calls: "fsync,fdatasync", held_micros: 8_000 },
     Kind { calls: "rename,renameat,renameat2", held_micros: 8_000 },
     Kind { calls: "unlink,unlinkat", held_micros: 8_000 },
@@ -183,7 +186,9 @@ impl Reader {
 /// Whether a line without an end tells of a call and what it is made on: strace writes both at once.
 fn is_told(line: &str) -> bool {
     let count = |c: char| line.matches(c).count();
-    line.contains('(') && count('<') == count('>') && count('"').is_multiple_of(2)
+    // What an opening is for comes last.
+    let whole = !line.contains(" openat(") || line.contains(", O_");
+    whole && line.contains('(') && count('<') == count('>') && count('"').is_multiple_of(2)
 }
 
 /// What a line tells of a call on the cache: `renameat partial/*.data blobs/sha256/*`. `None`: it is of another kind.
@@ -194,6 +199,9 @@ fn label(line: &str, cache: &Path) -> Option<String> {
         return None;
     }
     let arguments = arguments.split(')').next()?;
+    if call == "openat" && !arguments.contains("O_CREAT") {
+        return None;
+    }
     let mut paths: Vec<String> = Vec::new();
     let (mut rest, mut of_folder) = (arguments, false);
     while let Some(at) = rest.find(['<', '"']) {
@@ -255,6 +263,17 @@ mod tests {
                 &format!("7 unlinkat(13</x/cache/partial>, \"sha256-{hex}.ledger\", 0 <unfinished ...>"),
                 "unlinkat partial/sha256-*.ledger",
             ),
+            (
+                &format!(
+                    "7 openat(13</x/cache/partial>, \"sha256-{hex}.data\", O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 20</x>"
+                ),
+                "openat partial/sha256-*.data",
+            ),
+            (
+                "7 openat(AT_FDCWD</y>, \"/x/cache/sampan.db-wal\", O_RDWR|O_CREAT|O_NOFOLLOW, 0644",
+                "openat sampan.db-wal",
+            ),
+            ("7 mkdir(\"/x/cache/blobs\", 0700) = 0", "mkdir blobs"),
         ] {
             assert_eq!(named(line).as_deref(), Some(label), "{line}");
         }
@@ -263,9 +282,19 @@ mod tests {
             "7831  +++ killed by SIGKILL +++",
             "7831  fsync(13</x/state/stats.db-wal>) = 0",
             "7831  write(2<pipe:[7]>, \"\"..., 80) = 80",
+            "7831  openat(13</x/cache/blobs>, \"sha256\", O_RDONLY|O_CLOEXEC) = 20</x/cache/blobs/sha256>",
         ] {
             assert_eq!(named(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn an_opening_is_told_of_when_it_is_known_what_for() {
+        let (cache, mut reader) = (Path::new("/c"), Reader::default());
+        let mut text = b"1 openat(3</c/a>, \"b\"".to_vec();
+        assert_eq!(reader.next(&text, cache), None);
+        text.extend(b", O_RDWR|O_CREAT, 0600");
+        assert_eq!(reader.next(&text, cache).as_deref(), Some("openat a/b"));
     }
 
     #[test]

@@ -45,7 +45,7 @@ enum Suite {
     Index,
     /// SIGKILL while an index of an older version is brought up to date
     Migrate,
-    /// SIGKILL of the real program right before each of its calls that change the disk, so many times each (strace)
+    /// SIGKILL of the real program right before calls that change the disk, a sample of each by name (strace)
     Points,
     /// So many megabytes of pulls through a cache on a disk of 64 MB that fills up (root)
     Full,
