@@ -27,6 +27,8 @@ use crate::{bins, disk, finish, free_port, scratch};
 
 const DISK: u64 = 64 << 20;
 const FLOOR: u64 = 4 << 20;
+/// What the index, its log and the ledgers may take of that between two decisions: they are not asked for beforehand.
+const BESIDE: u64 = 1 << 20;
 const SETTINGS: &str = "quota = \"off\"\nfree_space_floor = \"4 MiB\"\n";
 /// What is upstream: so many images of three layers of their own, in bytes.
 const IMAGES: usize = 24;
@@ -289,6 +291,11 @@ pub async fn pulls(megabytes: u64, seed: u64) -> FullFigures {
         assert!(
             taken + FLOOR <= DISK,
             "{taken} bytes of blobs and downloads, where {FLOOR} are to stay free"
+        );
+        assert!(
+            figures.least_free_bytes + BESIDE >= FLOOR,
+            "{} bytes are free, where {FLOOR} are to stay so, but for {BESIDE}",
+            figures.least_free_bytes
         );
         tokio::time::sleep(LOOK_EVERY).await;
     }
