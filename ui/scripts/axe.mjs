@@ -1,6 +1,7 @@
 // Runs axe over every page of the fixture build, in both themes and languages, under the shell's CSP and with the frozen
 // Object.prototype of its window. Ends with 1 if there is any violation, any CSP report, or any error in the page.
 //   CHROMIUM=<path>   the browser (default: Debian's)      SHOTS=<folder>   also keep a picture of each
+//   ONLY=<start>      only scenes whose name begins so
 import { createRequire } from "node:module";
 import { mkdirSync, readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
@@ -18,6 +19,16 @@ const browser = await chromium.launch({
 const dialog = async (page) => {
   await page.getByTestId("clear-all").click();
   await page.getByTestId("clear-confirm").waitFor();
+};
+const consented = async (page) => {
+  await page.getByTestId("setup-consent").click();
+  await page.getByTestId("setup-result").waitFor();
+};
+const ticked = (registry) => (page) => page.locator(`[data-testid=setup-registries-tick][data-registry="${registry}"]`).click();
+const opened = (id) => (page) => page.getByTestId(id).locator("summary").first().click();
+const client = (id, button) => async (page) => {
+  await page.locator(`[data-client=${id}] [data-testid=${button}]`).click();
+  await page.getByTestId("client-diff").waitFor();
 };
 const SCENES = [
   { name: "now", fixture: "busy", hash: "now" },
@@ -81,6 +92,48 @@ const SCENES = [
       await page.getByTestId("setup-consent").waitFor();
     },
   },
+  { name: "setup-enabled", fixture: "registries", hash: "setup" },
+  { name: "setup-passing", fixture: "passing", hash: "setup" },
+  { name: "setup-others", fixture: "busy", hash: "setup", act: opened("setup-others") },
+  { name: "setup-evidence", fixture: "busy", hash: "setup", act: opened("setup-evidence") },
+  { name: "setup-ticked", fixture: "registries", hash: "setup", act: ticked("gcr.io") },
+  { name: "setup-hubonly", fixture: "hubonly", hash: "setup", act: opened("setup-by-name") },
+  { name: "setup-drift", fixture: "drift", hash: "setup" },
+  { name: "now-drift", fixture: "drift", hash: "now" },
+  {
+    name: "setup-restore",
+    fixture: "drift",
+    hash: "setup",
+    act: async (page) => {
+      await page.getByTestId("setup-restore").click();
+      await page.getByTestId("setup-consent").waitFor();
+    },
+  },
+  { name: "setup-repair", fixture: "repair", hash: "setup" },
+  { name: "now-repair", fixture: "repair", hash: "now" },
+  {
+    name: "setup-refused",
+    fixture: "refused",
+    hash: "setup",
+    act: async (page) => {
+      await page.getByTestId("setup-consent").click();
+      await page.getByTestId("setup-error").waitFor();
+    },
+  },
+  { name: "setup-steps", fixture: "first", hash: "setup", act: async (page) => (await consented(page), await opened("setup-result")(page)) },
+  { name: "client-plan", fixture: "busy", hash: "setup", act: client("podman", "client-set-up") },
+  { name: "client-commands", fixture: "busy", hash: "setup", act: client("containerd", "client-set-up") },
+  { name: "client-undo", fixture: "busy", hash: "setup", act: client("buildkit", "client-undo") },
+  {
+    name: "client-done",
+    fixture: "busy",
+    hash: "setup",
+    act: async (page) => {
+      await client("podman", "client-set-up")(page);
+      await page.getByTestId("client-consent").click();
+      await page.getByTestId("client-result").waitFor();
+    },
+  },
   { name: "settings-scrubbing", fixture: "scrubbing", hash: "settings" },
   { name: "settings-limited", fixture: "busy&limit=1500000", hash: "settings" },
   {
@@ -102,7 +155,7 @@ for (const theme of ["light", "dark"]) {
     for (const width of [900, 420]) {
       const context = await browser.newContext({ viewport: { width, height: 620 }, bypassCSP: false, reducedMotion: "reduce" });
       await context.addInitScript(() => Object.freeze(Object.prototype));
-      for (const scene of SCENES) {
+      for (const scene of SCENES.filter((one) => one.name.startsWith(process.env.ONLY ?? ""))) {
         const where = `${scene.name} ${theme} ${lang} ${width}`;
         const page = await context.newPage();
         const complain = (what) => {

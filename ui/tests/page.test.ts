@@ -160,7 +160,9 @@ describe("set-up", () => {
   it("changes nothing until the consent button is pressed", async () => {
     await open("fixture=first", "#/setup");
     expect(the("setup-diff").textContent).toContain("registry-mirrors");
-    expect(new Set(asked.map((command) => command.call)), "looking only").toEqual(new Set(["docker", "docker_plan"]));
+    expect(new Set(asked.map((command) => command.call)), "looking only").toEqual(
+      new Set(["docker", "docker_plan", "engines", "clients"]),
+    );
     await click("setup-consent");
     const plan = (sent("docker_apply")[0] as { plan: string } | undefined)?.plan;
     expect(sent("docker_apply")).toEqual([{ call: "docker_apply", plan, restart: false }]);
