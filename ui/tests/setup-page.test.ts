@@ -159,6 +159,19 @@ describe("the registries", () => {
   });
 });
 
+describe("a plan that is still on its way", () => {
+  it("is not shown to somebody who cancelled meanwhile", async () => {
+    await open("registries");
+    await tick("gcr.io");
+    box("quay.io").click();
+    flushSync();
+    the("setup-undo-cancel").click();
+    await settle();
+    expect(sent("docker_plan")).toHaveLength(2);
+    expect([all("setup-plan").length, box("gcr.io").checked, box("quay.io").checked]).toEqual([0, false, true]);
+  });
+});
+
 describe("what a consent is for", () => {
   it("is the files, the password, and what becomes of running containers", async () => {
     await open("first");
@@ -238,6 +251,7 @@ describe("other programs", () => {
     expect(document.activeElement?.id).toBe("client-plan-podman");
     await tick("ghcr.io", "client-registries-tick");
     expect(sent("client_plan").at(-1)).toEqual({ call: "client_plan", client: "podman", action: "enable", registries: ["ghcr.io"] });
+    expect(sent("client_plan"), "one question a tick").toHaveLength(2);
     expect(the("client-diff").textContent).toContain("127.0.0.1:7267/ghcr.io");
     expect(the("client-running").textContent?.trim()).toBe("None is stopped.");
     nothingChanged();
@@ -245,6 +259,7 @@ describe("other programs", () => {
     expect(sent("client_apply")).toMatchObject([{ call: "client_apply" }]);
     expect(row("podman").dataset.enabled).toBe("true");
     expect(the("client-result").textContent).toContain("Wrote /home/lan/.config/containers");
+    expect(sent("client_plan"), "what was set up needs no new plan").toHaveLength(2);
     await click("client-close");
     expect(all("client-plan")).toEqual([]);
   });
