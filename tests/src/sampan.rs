@@ -197,9 +197,7 @@ impl Sampan {
     /// Why it cannot be done.
     pub async fn plan(&self, action: DockerAction) -> Result<DockerPlan, ApiError> {
         let command = Command::DockerPlan { action, registries: None, restart: false };
-        let Reply::DockerPlan(plan) = self.call(command).await? else {
-            panic!("not a plan")
-        };
+        let Reply::DockerPlan(plan) = self.call(command).await? else { panic!("not a plan") };
         Ok(plan)
     }
 

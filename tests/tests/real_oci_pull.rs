@@ -310,7 +310,7 @@ fn pages_of_tags_lead_from_one_to_the_next_and_to_an_end(it: &Subject<'_>) -> Ch
             let path = target.strip_prefix(&format!("http://{}", it.address)).unwrap_or(target);
             let next = path.strip_prefix(&format!("/v2/{REPOSITORY}/tags/list"));
             hold!(next.is_some_and(|query| query.starts_with('?')), "{link}");
-            query = next.unwrap_or_default().to_owned();
+            next.unwrap_or_default().clone_into(&mut query);
         }
         hold!(all == it.content.tags().into_iter().collect::<Vec<_>>(), "n={n}: {all:?}");
     }
@@ -428,7 +428,7 @@ fn failures(who: &str, it: &Subject<'_>) -> String {
         match check(it) {
             Ok(()) => eprintln!("{who}: {sentence}: yes"),
             Err(_) if !it.sampan && NOT_BY_DOCKER_REGISTRY.contains(&name) => {
-                eprintln!("{who}: {sentence}: no, as is known")
+                eprintln!("{who}: {sentence}: no, as is known");
             }
             Err(why) => {
                 let why: String = why.chars().take(600).collect();

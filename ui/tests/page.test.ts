@@ -295,7 +295,7 @@ describe("the cache's limits", () => {
     expect(soon()).toEqual(["In 10 seconds the images not used for the longest go, until 5 GB or less are left.", ""]);
     await choose("quota-select", "50000000000");
     await choose("age-select", "90");
-    expect(soon()).toEqual(["", "In 10 seconds the images not used for 90 days go."]);
+    expect(soon()).toEqual(["", "In 10 seconds the images not used for 90 days go. Of a time in which Sampan does not run, 3 days at most count."]);
     await choose("age-select", "365");
     expect(soon()[1], "longer than the one before, but nothing went by that").toContain("365 days");
     await choose("age-select", "off");

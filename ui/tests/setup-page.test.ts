@@ -105,7 +105,7 @@ describe("the registries", () => {
     expect(all("setup-plan"), "nothing to change yet").toEqual([]);
     await tick("gcr.io");
     expect(sent("docker_plan")).toEqual([
-      { call: "docker_plan", action: "enable", registries: ["ghcr.io", "quay.io", "gcr.io"] },
+      { call: "docker_plan", action: "enable", registries: ["ghcr.io", "quay.io", "gcr.io"], restart: false },
     ]);
     expect(the("setup-diff").textContent).toContain("/etc/docker/certs.d/gcr.io/hosts.toml");
     nothingChanged();
@@ -143,10 +143,10 @@ describe("the registries", () => {
   it("are part of the first set-up too", async () => {
     await open("first");
     await tick("ghcr.io");
-    expect(sent("docker_plan").at(-1)).toEqual({ call: "docker_plan", action: "enable", registries: ["ghcr.io"] });
+    expect(sent("docker_plan").at(-1)).toEqual({ call: "docker_plan", action: "enable", registries: ["ghcr.io"], restart: false });
     expect(the("setup-diff").textContent).toContain("certs.d/ghcr.io/hosts.toml");
     await tick("ghcr.io");
-    expect(sent("docker_plan").at(-1), "as now").toEqual({ call: "docker_plan", action: "enable", registries: null });
+    expect(sent("docker_plan").at(-1), "as now").toEqual({ call: "docker_plan", action: "enable", registries: null, restart: false });
     expect(all("setup-plan"), "Docker Hub is still to be set up").toHaveLength(1);
   });
 
@@ -197,7 +197,7 @@ describe("a set-up that somebody else changed", () => {
     expect(the("setup-drift").textContent).toContain("Sampan was taken out of /etc/docker/daemon.json.");
     expect(sent("docker_plan"), "a choice comes first").toEqual([]);
     await click("setup-restore");
-    expect(sent("docker_plan")).toEqual([{ call: "docker_plan", action: "enable", registries: null }]);
+    expect(sent("docker_plan")).toEqual([{ call: "docker_plan", action: "enable", registries: null, restart: false }]);
     nothingChanged();
     await click("setup-consent");
     expect(all("setup-drift")).toEqual([]);

@@ -84,7 +84,7 @@ impl BlobFile {
     /// Whether both are one published file, whatever was written into it since; `false` where that cannot be told.
     pub fn is_same_file_as(&self, other: &Self) -> bool {
         let files = self.0.opened.as_ref().zip(other.0.opened.as_ref());
-        files.is_some_and(|(this, other)| this.is_same_file(other))
+        files.is_some_and(|(this, other)| this.is_same_object(other))
     }
 
     /// Whether all of it was hashed, and found right, since this process started.
