@@ -179,7 +179,8 @@ async fn real_containerd_reads_what_sampan_wrote_and_says_by_ns_which_registry_i
 
     let undone: ClientApplied = sampan.cli_json(&["clients", "disable", "containerd", "--yes"]);
     assert!(!undone.client.enabled, "{undone:#?}");
-    assert!(!etc.join("certs.d").exists(), "no trace is left");
+    let left: Vec<_> = std::fs::read_dir(etc.join("certs.d")).into_iter().flatten().flatten().collect();
+    assert!(!etc.join("certs.d").exists(), "no trace is left: {left:?}");
 }
 
 #[tokio::test]

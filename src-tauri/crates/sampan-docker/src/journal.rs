@@ -175,7 +175,10 @@ impl Journal {
             .partition(|litter| same_endpoint(&litter.endpoint, endpoint));
         self.litter = others;
         let these: Vec<Litter> = these;
-        these.iter().filter(|litter| known(&litter.target)).for_each(Litter::remove);
+        // Twice: a folder that two of them share is empty only after the second is gone.
+        for _ in 0..2 {
+            these.iter().filter(|litter| known(&litter.target)).for_each(Litter::remove);
+        }
         if !these.is_empty() {
             // At worst the next start looks for what is gone.
             let _ = self.save(state_dir);
