@@ -148,7 +148,9 @@ pub async fn apply_with(
             engine.validator.as_ref().map(|dockerd| format!("{} finds it valid.", dockerd.display())),
         );
     }
-    journal.pending.extend(plan.files.iter().map(|file| pending(file, plan.port, &engine.endpoint)));
+    let leaving = plan.action == Action::Disable;
+    let begun = plan.files.iter().map(|file| pending(file, plan.port, &engine.endpoint));
+    journal.pending.extend(begun.map(|change| Change { leaving, ..change }));
     save(&journal, env)?;
     let mut carrier = Carrier::new(env, engine, journal, steps, service);
     let result = carry_out(&mut carrier, plan).await;
@@ -157,7 +159,7 @@ pub async fn apply_with(
             let Carrier { mut journal, mut steps, .. } = carrier;
             let targets = |change: &&Change| plan.files.iter().any(|file| file.target == change.target);
             let earlier = journal.installed.iter().filter(targets).cloned().collect();
-            settle(&mut journal, plan, &engine.endpoint);
+            settle(&mut journal, plan.action, &engine.endpoint);
             if let Err(error) = journal.save_and_tidy(&env.state_dir, &engine.endpoint, |_| true) {
                 steps.push(format!(
                     "It could not be written down that this is done ({error}): at its next start Sampan takes it back."
@@ -195,6 +197,9 @@ async fn carry_out(carrier: &mut Carrier<'_>, plan: &Plan) -> Result<(), Failed>
 
 async fn take_back(mut carrier: Carrier<'_>, plan: &Plan, failed: Failed) -> ApplyError {
     let reason = failed.to_string();
+    // Whoever ends this finds a way back, not a way on. Unsaved, the way on is as good.
+    carrier.journal.pending.iter_mut().for_each(|change| change.leaving = false);
+    let _ = carrier.journal.save(&carrier.env.state_dir);
     match carrier.roll_back(&plan.files, plan.apply).await {
         Ok(()) => {
             let touched = carrier.touched;
@@ -308,6 +313,7 @@ pub(crate) fn pending(file: &FileChange, port: u16, endpoint: &str) -> Change {
         after: file.after.as_deref().map(Digest::of),
         backup: None,
         made_folders: Vec::new(),
+        leaving: false,
     }
 }
 
@@ -319,12 +325,12 @@ pub(crate) fn tidy(journal: &mut Journal, env: &Environment, engine: &Engine, st
 }
 
 /// Moves what was begun to what is in place. Enabling twice keeps the bytes from before the first time.
-fn settle(journal: &mut Journal, plan: &Plan, endpoint: &str) {
+pub(crate) fn settle(journal: &mut Journal, action: Action, endpoint: &str) {
     for mut change in journal.take_pending(endpoint) {
         let earlier = journal.installed.iter().position(|old| old.target == change.target);
         let earlier = earlier.map(|index| journal.installed.remove(index));
         // Enabling removes the files of registries that are no longer chosen.
-        if plan.action == Action::Disable || change.after.is_none() {
+        if action == Action::Disable || change.after.is_none() {
             let mut litter = Litter::of(&change);
             // A file that only Sampan wrote can be written again at any time: its backups are litter.
             if change.after.is_none() && matches!(change.part, Part::Hosts(_) | Part::Client) {
@@ -337,7 +343,8 @@ fn settle(journal: &mut Journal, plan: &Plan, endpoint: &str) {
             continue;
         }
         if let Some(earlier) = earlier.filter(|earlier| earlier.after == change.before) {
-            change = Change { after: change.after, port: change.port, endpoint: change.endpoint, ..earlier };
+            let Change { after, port, endpoint, .. } = change;
+            change = Change { after, port, endpoint, ..earlier };
         }
         journal.installed.push(change);
     }

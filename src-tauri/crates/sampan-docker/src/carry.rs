@@ -357,7 +357,7 @@ impl<'a> Carrier<'a> {
     }
 
     /// Why Docker Hub's `hosts.toml` must not go yet: a mirror on this machine is still named.
-    async fn still_named(&self) -> Option<String> {
+    pub(crate) async fn still_named(&self) -> Option<String> {
         let mut named = Vec::new();
         let mut agreed = self.known.clone();
         if let Some(config) = &self.engine.config {

@@ -11,6 +11,7 @@ use sampan_oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::context::same_endpoint;
+use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::files;
 use crate::plan::Part;
@@ -87,6 +88,9 @@ pub struct Change {
     pub backup: Option<PathBuf>,
     /// Folders that were made for it, outermost first.
     pub made_folders: Vec<PathBuf>,
+    /// Whether it takes Sampan out, as a person wanted: cut short, it is finished.
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 /// A change that is in place, with the bytes from before it where they are still held.
@@ -247,6 +251,12 @@ impl Journal {
     pub(crate) fn backup_of(&self, target: &Path) -> Option<&Path> {
         self.installed.iter().find(|change| change.target == target)?.backup.as_deref()
     }
+}
+
+/// Whether an earlier run of this user's Sampan began a change of `engine` and did not end it, or that cannot be known.
+pub fn interrupted(env: &Environment, engine: &Engine) -> bool {
+    Journal::load(&env.state_dir, env.uid)
+        .map_or(true, |journal| journal.pending_on(&engine.endpoint).next().is_some())
 }
 
 /// The changes that are in place, as this user's Sampan and the privileged helper wrote them down. Asks no engine.

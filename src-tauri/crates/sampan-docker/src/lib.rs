@@ -19,6 +19,7 @@ mod elevation;
 mod engine;
 mod environment;
 mod files;
+mod finish;
 mod hosts_toml;
 mod journal;
 mod manual;
@@ -58,7 +59,7 @@ pub use engine::{Access, Engine, FileSeen, HostsSeen, ImageStore, Kind, Version,
 pub use environment::Environment;
 pub use files::{BACKUPS_MAX, backups, look};
 pub use hosts_toml::{port_of as hosts_toml_port, render as hosts_toml};
-pub use journal::{Change, Remembered, hold, installed};
+pub use journal::{Change, Remembered, hold, installed, interrupted};
 pub use method::{Method, Unsupported};
 pub use places::{Place, System, places};
 pub use plan::{Action, ApplyMethod, DEFAULT_PORT, FileChange, Part, Plan, PlanError, plan};

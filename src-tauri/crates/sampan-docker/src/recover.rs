@@ -1,4 +1,4 @@
-//! Takes back what an interrupted run left half done. What the journal says is checked, never believed.
+//! Takes back what an interrupted run left half done, or finishes it (`finish.rs`). What the journal says is checked, never believed.
 
 use std::path::Path;
 
@@ -11,11 +11,13 @@ use crate::daemon_json::{self, same_mirror};
 use crate::engine::{Engine, FileSeen};
 use crate::environment::Environment;
 use crate::files;
+use crate::finish;
 use crate::journal::{Change, Journal};
 use crate::plan::{ApplyMethod, FileChange, Part};
 use crate::service::ByCommand;
 
-/// Takes back changes of this engine that an earlier run began and did not end (a crash, a power cut). To be called
+/// Takes back changes of this engine that an earlier run began and did not end (a crash, a power cut); a disabling is
+/// finished where that is safe. To be called
 /// at start, and before a new change, with the engine as it is now. Returns what was done, one English sentence
 /// each; empty: there was nothing to do. What was begun on another engine waits for that engine.
 ///
@@ -44,7 +46,10 @@ pub async fn recover(env: &Environment, engine: &Engine) -> Result<Vec<String>, 
     }
     let mut steps = Vec::new();
     if any {
-        steps = take_back(env, engine, journal, &files).await?;
+        steps = match finish::rest(&journal, engine, env.uid) {
+            Some(rest) => finish::finish(env, engine, journal, rest).await?,
+            None => take_back(env, engine, journal, &files).await?,
+        };
     }
     // An engine that does not run cannot say which files are its own.
     match strange.first().filter(|_| engine.found) {
@@ -106,7 +111,7 @@ async fn take_back(
 }
 
 /// The engine's own file that a change is about; `None`: it is none of this engine's, or not safe to edit.
-fn file_of<'a>(change: &Change, engine: &'a Engine) -> Option<&'a FileSeen> {
+pub(crate) fn file_of<'a>(change: &Change, engine: &'a Engine) -> Option<&'a FileSeen> {
     let file = match &change.part {
         Part::DaemonJson | Part::Client => engine.config.as_ref(),
         Part::Hosts(registry) => {

@@ -39,6 +39,7 @@ fn remembered(file: Part, port: u16, after: Option<&str>) -> Remembered {
         after: after.map(|text| Digest::of(text.as_bytes())),
         backup: None,
         made_folders: Vec::new(),
+        leaving: false,
     };
     Remembered { change, original: None }
 }

@@ -460,6 +460,7 @@ fn the_same_ports_are_sampans_in_both_files() {
             after: Some(Digest::of(after.as_bytes())),
             backup: None,
             made_folders: Vec::new(),
+            leaving: false,
         },
         original: None,
     };

@@ -117,6 +117,7 @@ impl Place {
             after: Some(Digest::of(toml.as_bytes())),
             backup: None,
             made_folders: vec![self.at("certs.d"), self.at("certs.d/docker.io")],
+            leaving: false,
         };
         let config = Change {
             target: self.config(),
@@ -457,6 +458,7 @@ async fn what_the_helper_took_back_is_forgotten_here_too() {
         after: Some(Digest::of(AFTER.as_bytes())),
         backup: None,
         made_folders: Vec::new(),
+        leaving: false,
     };
     let installed = [change(place.config()), change(place.at("another.json"))];
     std::fs::write(place.journal(), json!({"pending": [], "installed": installed}).to_string()).unwrap();
@@ -516,4 +518,46 @@ fn one_change_at_a_time_and_only_in_a_folder_of_ones_own() {
     mode(&place.env.state_dir, 0o777);
     let refused = hold(&place.env.state_dir, place.env.uid).unwrap_err();
     assert!(refused.contains("other users"), "{refused}");
+}
+
+/// The list dockerd reads before the key goes.
+const EMPTY: &str = "{\n  \"debug\": false,\n  \"registry-mirrors\": []\n}\n";
+
+#[tokio::test]
+async fn a_begun_disabling_is_finished_wherever_it_was_cut_short() {
+    let edited = EMPTY.replace("false", "true");
+    for (now, hosts, then, why) in [
+        (AFTER, true, BEFORE, "before anything was written"),
+        (EMPTY, true, BEFORE, "between the empty list and the end"),
+        (BEFORE, true, BEFORE, "before hosts.toml went"),
+        (BEFORE, false, BEFORE, "all was done, and not written down"),
+        (edited.as_str(), true, edited.as_str(), "somebody edited it: as ever"),
+    ] {
+        let place = Place::new();
+        let mut changes = place.interrupted(now);
+        let toml = std::fs::read(place.hosts()).unwrap();
+        if !hosts {
+            std::fs::remove_dir_all(place.at("certs.d")).unwrap();
+        }
+        std::fs::remove_file(place.at("daemon.json.sampan-backup-7")).unwrap();
+        let backup = place.at("daemon.json.sampan-backup-8");
+        std::fs::write(&backup, AFTER).unwrap();
+        for change in &mut changes {
+            (change.leaving, change.going_back) = (true, None);
+            change.before =
+                Some(Digest::of(if change.part == Part::DaemonJson { AFTER.as_bytes() } else { &toml }));
+            change.after = (change.part == Part::DaemonJson).then(|| Digest::of(BEFORE.as_bytes()));
+            change.made_folders = Vec::new();
+        }
+        changes[1].interim = Some(Digest::of(EMPTY.as_bytes()));
+        changes[1].backup = Some(backup);
+        changes.reverse();
+        place.write_journal(&changes);
+        let mut engine = place.engine();
+        (engine.gone, engine.found, engine.pid) = (true, false, None);
+        let steps = recover(&place.env, &engine).await.unwrap();
+        assert_eq!(std::fs::read_to_string(place.config()).unwrap(), then, "{why}: {steps:#?}");
+        assert_eq!(place.hosts().exists(), then == edited, "{why}: {steps:#?}");
+        assert_eq!(place.read_journal().0, 0, "{why}: it is settled");
+    }
 }

@@ -70,7 +70,8 @@ impl Alone {
         let shown_again =
             |engine: &Engine| again(engine, &[DockerAction::Disable], self.reach(), id).map(|(_, plan)| plan);
         // Nothing to do leaves nothing behind, not even a folder.
-        if shown_again(&engine).is_some_and(|plan| plan.is_nothing()) {
+        let interrupted = sampan_docker::interrupted(env, &engine);
+        if !interrupted && shown_again(&engine).is_some_and(|plan| plan.is_nothing()) {
             let steps = vec!["Everything was as wanted already.".into()];
             return Ok(DockerApplied { steps, docker: self.look().await, proof: None });
         }
@@ -80,12 +81,62 @@ impl Alone {
             next_step: None,
         })?;
         let _alone = super::alone_with_the_files(env)?;
-        sampan_docker::recover(env, &engine).await.map_err(|error| failed(&error, &[]))?;
+        let steps = sampan_docker::recover(env, &engine).await.map_err(|error| failed(&error, &[]))?;
         let engine = detect(env).await;
+        // What was finished just now may be all that was wanted.
+        let now = planned(&engine, DockerAction::Disable, self.reach(), &Wish::default());
+        if interrupted && now.is_ok_and(|plan| plan.is_nothing()) {
+            return Ok(DockerApplied { steps, docker: self.look().await, proof: None });
+        }
         let plan = shown_again(&engine).ok_or_else(super::outdated)?;
         let applied = sampan_docker::apply(env, &engine, &plan, restart, &*elevation())
             .await
             .map_err(|error| failed(&error, &plan.commands))?;
         Ok(DockerApplied { steps: applied.steps, docker: self.look().await, proof: None })
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disabling_that_was_killed_is_finished_and_not_called_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let endpoint = format!("unix://{}", at("nobody.sock").display());
+        let (before, after) =
+            ("{\n  \"debug\": false\n}\n", "{\"registry-mirrors\": [\"http://127.0.0.1:7267\"]}");
+        let empty = "{\n  \"debug\": false,\n  \"registry-mirrors\": []\n}\n";
+        std::fs::create_dir(at("state")).unwrap();
+        std::fs::write(at("daemon.json"), empty).unwrap();
+        std::fs::write(at("daemon.json.sampan-backup-7"), before).unwrap();
+        let digest = |text: &str| sampan_oci::Digest::of(text.as_bytes()).to_string();
+        let change = |leaving: bool, one: &str, interim: Option<String>, other: &str| {
+            serde_json::json!({
+                "target": at("daemon.json"), "part": "DaemonJson", "endpoint": endpoint, "port": 7267,
+                "before": digest(one), "interim": interim, "after": digest(other), "made_folders": [],
+                "backup": at("daemon.json.sampan-backup-7"), "leaving": leaving,
+            })
+        };
+        let journal = serde_json::json!({
+            "pending": [change(true, after, Some(digest(empty)), before)],
+            "installed": [change(false, before, None, after)],
+        });
+        std::fs::write(at("state/docker.json"), journal.to_string()).unwrap();
+        let vars = [("DOCKER_HOST", endpoint.clone()), ("HOME", dir.path().display().to_string())];
+        let surroundings =
+            Surroundings::from_vars(vars.map(|(name, value)| (name.into(), std::ffi::OsString::from(value))));
+        let flags = crate::Flags {
+            state_dir: Some(at("state")),
+            cache_dir: Some(at("cache")),
+            ..crate::Flags::default()
+        };
+        let alone = Alone::new(&Config::load(flags).unwrap(), &surroundings);
+        let plan = alone.plan(DockerAction::Disable, None, false).await.unwrap();
+        alone.disable(&plan.id, false).await.unwrap();
+        assert_eq!(std::fs::read_to_string(at("daemon.json")).unwrap(), before, "finished, byte for byte");
+        let kept = std::fs::read_to_string(at("state/docker.json")).unwrap();
+        assert!(!kept.contains("DaemonJson"), "the next start has nothing to bring back: {kept}");
     }
 }
