@@ -328,6 +328,20 @@ pub(crate) fn refused(error: &PlanError) -> ApiError {
             Code::InvalidRequest,
             Some(format!("Start Sampan with --upstream {registry}=https://{registry}, and look again.")),
         ),
+        PlanError::OwnTrust { registry, .. } => (
+            Code::DockerUnsupported,
+            Some(if registry.is_docker_hub() {
+                "Where Docker Hub needs those, leave it as it is; else move them away, and look again.".into()
+            } else {
+                format!("Look again without {registry}.")
+            }),
+        ),
+        PlanError::Taken { registry, .. } => (
+            Code::ConfigInvalid,
+            Some(format!(
+                "Add Sampan to that entry by hand as a [[registry.mirror]], or leave {registry} out."
+            )),
+        ),
         PlanError::HubOnly { registry, .. } => {
             (Code::DockerUnsupported, Some(format!("Look again without {registry}.")))
         }

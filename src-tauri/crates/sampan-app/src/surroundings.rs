@@ -49,10 +49,24 @@ impl Surroundings {
             uid: uid(),
             state_dir: config.state_dir.clone(),
             system_state_dir: PathBuf::from(Environment::SYSTEM_STATE_DIR),
-            registries: config.upstreams.iter().map(|(registry, _)| registry.clone()).collect(),
+            registries: config
+                .upstreams
+                .iter()
+                .filter(|upstream| by_tls(upstream))
+                .map(|(registry, _)| registry.clone())
+                .collect(),
             clock: Arc::new(SystemClock),
         }
     }
+}
+
+/// Whether clients ask that registry by TLS too: a `hosts.toml` names it as the last resort, and that is by `https`.
+fn by_tls((registry, url): &(sampan_oci::RegistryName, url::Url)) -> bool {
+    let authority = url.host_str().map(|host| match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    });
+    url.scheme() != "http" || authority.as_deref() != Some(registry.as_str())
 }
 
 #[cfg(unix)]

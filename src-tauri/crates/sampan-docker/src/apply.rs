@@ -344,7 +344,7 @@ pub(crate) fn settle(journal: &mut Journal, action: Action, endpoint: &str) {
         }
         if let Some(earlier) = earlier.filter(|earlier| earlier.after == change.before) {
             let Change { after, port, endpoint, .. } = change;
-            change = Change { after, port, endpoint, ..earlier };
+            change = Change { endpoint, port, after, ..earlier };
         }
         journal.installed.push(change);
     }

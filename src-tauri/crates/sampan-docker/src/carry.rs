@@ -7,13 +7,13 @@ use std::time::Duration;
 use sampan_oci::Digest;
 
 use crate::client;
-use crate::daemon_json::{self, same_mirror};
+use crate::daemon_json::{self, same_list, same_mirror};
 use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::files::{self, ReplaceError};
 use crate::journal::Journal;
 use crate::manual;
-use crate::plan::{ApplyMethod, FileChange, Part, same_list};
+use crate::plan::{ApplyMethod, FileChange, Part};
 use crate::process;
 use crate::service::{self, Service};
 use crate::together::is_loopback;

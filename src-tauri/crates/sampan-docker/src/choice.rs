@@ -8,6 +8,7 @@ use sampan_oci::RegistryName;
 
 use crate::engine::{Access, Engine, HostsSeen};
 use crate::method::Method;
+use crate::trust;
 
 /// The registries besides Docker Hub that most images come from. A registry's place is its bit in a [`KnownSet`], which
 /// an installed helper reads: the list only ever grows at its end.
@@ -173,7 +174,11 @@ pub fn registries(engine: &Engine, port: u16) -> Vec<RegistryState> {
             active: if hub { engine.enabled(port) } else { mine == Some(port) },
             path: Some(seen.file.path.clone()),
             foreign: seen.is_foreign(),
-            changeable: !hub && writable && !seen.is_foreign() && seen.file.problem.is_none(),
+            changeable: !hub
+                && writable
+                && !seen.is_foreign()
+                && seen.file.problem.is_none()
+                && (mine.is_some() || trust::obstacle(seen, &engine.insecure).is_none()),
         }
     };
     let concerned = engine.hosts.iter().filter(|seen| seen.served || seen.port().is_some());

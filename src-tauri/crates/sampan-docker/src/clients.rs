@@ -9,6 +9,7 @@ mod containerd;
 mod k3s;
 mod kind;
 mod podman;
+mod registries_conf;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use crate::environment::Environment;
 use crate::hosts_toml;
 use crate::manual;
 use crate::plan::{Action, ApplyMethod, FileChange, Part, Plan, PlanError, change, checked};
+use crate::trust;
 
 /// A program that pulls images by a configuration of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +196,8 @@ pub struct ClientSeen {
     pub notes: Vec<String>,
     /// What was looked at and seen, one line each.
     pub evidence: Vec<String>,
+    /// Registries that another file of the client's has an entry for, and that file.
+    pub(crate) taken: Vec<(String, PathBuf)>,
     /// Why Sampan does not write its files, one English sentence, where that is not a matter of rights.
     pub(crate) hands_off: Option<String>,
 }
@@ -209,6 +213,7 @@ impl ClientSeen {
             then: [Vec::new(), Vec::new()],
             notes: Vec::new(),
             evidence: Vec::new(),
+            taken: Vec::new(),
             hands_off: None,
         }
     }
@@ -230,7 +235,8 @@ impl ClientSeen {
         let of_file = bytes.zip(self.id.format()).and_then(|(bytes, format)| format.read(bytes));
         let of_file =
             of_file.into_iter().flat_map(|(names, port)| names.into_iter().map(move |name| (name, port)));
-        of_hosts.chain(of_file).collect()
+        let taken = |name: &RegistryName| self.taken.iter().any(|(other, _)| other == name.as_str());
+        of_hosts.chain(of_file).filter(|(name, _)| !taken(name)).collect()
     }
 
     /// The registries for which it is set up to ask Sampan on `port`.
@@ -385,6 +391,13 @@ fn one_file(
             };
             let others = wanted.into_iter().filter(|name| !name.is_docker_hub()).cloned();
             let all: Vec<RegistryName> = std::iter::once(RegistryName::docker_hub()).chain(others).collect();
+            let taken = all.iter().find_map(|name| {
+                let (_, path) = seen.taken.iter().find(|(other, _)| other == name.as_str())?;
+                Some((name, path))
+            });
+            if let Some((registry, path)) = taken {
+                return Err(PlanError::Taken { registry: registry.clone(), path: path.clone() });
+            }
             Some((format.render)(&all, port).into_bytes())
         }
     };
@@ -403,7 +416,12 @@ fn host_files(
 ) -> Result<Vec<FileChange>, PlanError> {
     let mut files = Vec::new();
     for hosts in &seen.hosts {
-        let wanted = action == Action::Enable && choice.takes(hosts);
+        let mut wanted = action == Action::Enable && choice.takes(hosts);
+        if let Some(why) = trust::obstacle(hosts, &[]).filter(|_| wanted && !hosts.is_foreign()) {
+            trust::allowed(hosts, choice, &why)?;
+            notes.push(format!("{} no longer asks Sampan: {why}", hosts.registry));
+            wanted = false;
+        }
         let after = wanted.then(|| hosts_toml::render(&hosts.registry, port).into_bytes());
         if hosts.file.bytes == after || (!wanted && hosts.port().is_none()) {
             continue;

@@ -438,3 +438,17 @@ fn refuse(reason: Reason, text: &str, at: Option<usize>, advice: &str) -> Refusa
     let column = before.map(|text| text.rsplit('\n').next().unwrap_or_default().chars().count() + 1);
     Refusal { reason, line, column, advice: advice.into() }
 }
+
+/// Whether two lists of mirrors are one to dockerd.
+pub(crate) fn same_list(one: &[String], other: &[String]) -> bool {
+    let plain = |list: &[String]| {
+        let mut plain: Vec<String> = Vec::new();
+        for url in list.iter().map(|url| url.trim_end_matches('/').to_owned()) {
+            if !plain.contains(&url) {
+                plain.push(url);
+            }
+        }
+        plain
+    };
+    plain(one) == plain(other)
+}

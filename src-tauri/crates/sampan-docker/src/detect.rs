@@ -16,6 +16,7 @@ use crate::method::{Method, WSL_DESKTOP};
 use crate::plan::{DEFAULT_PORT, Part};
 use crate::process::{self, Daemon};
 use crate::together::is_loopback;
+use crate::trust;
 
 /// How many folders of `certs.d` are looked into: a person has a handful of registries.
 const CERTS_MAX: usize = 256;
@@ -123,6 +124,11 @@ pub(crate) fn learn(engine: &mut Engine, info: &SystemInfo, version: &SystemVers
     engine.swarm_active =
         state.is_some_and(|state| !matches!(state, LocalNodeState::EMPTY | LocalNodeState::INACTIVE));
     engine.mirrors = info.registry_config.as_ref().and_then(|c| c.mirrors.clone()).unwrap_or_default();
+    let registries = info.registry_config.iter();
+    let insecure = registries.clone().flat_map(|all| all.index_configs.iter().flatten());
+    let insecure = insecure.filter(|(_, index)| index.secure == Some(false)).map(|(name, _)| name.clone());
+    let networks = registries.flat_map(|all| all.insecure_registry_cidrs.iter().flatten()).cloned();
+    engine.insecure = insecure.chain(networks).collect();
     let shown = engine.version.as_deref().unwrap_or("of unknown version");
     let mut evidence = vec![format!("{} answers as {} {shown}", engine.endpoint, engine.kind)];
     if let Some(system) = &info.operating_system {
@@ -335,9 +341,20 @@ pub(crate) fn hosts(certs: &Path, served: &[RegistryName], uid: u32) -> Vec<Host
         .into_iter()
         .map(|(registry, served)| {
             let file = files::look(&certs.join(registry.as_str()).join("hosts.toml"), uid);
-            HostsSeen { registry, served, file }
+            let beside = beside(&certs.join(registry.as_str()));
+            HostsSeen { registry, served, beside, file }
         })
         .collect()
+}
+
+/// Certificates and keys in a registry's folder.
+fn beside(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().take(CERTS_MAX).flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let read = |name: &String| name.rsplit_once('.').is_some_and(|(_, end)| trust::ENDINGS.contains(&end));
+    let mut names: Vec<String> = names.filter(read).collect();
+    names.sort();
+    names
 }
 
 /// A dockerd that knows `--validate` (since 23.0) and that nobody but its owner can have replaced.
@@ -397,6 +414,15 @@ fn note_support(engine: &mut Engine) {
         Ok(method) => {
             let problem = engine.config.as_ref().and_then(|file| file.problem.clone());
             engine.notes.extend(problem.filter(|_| method != Method::HostsOnly));
+            if matches!(method, Method::HostsOnly | Method::HostsAndMirrors) {
+                let concerned = engine.hosts.iter().filter(|seen| seen.served && !seen.is_foreign());
+                let obstacles = concerned.filter_map(|seen| {
+                    let why = trust::obstacle(seen, &engine.insecure)?;
+                    Some(format!("{} is not pointed at Sampan: {why}", seen.registry))
+                });
+                let obstacles: Vec<String> = obstacles.collect();
+                engine.notes.extend(obstacles);
+            }
             let hub = engine.hosts.iter().any(|h| h.registry.is_docker_hub() && h.file.bytes.is_some());
             let loopback = engine.mirrors.iter().any(|mirror| is_loopback(mirror));
             if let Some(repair) = engine.needs_repair(DEFAULT_PORT) {

@@ -37,6 +37,8 @@ pub struct Engine {
     pub mirrors: Vec<String>,
     /// Mirrors given on the daemon's command line; dockerd does not start with both those and the file's.
     pub flag_mirrors: Vec<String>,
+    /// What it asks without TLS: registries by name, and networks as `10.0.0.0/8`.
+    pub insecure: Vec<String>,
     /// Names of the running containers.
     pub containers: Vec<String>,
     /// Whether containers go on running while the daemon is away, as it says itself.
@@ -192,6 +194,8 @@ pub struct HostsSeen {
     pub registry: RegistryName,
     /// Whether Sampan serves that registry; else the file is only looked at, to take back what was left there.
     pub served: bool,
+    /// Certificates and keys beside it, by their file names; the engine reads them only while there is no `hosts.toml`.
+    pub beside: Vec<String>,
     /// The file.
     pub file: FileSeen,
 }
@@ -223,6 +227,7 @@ impl Engine {
             hosts: Vec::new(),
             mirrors: Vec::new(),
             flag_mirrors: Vec::new(),
+            insecure: Vec::new(),
             containers: Vec::new(),
             live_restore: false,
             swarm_active: false,

@@ -6,13 +6,13 @@ use sampan_oci::Digest;
 
 use crate::apply::{ApplyError, settle};
 use crate::carry::{Carrier, Failed};
-use crate::daemon_json;
+use crate::daemon_json::{self, same_list};
 use crate::engine::{Engine, FileSeen};
 use crate::environment::Environment;
 use crate::files;
 use crate::journal::{Change, Journal, forget};
 use crate::manual;
-use crate::plan::{Action, ApplyMethod, FileChange, Part, same_list};
+use crate::plan::{Action, ApplyMethod, FileChange, Part};
 use crate::recover::file_of;
 use crate::repair::own_mirrors;
 use crate::service::ByCommand;
@@ -42,7 +42,7 @@ pub(crate) fn rest(journal: &Journal, engine: &Engine, uid: u32) -> Option<Rest>
             }
             continue;
         }
-        let after = after(change, journal, engine, now.as_deref(), uid)?;
+        let after = after(change, journal, engine, now.as_deref(), uid).ok()?;
         let intended = daemon_json::mirrors(after.as_deref().unwrap_or_default()).ok()?;
         let told = engine.gone || same_list(&engine.mirrors, &intended);
         let able = engine.found && engine.kind.is_local_daemon() && engine.may_signal && engine.pid.is_some();
@@ -132,6 +132,9 @@ fn is_interim(file: &FileChange) -> bool {
     has == Ok(true) && list(&file.before) == list(&file.after)
 }
 
+/// The file was changed since, or the bytes it was to end with are no longer held.
+struct Unknown;
+
 /// The bytes the file was to end with, found by their hash among what they can have been.
 fn after(
     change: &Change,
@@ -139,12 +142,12 @@ fn after(
     engine: &Engine,
     now: Option<&[u8]>,
     uid: u32,
-) -> Option<Option<Vec<u8>>> {
+) -> Result<Option<Vec<u8>>, Unknown> {
     let hash = now.map(Digest::of);
     if ![change.before, change.interim, change.after].contains(&hash) {
-        return None;
+        return Err(Unknown);
     }
-    let Some(after) = change.after else { return Some(None) };
+    let Some(after) = change.after else { return Ok(None) };
     let backup = change.backup.as_deref().filter(|path| files::is_backup_of(path, &change.target));
     let backup = backup.filter(|path| files::owned(path, uid).is_ok());
     let backup = backup.and_then(|path| files::read(path).ok().flatten());
@@ -155,7 +158,7 @@ fn after(
     let known = journal.remembered();
     let known = known.iter().chain(&engine.remembered).filter(|known| known.change.target == change.target);
     candidates.extend(known.filter_map(|known| known.original.clone()));
-    candidates.into_iter().find(|bytes| after.names(bytes)).map(Some)
+    candidates.into_iter().find(|bytes| after.names(bytes)).map(Some).ok_or(Unknown)
 }
 
 fn without_ours(engine: &Engine, port: u16, bytes: &[u8], empty_list: bool) -> Option<Vec<u8>> {

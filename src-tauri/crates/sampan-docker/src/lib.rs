@@ -26,6 +26,7 @@ mod manual;
 mod method;
 mod places;
 mod plan;
+mod plan_error;
 mod probe;
 mod process;
 mod recover;
@@ -34,6 +35,7 @@ mod restart;
 mod service;
 mod survey;
 mod together;
+mod trust;
 mod undo;
 
 pub use apply::{Applied, ApplyError, apply, apply_with};

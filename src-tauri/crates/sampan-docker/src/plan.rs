@@ -8,15 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::choice::{self, Choice, KnownSet};
 use crate::context::{self, same_endpoint};
-use crate::daemon_json::{self, Refusal, same_mirror};
+use crate::daemon_json::{self, Refusal, same_list, same_mirror};
 use crate::diff::{self, DiffLine};
 use crate::elevation::Verb;
 use crate::engine::{Access, Engine, FileSeen, Kind, mirror_url};
 use crate::hosts_toml;
 use crate::manual;
-use crate::method::{Method, Unsupported};
+use crate::method::Method;
+pub use crate::plan_error::PlanError;
 use crate::repair::own_mirrors;
 use crate::together::{self, is_loopback};
+use crate::trust;
 
 /// The port Sampan listens on unless told otherwise: an entry that names it is Sampan's.
 pub const DEFAULT_PORT: u16 = 7267;
@@ -120,68 +122,6 @@ pub enum Part {
     Client,
 }
 
-/// Why there is no plan.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// Sampan does not set this engine up.
-    #[error(transparent)]
-    Unsupported(#[from] Unsupported),
-    /// The file is not one Sampan edits; it is untouched.
-    #[error("{path} is not edited: {refusal}")]
-    Refused {
-        /// The file.
-        path: PathBuf,
-        /// Why, where, and what to do.
-        refusal: Refusal,
-    },
-    /// A registry was chosen that Sampan does not serve.
-    #[error("Sampan does not mirror {0}")]
-    NotServed(RegistryName),
-    /// A registry was chosen, and this engine asks mirrors for Docker Hub only.
-    #[error("{registry} cannot be set up here. {why}")]
-    HubOnly {
-        /// The registry.
-        registry: RegistryName,
-        /// Why, and how its images get to Sampan all the same: one English sentence.
-        why: String,
-    },
-    /// The file is there and is not Sampan's.
-    #[error("{0} was written by somebody else and is left alone")]
-    Foreign(PathBuf),
-    /// Mirrors are on the daemon's command line, where dockerd does not allow them in the file as well.
-    #[error(
-        "dockerd is started with --registry-mirror={0}; it would not start with mirrors in its file as well"
-    )]
-    FlagConflict(String),
-    /// The file must not be edited, for the reason given.
-    #[error("{0}")]
-    Unsafe(String),
-    /// A mirror on this machine would be left without the `hosts.toml` that belongs beside it.
-    #[error(
-        "{0} would stay among Docker's mirrors without docker.io's hosts.toml; both files belong together"
-    )]
-    Together(String),
-    /// Administrator rights are needed, and the helper that has them changes the system's Docker only.
-    #[error("{endpoint} is not the system's Docker, the only one that Sampan's privileged helper changes")]
-    NotTheSystems {
-        /// The engine.
-        endpoint: String,
-        /// The same by hand, one shell command a line.
-        commands: Vec<String>,
-    },
-    /// Nothing can restart the engine but a person.
-    #[error("{reason}")]
-    NotRestartable {
-        /// Why, one English sentence.
-        reason: String,
-        /// What that person does, one shell command a line.
-        commands: Vec<String>,
-    },
-    /// Not even an administrator can write the file.
-    #[error("{0} cannot be written: it is read-only")]
-    ReadOnly(PathBuf),
-}
-
 /// What to change so that `engine` asks Sampan on `port` for Docker Hub and the registries of `choice`, or no longer
 /// does for any. Reads nothing.
 ///
@@ -270,11 +210,17 @@ impl<'a> Draft<'a> {
         }
         let by_helper = choice::needs_helper(engine);
         for seen in &engine.hosts {
+            let obstacle = trust::obstacle(seen, &engine.insecure);
             let (hub, ours) = (seen.registry.is_docker_hub(), seen.port().is_some());
             let custom = !hub && !KnownSet::knows(&seen.registry);
             // The helper takes a verb and a port: what is in no list of its own it can neither add nor take out.
             let stays = by_helper && custom && ours;
-            let chosen = self.choice.takes(seen);
+            let mut chosen = self.choice.takes(seen);
+            if let Some(why) = obstacle.filter(|_| chosen && !seen.is_foreign()) {
+                trust::allowed(seen, self.choice, &why)?;
+                self.notes.push(format!("{} no longer asks Sampan: {why}", seen.registry));
+                chosen = false;
+            }
             if stays && !chosen {
                 let gone = change(&seen.file, Part::Hosts(seen.registry.clone()), None, None);
                 self.note_by_hand(&gone);
@@ -578,18 +524,4 @@ pub(crate) fn checked(file: &FileSeen) -> Result<&FileSeen, PlanError> {
 
 pub(crate) fn refused(file: &FileSeen, refusal: Refusal) -> PlanError {
     PlanError::Refused { path: file.path.clone(), refusal }
-}
-
-/// Whether two lists of mirrors are one to dockerd.
-pub(crate) fn same_list(one: &[String], other: &[String]) -> bool {
-    let plain = |list: &[String]| {
-        let mut plain: Vec<String> = Vec::new();
-        for url in list.iter().map(|url| url.trim_end_matches('/').to_owned()) {
-            if !plain.contains(&url) {
-                plain.push(url);
-            }
-        }
-        plain
-    };
-    plain(one) == plain(other)
 }

@@ -38,6 +38,7 @@ fn hosts(registry: &str, holds: Holds) -> HostsSeen {
     let (target, access) = (path.clone().into(), Access::Writable);
     HostsSeen {
         registry,
+        beside: Vec::new(),
         served: true,
         file: FileSeen { path: path.into(), target, bytes, access, problem: None },
     }

@@ -411,3 +411,44 @@ fn what_is_on_this_machine_is_found_by_its_traces() {
     );
     assert!(Path::new(&podman.paths()[0]).ends_with("containers/registries.conf.d/50-sampan.conf"));
 }
+
+#[tokio::test]
+async fn podmans_own_entries_are_never_replaced_and_never_hide_that_they_win() {
+    for (file, text, refused) in [
+        (
+            "home/.config/containers/registries.conf",
+            "[[registry]]\nlocation = \"docker.io\"\nblocked = true\n",
+            true,
+        ),
+        ("etc/containers/registries.conf.d/00-corp.conf", "[[registry]]\nprefix = \"ghcr.io\"\n", true),
+        (
+            "home/.config/containers/registries.conf.d/99-own.conf",
+            "[[registry]]\nprefix = \"docker.io\"\n",
+            true,
+        ),
+        (
+            "etc/containers/registries.conf.d/00-corp.conf",
+            "[[registry]]\nprefix = \"other.example\"\n",
+            false,
+        ),
+        ("etc/containers/registries.conf.d/00-corp.txt", "[[registry]]\nprefix = \"docker.io\"\n", false),
+    ] {
+        let place = Place::new();
+        let path = place.dir.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        let planned = plan_client(&place.seen(ClientId::Podman), Action::Enable, PORT, &only(&["ghcr.io"]));
+        match planned {
+            Err(error @ PlanError::Taken { .. }) => {
+                assert!(refused && error.to_string().contains(file), "{file}: {error}");
+            }
+            planned => assert!(!refused && planned.is_ok(), "{file}: {planned:?}"),
+        }
+        // An entry that was added after Sampan's.
+        std::fs::remove_file(&path).unwrap();
+        place.change(ClientId::Podman, Action::Enable, &only(&["ghcr.io"])).await.unwrap();
+        std::fs::write(&path, text).unwrap();
+        let now = place.seen(ClientId::Podman).registries(PORT).len();
+        assert_eq!(now, if refused { 1 } else { 2 }, "{file}: what is not asked for is not called set up");
+    }
+}

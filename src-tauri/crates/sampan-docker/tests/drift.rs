@@ -54,7 +54,12 @@ fn engine() -> Engine {
     engine.version = Some("28.5.2".into());
     engine.image_store = Some(ImageStore::Classic);
     engine.config = Some(seen(CONFIG, Some(AS_LEFT)));
-    engine.hosts = vec![HostsSeen { registry: hub.clone(), served: true, file: seen(HOSTS, Some(&toml)) }];
+    engine.hosts = vec![HostsSeen {
+        registry: hub.clone(),
+        served: true,
+        beside: Vec::new(),
+        file: seen(HOSTS, Some(&toml)),
+    }];
     engine.mirrors = vec![format!("{OURS}/")];
     engine.remembered = vec![
         remembered(Part::Hosts(hub), PORT, Some(&toml)),

@@ -27,7 +27,7 @@ fn registry(name: &str) -> RegistryName {
 
 fn hosts(name: &str, bytes: Option<&[u8]>) -> HostsSeen {
     let file = seen(&format!("/etc/docker/certs.d/{name}/hosts.toml"), bytes);
-    HostsSeen { registry: registry(name), served: true, file }
+    HostsSeen { registry: registry(name), served: true, beside: Vec::new(), file }
 }
 
 fn engine(kind: Kind, version: &str, store: ImageStore, config: Option<&str>) -> Engine {
@@ -537,5 +537,50 @@ fn by_hand_the_engine_lets_go_before_the_key_and_the_hosts_file_do() {
         let place = |text: &str| commands.iter().position(|line| line.contains(text)).unwrap();
         let order = ["\"registry-mirrors\": []", "systemctl reload", "until ", "rm /etc/docker/certs.d"];
         assert!(order.map(place).is_sorted(), "{commands:#?}");
+    }
+}
+
+#[test]
+fn a_registry_with_certificates_of_its_own_or_without_tls_gets_no_hosts_toml() {
+    let ours = hosts_toml(&registry("corp:5000"), 7267);
+    let named = || Choice::only([registry("corp:5000")]);
+    for (which, beside, insecure, before, choice, expected, why) in [
+        (1, None, None, None, named(), Ok(1), "nothing is lost"),
+        (1, Some("ca.crt"), None, None, named(), Err("ca.crt"), "a company's CA"),
+        (1, Some("client.key"), None, None, named(), Err("client.key"), "a client's key"),
+        (1, None, Some("corp:5000"), None, named(), Err("insecure"), "no TLS"),
+        (1, Some("ca.crt"), None, None, Choice::AsNow, Ok(0), "not asked for"),
+        (
+            1,
+            Some("ca.crt"),
+            None,
+            Some(ours.as_str()),
+            Choice::AsNow,
+            Ok(1),
+            "what an older Sampan wrote goes",
+        ),
+        (0, Some("ca.crt"), None, None, Choice::AsNow, Err("ca.crt"), "Docker Hub by a proxy's CA"),
+    ] {
+        let mut engine = engine(Kind::Linux, "29.7.2", ImageStore::Containerd, None);
+        engine.hosts.push(hosts("corp:5000", before.map(str::as_bytes)));
+        engine.hosts[which].beside = beside.map(str::to_owned).into_iter().collect();
+        engine.insecure = insecure.map(str::to_owned).into_iter().collect();
+        let offered = sampan_docker::registries(&engine, 7267).into_iter().any(|state| state.changeable);
+        assert_eq!(offered, before.is_some() || which == 0 || (beside, insecure) == (None, None), "{why}");
+        match (plan(&engine, Action::Enable, 7267, &choice), expected) {
+            (Ok(planned), Ok(corp)) => {
+                let of_corp = planned
+                    .files
+                    .iter()
+                    .filter(|file| file.path.starts_with("/etc/docker/certs.d/corp:5000"));
+                let of_corp: Vec<_> = of_corp.collect();
+                assert_eq!(of_corp.len(), corp, "{why}");
+                assert!(of_corp.iter().all(|file| file.removed == before.is_some()), "{why}");
+            }
+            (Err(error @ PlanError::OwnTrust { .. }), Err(says)) => {
+                assert!(error.to_string().contains(says), "{why}: {error}");
+            }
+            (planned, _) => panic!("{why}: {planned:?}"),
+        }
     }
 }

@@ -28,7 +28,8 @@ fn engine(config: &str) -> Engine {
     engine.image_store = Some(ImageStore::Classic);
     engine.config = Some(seen("/etc/docker/daemon.json", Some(config)));
     let file = seen("/etc/docker/certs.d/docker.io/hosts.toml", None);
-    engine.hosts = vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, file }];
+    engine.hosts =
+        vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, beside: Vec::new(), file }];
     engine.pid = Some(4242);
     engine.may_signal = true;
     engine.unit = Some("docker.service".into());

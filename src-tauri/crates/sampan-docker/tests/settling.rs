@@ -79,7 +79,8 @@ impl Place {
         engine.may_signal = true;
         engine.config = Some(look(&self.config(), self.env.uid));
         let file = look(&self.hosts(), self.env.uid);
-        engine.hosts = vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, file }];
+        engine.hosts =
+            vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, beside: Vec::new(), file }];
         engine
     }
 

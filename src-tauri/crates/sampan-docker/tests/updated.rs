@@ -34,7 +34,8 @@ fn engine(
     engine.config = Some(seen("/etc/docker/daemon.json", config));
     engine.mirrors = listed.iter().map(|url| (*url).to_owned()).collect();
     let file = seen("/etc/docker/certs.d/docker.io/hosts.toml", hosts);
-    engine.hosts = vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, file }];
+    engine.hosts =
+        vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, beside: Vec::new(), file }];
     engine.pid = Some(4242);
     engine.may_signal = true;
     engine

@@ -102,7 +102,8 @@ impl Place {
         engine.unit = Some("docker.service".into());
         engine.config = Some(look(&folder.join("daemon.json"), uid));
         let file = look(&folder.join("certs.d/docker.io/hosts.toml"), uid);
-        engine.hosts = vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, file }];
+        engine.hosts =
+            vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, beside: Vec::new(), file }];
         let plan = plan(&engine, Action::Enable, 7267, &Choice::AsNow).unwrap().restarting(&engine).unwrap();
         let service = Failing { folder, meanwhile, started: AtomicUsize::new(0) };
         Self { _dir: dir, env, engine, plan, service }

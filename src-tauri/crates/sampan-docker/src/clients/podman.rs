@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use sampan_oci::RegistryName;
 
-use super::{ClientId, ClientSeen, Format, Places, look_at};
+use super::{ClientId, ClientSeen, Format, Places, look_at, registries_conf};
 
 pub(super) const FORMAT: Format = Format { render, registry };
 
@@ -32,6 +32,10 @@ pub(super) fn look(places: &Places) -> ClientSeen {
     // The person's folder is below the home folder whatever XDG_CONFIG_HOME says.
     let folder = if places.uid == 0 { places.etc.clone() } else { places.home.join(".config") };
     let path = folder.join("containers/registries.conf.d/50-sampan.conf");
+    let others = registries_conf::read(places).into_iter().filter(|entries| entries.path != path);
+    seen.taken = others
+        .flat_map(|other| other.names.into_iter().map(move |name| (name, other.path.clone())))
+        .collect();
     seen.file = Some(look_at(places, &path));
     seen.notes.push("It is read by each command: nothing restarts.".into());
     if !cfg!(target_os = "linux") {

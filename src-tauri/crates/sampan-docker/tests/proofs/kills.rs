@@ -39,7 +39,8 @@ async fn seen(folder: &Path, both: bool) -> (Environment, Engine) {
     }
     assert!(engine.found, "dockerd is there: {:?}", engine.evidence);
     let file = look(&hosts(folder), env.uid);
-    engine.hosts = vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, file }];
+    engine.hosts =
+        vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, beside: Vec::new(), file }];
     if both {
         engine.version = Some("29.7.2".into());
         engine.image_store = Some(ImageStore::Classic);

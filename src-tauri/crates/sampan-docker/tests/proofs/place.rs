@@ -51,8 +51,12 @@ pub(crate) fn engine(store: ImageStore, version: &str, config: &Path, hosts: &Pa
     engine.pid = Some(1);
     engine.may_signal = true;
     engine.config = Some(look(config, uid));
-    engine.hosts =
-        vec![HostsSeen { registry: RegistryName::docker_hub(), served: true, file: look(hosts, uid) }];
+    engine.hosts = vec![HostsSeen {
+        registry: RegistryName::docker_hub(),
+        served: true,
+        beside: Vec::new(),
+        file: look(hosts, uid),
+    }];
     engine
 }
 
