@@ -44,7 +44,7 @@ pub(crate) fn commands(
 /// The commands that give one file its last content, in order; the last one does it.
 pub(crate) fn file(file: &FileChange, sudo: &str) -> Vec<String> {
     let Some(after) = &file.after else { return vec![format!("{sudo}rm {}", quoted_path(&file.target))] };
-    let folder = file.target.parent().filter(|_| file.created);
+    let folder = file.target.parent().filter(|folder| file.created && !folder.as_os_str().is_empty());
     let mut lines: Vec<_> =
         folder.map(|folder| format!("{sudo}mkdir -p {}", quoted_path(folder))).into_iter().collect();
     lines.push(write(&file.target, after, sudo));

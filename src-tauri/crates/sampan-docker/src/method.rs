@@ -42,7 +42,7 @@ pub(crate) fn method(engine: &Engine) -> Result<Method, Unsupported> {
         ),
         Kind::Podman => no(
             "This is Podman, which reads its own registries.conf.",
-            "Add a drop-in in ~/.config/containers/registries.conf.d/ that names Sampan as a mirror of docker.io.",
+            "Set it up with `sampan clients enable podman`.",
         ),
         Kind::OtherVm(name) if name == WSL_DESKTOP => no(
             "Docker Desktop belongs to Windows here, and so does its daemon.json.",

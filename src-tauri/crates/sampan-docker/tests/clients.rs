@@ -316,8 +316,13 @@ fn builders_in_a_network_of_their_own_are_named_with_the_commands_that_make_them
     let plan = plan_client(&seen, Action::Enable, PORT, &Choice::AsNow).unwrap();
     let anew = "docker buildx create --name alone --driver docker-container --driver-opt network=host \
                 --buildkitd-config ";
-    assert!(plan.commands.iter().any(|line| line == "docker buildx rm alone"), "{:?}", plan.commands);
-    assert!(plan.commands.iter().any(|line| line.starts_with(anew)), "{:?}", plan.commands);
+    assert!(
+        plan.commands.iter().all(|line| !line.contains("docker buildx")),
+        "no builder goes: {:?}",
+        plan.commands
+    );
+    let note = plan.notes.iter().find(|note| note.contains(anew)).unwrap();
+    assert!(note.contains("rm --keep-state alone") && note.contains("loses"), "what that costs: {note}");
     assert!(plan.commands.iter().all(|line| !line.contains("evil")), "no name is run as a command");
     assert!(plan.notes.iter().any(|note| note.contains("network=host")), "{:?}", plan.notes);
 }
@@ -451,4 +456,17 @@ async fn podmans_own_entries_are_never_replaced_and_never_hide_that_they_win() {
         let now = place.seen(ClientId::Podman).registries(PORT).len();
         assert_eq!(now, if refused { 1 } else { 2 }, "{file}: what is not asked for is not called set up");
     }
+}
+
+#[test]
+fn a_file_without_a_folder_needs_no_folder_and_a_builder_without_nodes_is_a_builder() {
+    let place = Place::new();
+    let instances = place.places.buildx.join("instances");
+    std::fs::create_dir_all(&instances).unwrap();
+    let text = r#"{"Name":"empty","Driver":"docker-container","Nodes":null}"#;
+    std::fs::write(instances.join("empty"), text).unwrap();
+    let kind = plan_client(&place.seen(ClientId::Kind), Action::Enable, PORT, &Choice::AsNow).unwrap();
+    assert!(kind.commands.iter().all(|line| line.trim_end() != "mkdir -p"), "{:?}", kind.commands);
+    let seen = place.seen(ClientId::Buildkit);
+    assert!(seen.evidence.iter().any(|line| line.contains("empty")), "{:?}", seen.evidence);
 }

@@ -36,7 +36,7 @@ struct Builder {
     #[serde(default)]
     driver: String,
     #[serde(default)]
-    nodes: Vec<Node>,
+    nodes: Option<Vec<Node>>,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +55,7 @@ impl Builder {
                 .and_then(|opts| opts.get("network"))
                 .is_some_and(|network| network == "host")
         };
-        self.nodes.iter().all(host)
+        self.nodes.iter().flatten().all(host)
     }
 
     /// Whether its name can stand in a command as it is.
@@ -93,7 +93,7 @@ pub(super) fn look(places: &Places) -> ClientSeen {
     }
     seen.notes.push(
         "buildx 0.9 and later give this file to every builder they make from now on. Builders that exist keep what they \
-         have: make them anew."
+         have."
             .into(),
     );
     seen.notes.push(
@@ -109,14 +109,17 @@ pub(super) fn look(places: &Places) -> ClientSeen {
             crate::manual::quoted_path(&path)
         )
     };
-    let anew = builders
-        .iter()
-        .flat_map(|builder| [format!("docker buildx rm {}", builder.name), create(&builder.name)]);
-    let mut then: Vec<String> = anew.collect();
-    if then.is_empty() {
-        then.push(create("sampan"));
+    // Making one anew loses what only its owner knows of: shown, and never among the commands of a plan.
+    for Builder { name, .. } in &builders {
+        seen.notes.push(format!(
+            "The builder {name} would have to be made anew, which loses its other nodes, options, platforms and \
+             configuration (its build cache stays by --keep-state): docker buildx rm --keep-state {name} && {}",
+            create(name)
+        ));
     }
-    seen.then[0] = then;
+    if builders.is_empty() {
+        seen.then[0].push(create("sampan"));
+    }
     seen.file = Some(look_at(places, &path));
     seen
 }
