@@ -16,13 +16,11 @@ pub fn client_name(user_agent: &str) -> String {
     }
 }
 
-/// What container engines and their builders call themselves, as [`client_name`] reads it. `containers` is the library
-/// behind podman, buildah and CRI-O.
-const ENGINES: [&str; 9] =
-    ["docker", "moby", "buildkit", "containerd", "nerdctl", "podman", "buildah", "containers", "cri-o"];
+/// What Docker and its builders call themselves, as [`client_name`] reads it.
+const ENGINES: [&str; 3] = ["docker", "moby", "buildkit"];
 
-/// When a container engine asked for a manifest and was answered; `None`: this event is something else, or was caused
-/// by something else (a web page, curl, a copying tool).
+/// When Docker asked for a manifest and was answered; `None`: this event is something else, or was caused
+/// by something else (podman, containerd, a web page, curl).
 pub fn engine_asked(event: &Event) -> Option<Millis> {
     let Event::Answered(answer) = event else { return None };
     let refused = matches!(answer.outcome, Outcome::Failed(Failure::Forbidden | Failure::Invalid));

@@ -376,9 +376,9 @@ fn a_manifest_asked_for_is_a_use_and_a_web_page_is_not() {
         ("skopeo/1.18.0", false),
         ("", false),
         ("buildkit/v0.25", true),
-        ("containerd/v2.1.4", true),
-        ("containers/5.36 (github.com/containers/image)", true),
-        ("libpod/5.4.0", true),
+        ("containerd/v2.1.4", false),
+        ("containers/5.36 (github.com/containers/image)", false),
+        ("libpod/5.4.0", false),
         ("Docker/29.7.2 containerd-client/2.2", true),
     ] {
         let stats = Fixture::at(NOON).open();
