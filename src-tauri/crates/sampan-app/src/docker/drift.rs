@@ -111,16 +111,29 @@ fn settled(
 pub(super) fn judge(app: &Inner, engine: &Engine) -> Option<DockerDrift> {
     let port = app.config.listen.port();
     // One that does not answer is not changed: what was seen last is what is known.
-    if let Some(what) = sampan_docker::drift(engine, port) {
+    if let Some((what, mark)) = differences(engine, port) {
         let known = app.drift.seen().record.clone();
         let before = app.drift.shown();
-        let (record, shown) = settled(known, sampan_docker::mark(engine, port), what, app.clock.now().0);
+        let (record, shown) = settled(known, mark, what, app.clock.now().0);
         if shown.is_some() && before != shown {
             tracing::warn!(what = ?shown.as_ref().map(|drift| &drift.what), "Docker's set-up was changed");
         }
         app.drift.keep(record, shown);
     }
     app.drift.shown()
+}
+
+/// What differs from what Sampan set up, and the name of that state. Where the files are as they were left an update of
+/// Docker may have made them half of what is needed. Pure.
+fn differences(engine: &Engine, port: u16) -> Option<(Vec<String>, String)> {
+    let (mut what, mut mark) = (sampan_docker::drift(engine, port)?, sampan_docker::mark(engine, port));
+    if what.is_empty()
+        && let Some(repair) = engine.needs_repair(port)
+    {
+        mark.push_str(" updated");
+        what.push(repair);
+    }
+    Some((what, mark))
 }
 
 /// Leaves what somebody else changed as it is.
@@ -131,7 +144,9 @@ pub(crate) async fn leave(app: &Inner) -> Result<(), ApiError> {
         return Err(super::not_found(&engine));
     }
     let Some(drift) = judge(app, &engine) else { return Ok(()) };
-    let mark = sampan_docker::mark(&engine, app.config.listen.port());
+    let port = app.config.listen.port();
+    let mark =
+        differences(&engine, port).map_or_else(|| sampan_docker::mark(&engine, port), |(_, mark)| mark);
     let record = Record { mark, since: drift.since, left: true };
     app.drift.save(Some(&record)).map_err(|error| ApiError {
         code: Code::Store,
@@ -246,6 +261,20 @@ mod tests {
             let (record, drift) = settled(known, mark.into(), what.clone(), 9);
             assert_eq!(record, kept, "{why}");
             assert_eq!(drift, shown.map(|since| DockerDrift { what, since }), "{why}");
+        }
+    }
+
+    #[test]
+    fn half_of_what_an_updated_docker_needs_is_a_difference_too() {
+        let mut engine = Engine::unknown("unix:///run/docker.sock".into());
+        (engine.found, engine.kind, engine.pid) = (true, sampan_docker::Kind::Linux, Some(1));
+        engine.image_store = Some(sampan_docker::ImageStore::Classic);
+        engine.mirrors = vec!["http://127.0.0.1:7267/".into()];
+        for (version, expected) in [("27.5.1", 0), ("28.0.0", 1)] {
+            engine.version = Some(version.into());
+            let (what, mark) = differences(&engine, 7267).unwrap();
+            assert_eq!(what.len(), expected, "{version}: {what:?}");
+            assert_eq!(mark.ends_with("updated"), expected == 1, "left at 27 is not left at 28");
         }
     }
 
