@@ -10,6 +10,7 @@ use std::time::Duration;
 use sampan_oci::Digest;
 
 use crate::carry::{Carrier, Failed};
+use crate::context::same_endpoint;
 use crate::elevation::{Elevation, ElevationError, HelperReport};
 use crate::engine::Engine;
 use crate::environment::Environment;
@@ -121,6 +122,15 @@ pub async fn apply_with(
     service: &dyn Service,
 ) -> Result<Applied, ApplyError> {
     if plan.is_nothing() {
+        if plan.action == Action::Disable {
+            // It may have been done by hand: what is still remembered would look like somebody else's change.
+            let known = engine.remembered.iter().map(|known| &known.change);
+            let known = known.filter(|change| same_endpoint(&change.endpoint, &engine.endpoint));
+            let targets: Vec<&Path> = known.map(|change| change.target.as_path()).collect();
+            if !targets.is_empty() {
+                forget(env, &targets);
+            }
+        }
         let steps = vec!["Everything was as wanted already.".into()];
         return Ok(Applied { steps, earlier: Vec::new() });
     }
@@ -134,6 +144,10 @@ pub async fn apply_with(
     let paths: Vec<&Path> = plan.files.iter().map(|file| file.target.as_path()).collect();
     if plan.needs_elevation {
         let applied = elevated(plan, elevation).await?;
+        if plan.action == Action::Enable && !journal.settled.is_empty() {
+            journal.settled.clear();
+            save(&journal, env)?;
+        }
         if plan.action == Action::Disable {
             forget(env, &paths);
         }

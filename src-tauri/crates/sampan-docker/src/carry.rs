@@ -398,6 +398,7 @@ impl<'a> Carrier<'a> {
                 ..file.clone()
             })
             .collect();
+        // What root does here is the helper's, and a person without its rights is who runs the commands.
         let as_root = self.env.uid == 0;
         let mut lines = manual::commands(self.engine, &back, apply, as_root);
         // systemd may have given up on a daemon that did not come back.

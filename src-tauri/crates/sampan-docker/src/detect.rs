@@ -268,9 +268,14 @@ fn locate(engine: &mut Engine, env: &Environment, daemon: Result<Daemon, String>
 
 /// What Sampan changed before, by its journals.
 fn remember(engine: &mut Engine, env: &Environment) {
+    let mut settled = Vec::new();
     for journal in journals(env) {
         match journal {
-            Ok(journal) => engine.remembered.extend(journal.remembered()),
+            Ok(journal) => {
+                let known = journal.remembered().into_iter().filter(|known| !settled.contains(&known.change));
+                engine.remembered.extend(known);
+                settled.extend(journal.settled);
+            }
             Err(why) => engine.evidence.push(why),
         }
     }

@@ -77,7 +77,7 @@ pub(crate) async fn finish(
     carrier.resume(&[]);
     if let Err(failed) = carry_out(&mut carrier, &rest).await {
         let apply = if rest.tell.is_some() { ApplyMethod::Reload } else { ApplyMethod::Nothing };
-        let commands = manual::commands(engine, &rest.files, apply, env.uid != 0);
+        let commands = manual::commands(engine, &rest.files, apply, env.uid == 0);
         let reason = "Disabling was interrupted.".into();
         return Err(ApplyError::RollbackFailed { reason, detail: failed.to_string(), commands });
     }

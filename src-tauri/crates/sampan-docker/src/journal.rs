@@ -28,6 +28,9 @@ pub(crate) struct Journal {
     /// What nobody needs any more; named here until it is gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub litter: Vec<Litter>,
+    /// Changes in the privileged helper's journal that were taken back without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settled: Vec<Change>,
 }
 
 /// What a settled change of one file leaves.
@@ -280,7 +283,11 @@ pub(crate) fn forget(env: &Environment, targets: &[&Path]) {
     for (folder, uid) in [(&env.state_dir, env.uid), (&env.system_state_dir, 0)] {
         // Only root can write down anything in the helper's folder, and it must not do so while the helper does.
         let others = folder != &env.state_dir;
-        if others && (env.uid != 0 || !folder.exists()) {
+        if others && env.uid != 0 {
+            forget_here(env, targets);
+            continue;
+        }
+        if others && !folder.exists() {
             continue;
         }
         let alone = others.then(|| hold(folder, uid)).transpose();
@@ -293,6 +300,19 @@ pub(crate) fn forget(env: &Environment, targets: &[&Path]) {
             // What cannot be forgotten is shown as a difference, which a person can dismiss.
             let _ = journal.save(folder);
         }
+    }
+}
+
+/// Notes on the user's side that what the helper's journal says of `targets` is no longer so.
+fn forget_here(env: &Environment, targets: &[&Path]) {
+    let Ok(helpers) = Journal::load(&env.system_state_dir, 0) else { return };
+    let Ok(mut own) = Journal::load(&env.state_dir, env.uid) else { return };
+    let known = own.settled.clone();
+    let gone = helpers.installed.into_iter().filter(|change| targets.contains(&change.target.as_path()));
+    own.settled.extend(gone.filter(|change| !known.contains(change)));
+    if own.settled != known {
+        // As above.
+        let _ = own.save(&env.state_dir);
     }
 }
 

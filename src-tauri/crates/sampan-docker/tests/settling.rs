@@ -562,3 +562,20 @@ async fn a_begun_disabling_is_finished_wherever_it_was_cut_short() {
         assert_eq!(place.read_journal().0, 0, "{why}: it is settled");
     }
 }
+
+#[tokio::test]
+async fn what_was_taken_back_by_hand_is_forgotten_by_a_disabling_with_nothing_to_do() {
+    let place = Place::new();
+    std::fs::write(place.config(), BEFORE).unwrap();
+    let mut changes = place.interrupted(BEFORE);
+    std::fs::remove_dir_all(place.at("certs.d")).unwrap();
+    changes.remove(0);
+    std::fs::write(place.journal(), json!({"pending": [], "installed": changes}).to_string()).unwrap();
+    let mut engine = place.engine();
+    let remembered = changes.into_iter().map(|change| sampan_docker::Remembered { change, original: None });
+    engine.remembered = remembered.collect();
+    let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
+    assert!(planned.is_nothing(), "the commands were followed: {planned:?}");
+    apply(&place.env, &engine, &planned, false, &Direct).await.unwrap();
+    assert_eq!(place.read_journal(), (0, 0), "nothing is left that would look like somebody else's change");
+}

@@ -71,7 +71,10 @@ impl Alone {
             |engine: &Engine| again(engine, &[DockerAction::Disable], self.reach(), id).map(|(_, plan)| plan);
         // Nothing to do leaves nothing behind, not even a folder.
         let interrupted = sampan_docker::interrupted(env, &engine);
-        if !interrupted && shown_again(&engine).is_some_and(|plan| plan.is_nothing()) {
+        if !interrupted
+            && engine.remembered.is_empty()
+            && shown_again(&engine).is_some_and(|plan| plan.is_nothing())
+        {
             let steps = vec!["Everything was as wanted already.".into()];
             return Ok(DockerApplied { steps, docker: self.look().await, proof: None });
         }
