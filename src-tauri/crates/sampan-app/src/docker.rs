@@ -336,6 +336,10 @@ pub(crate) fn refused(error: &PlanError) -> ApiError {
                 format!("Look again without {registry}.")
             }),
         ),
+        PlanError::LowPort(_) => (
+            Code::DockerUnsupported,
+            Some("Start Sampan with --listen 127.0.0.1:PORT and a port from 1024 on.".into()),
+        ),
         PlanError::Taken { registry, .. } => (
             Code::ConfigInvalid,
             Some(format!(

@@ -128,6 +128,9 @@ pub enum Part {
 /// # Errors
 /// A [`PlanError`] where that cannot be done safely; nothing is changed either way.
 pub fn plan(engine: &Engine, action: Action, port: u16, choice: &Choice) -> Result<Plan, PlanError> {
+    if action == Action::Enable && port < 1024 {
+        return Err(PlanError::LowPort(port));
+    }
     let (files, notes) = (Vec::new(), Vec::new());
     let mut draft = Draft { engine, port, choice, files, intended: None, tell: false, notes };
     match action {

@@ -32,6 +32,9 @@ pub enum PlanError {
         /// What it would lose, one English sentence.
         why: String,
     },
+    /// The port is one of the system's, which the privileged helper does not set up either.
+    #[error("port {0} is one of the system's: Docker is set up for ports from 1024 on")]
+    LowPort(u16),
     /// A person's own entry for the registry would be replaced, or replace Sampan's.
     #[error("{path} has an entry for {registry}: only one counts, and it is left alone", path = path.display())]
     Taken {

@@ -584,3 +584,12 @@ fn a_registry_with_certificates_of_its_own_or_without_tls_gets_no_hosts_toml() {
         }
     }
 }
+
+#[test]
+fn a_port_of_the_systems_is_refused_before_anybody_is_asked() {
+    let engine = engine(Kind::Linux, "29.7.2", ImageStore::Containerd, None);
+    for (port, refused) in [(80, true), (1023, true), (1024, false), (7267, false)] {
+        let planned = plan(&engine, Action::Enable, port, &Choice::AsNow);
+        assert_eq!(planned.is_err_and(|error| error == PlanError::LowPort(port)), refused, "port {port}");
+    }
+}
