@@ -1,8 +1,10 @@
 //! Digests: the names that bytes have by themselves.
 
 use std::fmt;
+use std::hash::Hash;
 use std::str::FromStr;
 
+use base16ct::lower;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256, Sha512};
 
@@ -27,10 +29,10 @@ impl Algorithm {
 
 /// The hash of some bytes, written `sha256:` and 64, or `sha512:` and 128, lowercase hex digits (image-spec,
 /// descriptor.md, "Digests"). Whoever holds one need not check it again; its hex is safe as a file name.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest(Value);
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Value {
     Sha256([u8; 32]),
     Sha512([u8; 64]),
@@ -61,12 +63,16 @@ impl Digest {
         }
     }
 
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Value::Sha256(bytes) => bytes,
+            Value::Sha512(bytes) => bytes,
+        }
+    }
+
     /// The lowercase hex digits after the colon.
     pub fn hex(&self) -> String {
-        match &self.0 {
-            Value::Sha256(bytes) => hex::encode(bytes),
-            Value::Sha512(bytes) => hex::encode(bytes),
-        }
+        lower::encode_string(self.bytes())
     }
 
     /// A hasher of this digest's algorithm, to check bytes that claim to be these.
@@ -87,30 +93,36 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
         let (algorithm, digits) = text.split_once(':').ok_or(InvalidDigest::Algorithm)?;
-        // `hex` accepts uppercase; the spec does not, and two spellings would mean two file names.
-        let lowercase = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let value = match algorithm {
-            "sha256" => {
-                let mut bytes = [0; 32];
-                hex::decode_to_slice(digits, &mut bytes).map(|()| Value::Sha256(bytes))
-            }
-            "sha512" => {
-                let mut bytes = [0; 64];
-                hex::decode_to_slice(digits, &mut bytes).map(|()| Value::Sha512(bytes))
-            }
+        match algorithm {
+            "sha256" => bytes(digits).map(Value::Sha256),
+            "sha512" => bytes(digits).map(Value::Sha512),
             _ => return Err(InvalidDigest::Algorithm),
-        };
-        if lowercase {
-            value.map(Self).map_err(|_| InvalidDigest::Encoding)
-        } else {
-            Err(InvalidDigest::Encoding)
         }
+        .map(Self)
+        .ok_or(InvalidDigest::Encoding)
+    }
+}
+
+/// Lowercase only: the spec knows nothing else, and two spellings would mean two file names.
+fn bytes<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    lower::decode(digits, &mut bytes).ok().filter(|decoded| decoded.len() == N)?;
+    Some(bytes)
+}
+
+/// A few of the bytes tell digests apart as well as all of them: they are a hash already. Sixteen are more than anybody
+/// can make collide.
+impl Hash for Digest {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.bytes().first_chunk::<16>().hash(state);
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm().as_str(), self.hex())
+        let mut digits = [0; 128];
+        let digits = lower::encode_str(self.bytes(), &mut digits).map_err(|_| fmt::Error)?;
+        write!(f, "{}:{digits}", self.algorithm().as_str())
     }
 }
 

@@ -31,7 +31,7 @@ const PASSING_TIME_MAX: Duration = Duration::from_millis(20);
 /// How long an eviction that nobody waits for rests after each transaction, so that hits have the processor and the disk
 /// for most of the time: as a multiple of what that took, but no longer than this for each blob that went.
 const REST: u32 = 4;
-const REST_FOR_A_BLOB: Duration = Duration::from_micros(300);
+const REST_FOR_A_BLOB: Duration = Duration::from_micros(240);
 
 /// How often a decision is made again because what it would have removed came into use meanwhile.
 const ROUNDS_MAX: u32 = 4;

@@ -127,13 +127,19 @@ impl<'a> Change<'a> {
     /// Forgets a file that is no longer under `blobs/`, and what it was.
     pub(crate) fn forget_blob(&mut self, digest: &Digest) -> Result<(), StoreError> {
         let text = digest.to_string();
-        if let Some(size) = self.blob_size(&text)? {
+        let size: Option<i64> = self
+            .transaction
+            .prepare_cached("DELETE FROM blob WHERE digest = ?1 RETURNING size")?
+            .query_row([&text], |row| row.get(0))
+            .optional()?;
+        if let Some(size) = size {
             self.size_bytes -= size;
             self.blobs -= 1;
         }
-        self.run("DELETE FROM blob WHERE digest = ?1", [&text])?;
-        self.run("DELETE FROM manifest WHERE digest = ?1", [&text])?;
-        self.run("DELETE FROM descriptor WHERE manifest = ?1", [&text])?;
+        // Most blobs are none, and only manifests list anything.
+        if self.run("DELETE FROM manifest WHERE digest = ?1", [&text])? > 0 {
+            self.run("DELETE FROM descriptor WHERE manifest = ?1", [&text])?;
+        }
         self.about.insert(*digest);
         Ok(())
     }

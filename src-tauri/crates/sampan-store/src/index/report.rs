@@ -19,7 +19,7 @@ pub(crate) fn catalog(connection: &Connection) -> rusqlite::Result<Catalog> {
 }
 
 fn text<T: FromStr>(row: &Row<'_>, place: usize) -> rusqlite::Result<Option<T>> {
-    Ok(row.get::<_, String>(place)?.parse().ok())
+    Ok(row.get_ref(place)?.as_str()?.parse().ok())
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<Catalog> {
@@ -50,13 +50,19 @@ fn read(connection: &Connection) -> rusqlite::Result<Catalog> {
     })?;
     let descriptors = "SELECT manifest, digest, configuration, architecture, os, variant FROM descriptor
                        ORDER BY manifest, place";
+    // One after the other: what lists them is looked for once.
+    let mut listing: Option<(String, Option<Digest>)> = None;
     each(connection, descriptors, |row| {
-        let (Some(manifest), Some(digest)) = (text(row, 0)?, text(row, 1)?) else { return Ok(()) };
+        let manifest = row.get_ref(0)?.as_str()?;
+        if listing.as_ref().is_none_or(|(text, _)| text != manifest) {
+            listing = Some((manifest.to_owned(), manifest.parse().ok()));
+        }
+        let (Some((_, Some(manifest))), Some(digest)) = (&listing, text(row, 1)?) else { return Ok(()) };
         let platform = match (row.get(3)?, row.get(4)?) {
             (Some(architecture), Some(os)) => Some(Platform { architecture, os, variant: row.get(5)? }),
             (None, _) | (_, None) => None,
         };
-        if let Some(edges) = catalog.manifests.get_mut(&manifest) {
+        if let Some(edges) = catalog.manifests.get_mut(manifest) {
             edges.push(Edge { digest, configuration: row.get(2)?, platform });
         }
         Ok(())
