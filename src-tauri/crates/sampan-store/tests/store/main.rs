@@ -40,6 +40,7 @@ mod sequences;
 mod setting;
 #[cfg(unix)]
 mod settled;
+mod standing;
 mod undo;
 
 /// Where a new cache keeps its blobs.
