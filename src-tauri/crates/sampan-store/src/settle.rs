@@ -9,6 +9,7 @@ use sampan_oci::{Digest, MediaType, Millis, Reference};
 
 use crate::error::StoreError;
 use crate::index;
+use crate::index::readable::readable;
 use crate::index_json::{self, Root};
 use crate::store::{Inner, Store};
 
@@ -168,10 +169,13 @@ fn size_of(catalog: &crate::catalog::Catalog, digest: &Digest) -> Option<u64> {
 fn pairs(connection: &Connection, sql: &str) -> rusqlite::Result<impl Iterator<Item = (String, String)>> {
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter())
+    let rows: Vec<Option<_>> = rows.map(readable).collect::<rusqlite::Result<_>>()?;
+    Ok(rows.into_iter().flatten())
 }
 
 fn keyed(connection: &Connection, sql: &str) -> rusqlite::Result<HashSet<(i64, String)>> {
     let mut statement = connection.prepare(sql)?;
-    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows: Vec<Option<_>> = rows.map(readable).collect::<rusqlite::Result<_>>()?;
+    Ok(rows.into_iter().flatten().collect())
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rusqlite::{OptionalExtension, Transaction, params};
 use sampan_oci::{Digest, ImageName, Manifest, ManifestKind, Millis, Reference, Tag};
 
+use super::readable::readable;
 use crate::clear::Removal;
 use crate::error::StoreError;
 use crate::publish::Origin;
@@ -82,7 +83,7 @@ impl<'a> Change<'a> {
 
     fn blob_size(&self, digest: &str) -> rusqlite::Result<Option<i64>> {
         let mut statement = self.transaction.prepare_cached("SELECT size FROM blob WHERE digest = ?1")?;
-        statement.query_row([digest], |row| row.get(0)).optional()
+        Ok(readable(statement.query_row([digest], |row| row.get(0)).optional())?.flatten())
     }
 
     /// Records a file that came under `blobs/` now, its bytes hashed.
@@ -127,11 +128,10 @@ impl<'a> Change<'a> {
     /// Forgets a file that is no longer under `blobs/`, and what it was.
     pub(crate) fn forget_blob(&mut self, digest: &Digest) -> Result<(), StoreError> {
         let text = digest.to_string();
-        let size: Option<i64> = self
-            .transaction
-            .prepare_cached("DELETE FROM blob WHERE digest = ?1 RETURNING size")?
-            .query_row([&text], |row| row.get(0))
-            .optional()?;
+        let mut statement =
+            self.transaction.prepare_cached("DELETE FROM blob WHERE digest = ?1 RETURNING size")?;
+        let size = readable(statement.query_row([&text], |row| row.get::<_, i64>(0)).optional())?.flatten();
+        drop(statement);
         if let Some(size) = size {
             self.size_bytes -= size;
             self.blobs -= 1;
@@ -154,8 +154,9 @@ impl<'a> Change<'a> {
         let mut rows: HashMap<String, i64> = HashMap::new();
         let mut statement = self.transaction.prepare("SELECT digest, size FROM blob")?;
         for row in statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
-            let (digest, size) = row?;
-            rows.insert(digest, size);
+            if let Some((digest, size)) = readable(row)? {
+                rows.insert(digest, size);
+            }
         }
         drop(statement);
         let mut unknown = Vec::new();
@@ -330,7 +331,7 @@ impl<'a> Change<'a> {
         let left = statement.query_map(values, |row| row.get::<_, String>(0))?;
         for digest in left {
             // A text that is no digest is no answer to anybody.
-            self.about.extend(digest?.parse::<Digest>());
+            self.about.extend(readable(digest)?.and_then(|text| text.parse::<Digest>().ok()));
         }
         Ok(())
     }

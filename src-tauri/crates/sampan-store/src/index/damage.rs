@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sampan_oci::{Digest, Millis};
 
 use super::change::{Change, integer};
+use super::readable::readable;
 use crate::error::StoreError;
 use crate::quarantine::Damage;
 
@@ -104,7 +105,7 @@ pub(crate) fn damages(connection: &Connection) -> rusqlite::Result<Damages> {
     let mut rows = statement.query([LISTED_MAX])?;
     let mut newest = Vec::new();
     while let Some(row) = rows.next()? {
-        if let Ok(digest) = row.get::<_, String>(0)?.parse() {
+        if let Some(Ok(digest)) = readable(row.get::<_, String>(0))?.map(|text| text.parse()) {
             newest.push(Damage {
                 digest,
                 found: Millis(row.get(1)?),
@@ -129,7 +130,7 @@ pub(crate) fn by_last_check(connection: &Connection) -> rusqlite::Result<Vec<(Di
     let mut rows = statement.query([])?;
     let mut blobs = Vec::new();
     while let Some(row) = rows.next()? {
-        if let Ok(digest) = row.get::<_, String>(0)?.parse() {
+        if let Some(Ok(digest)) = readable(row.get::<_, String>(0))?.map(|text| text.parse()) {
             let size = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
             blobs.push((digest, size, Millis(row.get(2)?)));
         }

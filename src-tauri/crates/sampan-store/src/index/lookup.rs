@@ -4,6 +4,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 use sampan_oci::{Digest, ImageName, MediaType, Millis, Tag};
 
+use super::readable::readable;
 use crate::store::{HeldTag, Link};
 
 /// Every question is about one image: its key is found by these first two parameters.
@@ -15,7 +16,7 @@ fn ask<T>(
     values: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Option<T>> {
-    connection.prepare_cached(sql)?.query_row(values, read).optional()
+    Ok(readable(connection.prepare_cached(sql)?.query_row(values, read).optional())?.flatten())
 }
 
 /// What a tag points at, if that manifest is held and the tag is more than an import's word.
@@ -48,7 +49,7 @@ pub(crate) fn tags(connection: &Connection, image: &ImageName) -> rusqlite::Resu
         .query_map([image.registry.as_str(), image.repository.as_str()], |row| row.get::<_, String>(0))?;
     let mut tags = Vec::new();
     for name in names {
-        tags.extend(name?.parse::<Tag>());
+        tags.extend(readable(name)?.and_then(|name| name.parse::<Tag>().ok()));
     }
     Ok(tags)
 }

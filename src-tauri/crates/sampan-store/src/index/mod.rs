@@ -4,6 +4,7 @@ mod age;
 mod change;
 pub(crate) mod damage;
 mod lookup;
+pub(crate) mod readable;
 mod report;
 pub(crate) mod restore;
 mod schema;
@@ -28,6 +29,7 @@ use crate::error::{OpenError, StoreError};
 use crate::folder::Folder;
 use crate::hot::Hot;
 use crate::layout::Layout;
+use crate::own::LOG_MAX;
 use crate::rebuild::Found;
 use age::Age;
 pub(crate) use seal::SEAL;
@@ -365,7 +367,7 @@ fn open_sound(root: &Folder, known_good: bool) -> rusqlite::Result<Option<Connec
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     // On macOS a plain sync does not reach the medium. Elsewhere it is the same.
     connection.pragma_update(None, "fullfsync", true)?;
-    connection.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_MAX)?;
     if schema::version(&connection)? < 0 {
         return Ok(None);
     }
@@ -376,8 +378,6 @@ fn open_sound(root: &Folder, known_good: bool) -> rusqlite::Result<Option<Connec
     if !schema::check(&connection)? {
         return Ok(None);
     }
-    // SQLite does not look into texts: one that cannot be read at all is found now, not at each question.
-    report::catalog(&connection)?;
     Ok(Some(connection))
 }
 

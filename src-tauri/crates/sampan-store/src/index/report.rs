@@ -6,6 +6,7 @@ use std::str::FromStr;
 use rusqlite::{Connection, OptionalExtension, Row};
 use sampan_oci::{Digest, Millis, Platform, RegistryName, RepositoryName, Tag};
 
+use super::readable::readable;
 use crate::catalog::{Catalog, Edge, HISTORY_MAX, Held, LinkRow, TagRow};
 
 /// Reads everything that lists and clearing are decided on, from one snapshot. Rows that say nothing readable are left
@@ -119,14 +120,16 @@ pub(crate) fn parts(
     for digest in digests {
         let rows = listed.query_map([digest.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
         for row in rows {
-            let (digest, size) = row?;
-            sizes.entry(digest).or_insert(size);
+            if let Some((digest, size)) = readable(row)? {
+                sizes.entry(digest).or_insert(size);
+            }
         }
     }
     let size = |size: i64| u64::try_from(size).unwrap_or(0);
     let part = |digest: &Digest| {
         let text = digest.to_string();
-        let found = held.query_row([&text], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let found =
+            readable(held.query_row([&text], |row| Ok((row.get(0)?, row.get(1)?))).optional())?.flatten();
         if let Some((bytes, checked)) = found {
             return Ok((size(bytes), true, Some(Millis(checked))));
         }
@@ -143,7 +146,7 @@ fn each(
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        take(row)?;
+        readable(take(row))?;
     }
     Ok(())
 }
