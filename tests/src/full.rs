@@ -294,8 +294,9 @@ pub async fn pulls(megabytes: u64, seed: u64) -> FullFigures {
         );
         assert!(
             figures.least_free_bytes + BESIDE >= FLOOR,
-            "{} bytes are free, where {FLOOR} are to stay so, but for {BESIDE}",
-            figures.least_free_bytes
+            "{} bytes are free, where {FLOOR} are to stay so, but for {BESIDE}: {taken} in blobs and downloads, {:?}",
+            figures.least_free_bytes,
+            beside(&sampan.cache())
         );
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -364,6 +365,13 @@ fn disk_bytes(cache: &Path) -> u64 {
     let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
     // One that has just gone takes nothing.
     entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
+}
+
+/// What lies beside the folders, in bytes.
+fn beside(cache: &Path) -> Vec<(std::ffi::OsString, u64)> {
+    let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
+    let files = entries.filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?.len())));
+    files.collect()
 }
 
 /// Clients of one part.

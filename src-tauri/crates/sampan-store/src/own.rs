@@ -10,6 +10,10 @@ use crate::ledger::Names;
 /// What the files in the cache folder begin with that are not below another folder.
 const NAMES: [&str; 4] = ["sampan.db", "index.json", "oci-layout", "lock"];
 
+/// The index's log, and how long SQLite lets it become before it begins anew, in bytes: 1,000 pages with their heads.
+const LOG: &str = "sampan.db-wal";
+pub(crate) const LOG_MAX: u32 = 4 * 1024 * 1024;
+
 /// The bytes of these files when they were last measured.
 #[derive(Debug, Default)]
 pub(crate) struct Own(AtomicU64);
@@ -27,6 +31,11 @@ impl Own {
             Err(error) => tracing::debug!(%error, "the index and the ledgers cannot be measured"),
         }
     }
+}
+
+/// How long the index's log is, in bytes. Looks at one file.
+pub(crate) fn log(layout: &Layout) -> u64 {
+    layout.root.size_of(LOG).ok().flatten().unwrap_or(0)
 }
 
 /// The bytes of these files now.

@@ -16,6 +16,7 @@ use crate::error::StoreError;
 use crate::evict::{self, Eviction, Going, Holdings, Idle, Lack};
 use crate::index::{self, Change, Watch};
 use crate::moment::Moment;
+use crate::own;
 use crate::room::{Limits, Room};
 use crate::store::{Inner, Store};
 
@@ -105,6 +106,12 @@ impl Inner {
         fs4::available_space(&self.dir).ok()
     }
 
+    /// What would be free without the index's log, in bytes. The log grows by what is recorded, long after room was set aside
+    /// for what that is about: all that it may become is set aside beforehand.
+    fn free_without_log(&self) -> Option<u64> {
+        Some(self.free_bytes()?.saturating_add(own::log(&self.layout)))
+    }
+
     pub(crate) fn quota(&self) -> Option<u64> {
         *self.quota.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,7 +126,8 @@ impl Inner {
         let taken = blobs.saturating_add(self.partials.bytes()).saturating_add(self.quarantine_bytes());
         // Nothing that makes way makes the index smaller: it is taken from the quota, not added to what could go.
         let quota = self.quota().map(|quota| quota.saturating_sub(self.own.bytes()));
-        Limits { taken, quota, free: self.free_bytes(), floor: self.free_space_floor_bytes }
+        let floor = self.free_space_floor_bytes.saturating_add(own::LOG_MAX.into());
+        Limits { taken, quota, free: self.free_without_log(), floor }
     }
 
     /// The quota and the bytes of the index, where these leave nothing of it for images.
@@ -135,7 +143,7 @@ impl Inner {
 
     /// Removes something, told how many bytes: the disk is expected to have them free from now on.
     fn freeing<T>(&self, remove: impl FnOnce() -> (T, u64)) -> T {
-        let free = self.free_bytes();
+        let free = self.free_without_log();
         let (done, freed) = remove();
         self.running.freed(free, freed);
         done
