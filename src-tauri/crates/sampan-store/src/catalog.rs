@@ -59,6 +59,8 @@ pub(crate) struct TagRow {
     pub(crate) digest: Digest,
     pub(crate) first_seen: Millis,
     pub(crate) confirmed: bool,
+    pub(crate) frozen: bool,
+    pub(crate) gone: Option<Millis>,
 }
 
 /// One image in the cache, as a person sees it: a tag, or a manifest that no tag or index of its image leads to.
@@ -88,6 +90,10 @@ pub struct ImageEntry {
     pub pinned: bool,
     /// Whether only an import says that it is what its name says: its upstream is asked before it is served.
     pub unconfirmed: bool,
+    /// Whether a person wants the tag to stay where it points: it is not asked about, and never makes way.
+    pub frozen: bool,
+    /// When its upstream said that it has no such tag any more: it is not answered, only kept.
+    pub gone: Option<Millis>,
     /// What the tag pointed at, the newest first, at most 20; empty without a tag.
     pub history: Vec<TagDigest>,
 }
@@ -132,6 +138,8 @@ struct Root {
     digest: Digest,
     created: Millis,
     unconfirmed: bool,
+    frozen: bool,
+    gone: Option<Millis>,
     reach: HashSet<Digest>,
 }
 
@@ -149,6 +157,8 @@ impl Catalog {
                 digest: row.digest,
                 created: row.first_seen,
                 unconfirmed: !row.confirmed,
+                frozen: row.frozen,
+                gone: row.gone,
                 reach: self.reach(row.digest),
             })
             .collect();
@@ -177,7 +187,7 @@ impl Catalog {
         links: &HashMap<(i64, Digest), &LinkRow>,
         platform_of: &impl Fn(&Digest) -> Option<Platform>,
     ) -> Option<Entry> {
-        let Root { key, tag, digest, created, unconfirmed, reach } = root;
+        let Root { key, tag, digest, created, unconfirmed, frozen, gone, reach } = root;
         let link = |d: &Digest| links.get(&(key, *d)).copied();
         // A tag may be younger than the last use of what it points at, never the other way round.
         let manifests = reach.iter().filter(|&d| *d == digest || self.manifests.contains_key(d));
@@ -197,6 +207,8 @@ impl Catalog {
             hits: link(&digest).map_or(0, |link| link.hits),
             pinned: self.is_pinned(key, tag.as_ref(), digest),
             unconfirmed,
+            frozen,
+            gone,
             history: self.history_of(key, tag.as_ref()),
             tag,
         };
@@ -269,6 +281,8 @@ impl Catalog {
                 digest: link.digest,
                 created: link.created,
                 unconfirmed: !link.proven,
+                frozen: false,
+                gone: None,
                 reach: self.reach(link.digest),
             })
             .collect();

@@ -14,7 +14,7 @@ pub enum Selection {
     All,
     /// These images, pinned or not.
     Images(Vec<Selected>),
-    /// Every entry last used before this moment that is not pinned.
+    /// Every entry last used before this moment that is neither pinned nor frozen.
     UnusedSince(Millis),
 }
 
@@ -82,7 +82,9 @@ impl Choice {
         match self {
             Self::Selected(Selection::All) => true,
             Self::Selected(Selection::Images(images)) => images.iter().any(|selected| selected.takes(entry)),
-            Self::Selected(Selection::UnusedSince(moment)) => entry.last_used < *moment && !entry.pinned,
+            Self::Selected(Selection::UnusedSince(moment)) => {
+                entry.last_used < *moment && !entry.pinned && !entry.frozen
+            }
             Self::Hidden(hidden) => hidden.iter().any(|hidden| hidden.is(entry) && !hidden.was_used(found)),
         }
     }

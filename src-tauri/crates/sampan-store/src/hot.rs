@@ -167,8 +167,8 @@ mod tests {
                 hot.keep_manifest(0, image, digest, &bytes, MediaType::OciIndex);
             }
         }
-        hot.keep_tag(0, &alpine, &tag, HeldTag { digest: old, checked: Millis(1) });
-        hot.keep_tag(0, &nginx, &tag, HeldTag { digest: new, checked: Millis(1) });
+        hot.keep_tag(0, &alpine, &tag, HeldTag { digest: old, checked: Millis(1), frozen: false });
+        hot.keep_tag(0, &nginx, &tag, HeldTag { digest: new, checked: Millis(1), frozen: false });
         hot.forget(Some(&HashSet::from([old])));
         for image in [&alpine, &nginx] {
             assert!(hot.link(image, &old).is_none() && hot.manifest(image, &old).is_none());

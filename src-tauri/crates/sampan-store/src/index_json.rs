@@ -12,6 +12,8 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const REPOSITORY: &str = "dev.sampan.repository";
 /// `true`: a person pinned it. Absent otherwise.
 const PINNED: &str = "dev.sampan.pinned";
+/// `true`: a person froze the tag there. Absent otherwise.
+const FROZEN: &str = "dev.sampan.frozen";
 /// `false`: its upstream has not confirmed it yet. Absent otherwise.
 const CONFIRMED: &str = "dev.sampan.confirmed";
 /// The digests of the manifests below it whose parts its upstream is known to show, with spaces between. Absent: none.
@@ -33,6 +35,8 @@ pub(crate) struct Root {
     pub(crate) media_type: MediaType,
     pub(crate) first_seen: Millis,
     pub(crate) pinned: bool,
+    /// Whether the tag is to stay there.
+    pub(crate) frozen: bool,
     /// Whether its upstream is known to show it; an imported one may be nobody's.
     pub(crate) confirmed: bool,
     /// The manifests below it whose parts its upstream is known to show too, in the order of their digests.
@@ -65,6 +69,9 @@ fn descriptor(root: &Root) -> Value {
     }
     if root.pinned {
         annotate(PINNED, "true".into());
+    }
+    if root.frozen {
+        annotate(FROZEN, "true".into());
     }
     if !root.confirmed {
         annotate(CONFIRMED, "false".into());
@@ -111,6 +118,7 @@ fn root(descriptor: &Value) -> Option<Root> {
         media_type: MediaType::parse(descriptor.get("mediaType")?.as_str()?)?,
         first_seen: Millis(annotation(FIRST_SEEN)?.parse().ok()?),
         pinned: annotation(PINNED) == Some("true"),
+        frozen: annotation(FROZEN) == Some("true"),
         confirmed: annotation(CONFIRMED) != Some("false"),
         proven: annotation(PROVEN)
             .unwrap_or_default()
@@ -138,12 +146,14 @@ mod tests {
             media_type: MediaType::DockerManifest,
             first_seen: Millis(-7),
             pinned: true,
+            frozen: true,
             confirmed: false,
             proven: Vec::new(),
         };
         let untagged = Root {
             tag: None,
             pinned: false,
+            frozen: false,
             confirmed: true,
             proven: vec![Digest::of(b"a"), Digest::of(b"b")],
             media_type: MediaType::OciIndex,

@@ -20,6 +20,7 @@ mod disk;
 mod error;
 mod evict;
 mod folder;
+mod freeze;
 mod hot;
 mod images;
 mod import;

@@ -133,6 +133,7 @@ fn roots(connection: &Connection) -> rusqlite::Result<Vec<Root>> {
                 digest: shown.digest,
                 first_seen: shown.created,
                 pinned: pins.contains(&(key, reference)),
+                frozen: shown.frozen,
                 confirmed: !unconfirmed,
                 proven,
             })
@@ -152,6 +153,7 @@ fn roots(connection: &Connection) -> rusqlite::Result<Vec<Root>> {
             digest: *digest,
             first_seen: *created.get(&place)?,
             pinned: true,
+            frozen: false,
             confirmed: proofs.contains(&place),
             proven: proven(*key, &catalog.reach(*digest), digest),
         })

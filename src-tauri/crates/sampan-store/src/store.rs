@@ -63,10 +63,12 @@ pub struct Store(pub(crate) Current);
 /// What a tag points at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldTag {
-    /// The digest of its manifest, which is held.
+    /// The digest of its manifest, which is held, or which a person froze the tag at.
     pub digest: Digest,
     /// When an upstream last confirmed it.
     pub checked: Millis,
+    /// Whether a person wants it to stay there: its upstream is not asked.
+    pub frozen: bool,
 }
 
 /// The proof that a repository shows a digest to everybody (SECURITY.md R84).

@@ -250,6 +250,8 @@ mod tests {
             hits: 0,
             pinned: false,
             unconfirmed: false,
+            frozen: false,
+            gone: None,
             history: Vec::new(),
         };
         waiting.hide(&Entry { key: 1, reach: [shown.digest].into(), aged: 0, shown }, false, Millis(50_000));

@@ -310,7 +310,7 @@ impl<'a> Change<'a> {
         self.run(
             "INSERT INTO tag (image, tag, digest, checked, confirmed) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (image, tag) DO UPDATE SET digest = excluded.digest, checked = excluded.checked,
-                 confirmed = excluded.confirmed",
+                 confirmed = excluded.confirmed, gone = 0 WHERE frozen = 0",
             params![image, tag.as_str(), text, now.0, word == Word::Proof],
         )?;
         self.run(
@@ -325,15 +325,84 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Notes which digests were pointed at: `sql` tells.
-    fn leave(&mut self, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<()> {
+    /// Points a tag at a digest for good, until [`unfreeze`](Self::unfreeze). Returns whether that is held as a manifest
+    /// that the image shows; if not, nothing changes.
+    pub(crate) fn freeze(
+        &mut self,
+        image: &ImageName,
+        tag: &Tag,
+        digest: &Digest,
+        now: Millis,
+    ) -> Result<bool, StoreError> {
+        let key = self.image(image)?;
+        let text = digest.to_string();
+        let held = self
+            .transaction
+            .prepare_cached(
+                "SELECT 1 FROM link JOIN blob ON blob.digest = link.digest
+                 JOIN manifest ON manifest.digest = link.digest
+                 WHERE link.image = ?1 AND link.digest = ?2 AND link.proven = 1",
+            )?
+            .exists(params![key, text])?;
+        if !held {
+            self.forget_image_if_empty(key)?;
+            return Ok(false);
+        }
+        self.unfreeze_row(key, tag)?;
+        let checked: Option<i64> = self
+            .transaction
+            .prepare_cached("SELECT checked FROM tag WHERE image = ?1 AND tag = ?2 AND digest = ?3")?
+            .query_row(params![key, tag.as_str(), text], |row| row.get(0))
+            .optional()?;
+        // Freezing is no word of the upstream's: that it confirmed the tag is as long ago as before.
+        self.insert_tag(key, tag, digest, Word::Proof, now)?;
+        self.run(
+            "UPDATE tag SET frozen = 1, checked = ?3 WHERE image = ?1 AND tag = ?2",
+            params![key, tag.as_str(), checked.unwrap_or(0)],
+        )?;
+        Ok(true)
+    }
+
+    /// Lets a tag move again. Returns whether it was frozen.
+    pub(crate) fn unfreeze(&mut self, image: &ImageName, tag: &Tag) -> Result<bool, StoreError> {
+        let key = self.image(image)?;
+        let was = self.unfreeze_row(key, tag)?;
+        self.forget_image_if_empty(key)?;
+        Ok(was)
+    }
+
+    fn unfreeze_row(&mut self, image: i64, tag: &Tag) -> rusqlite::Result<bool> {
+        let sql = "UPDATE tag SET frozen = 0 WHERE image = ?1 AND tag = ?2 AND frozen = 1 RETURNING digest";
+        Ok(self.leave(sql, params![image, tag.as_str()])? > 0)
+    }
+
+    /// Notes that the upstream has no such tag any more, unless it points elsewhere by now or is frozen.
+    pub(crate) fn tag_is_gone(
+        &mut self,
+        image: &ImageName,
+        tag: &Tag,
+        digest: &Digest,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let key = self.image(image)?;
+        self.leave(
+            "UPDATE tag SET gone = ?4 WHERE image = ?1 AND tag = ?2 AND digest = ?3 AND frozen = 0 RETURNING digest",
+            params![key, tag.as_str(), digest.to_string(), now.0],
+        )?;
+        Ok(self.forget_image_if_empty(key)?)
+    }
+
+    /// Notes which digests were pointed at: `sql` tells. Returns how many.
+    fn leave(&mut self, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<usize> {
+        let mut count = 0;
         let mut statement = self.transaction.prepare_cached(sql)?;
         let left = statement.query_map(values, |row| row.get::<_, String>(0))?;
         for digest in left {
             // A text that is no digest is no answer to anybody.
             self.about.extend(readable(digest)?.and_then(|text| text.parse::<Digest>().ok()));
+            count += 1;
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Points a tag at a digest on an import's word alone: a tag that an upstream confirmed stays as it is. Returns where

@@ -19,23 +19,25 @@ fn ask<T>(
     Ok(readable(connection.prepare_cached(sql)?.query_row(values, read).optional())?.flatten())
 }
 
-/// What a tag points at, if that manifest is held and the tag is more than an import's word.
+/// What a tag points at, if that manifest is held, the tag is more than an import's word, and its upstream did not say
+/// that it is gone. One that is frozen points there also while that is not held.
 pub(crate) fn held_tag(
     connection: &Connection,
     image: &ImageName,
     tag: &Tag,
 ) -> rusqlite::Result<Option<HeldTag>> {
     let sql = format!(
-        "SELECT tag.digest, tag.checked FROM tag JOIN blob ON blob.digest = tag.digest
-         WHERE tag.image = {IMAGE} AND tag.tag = ?3 AND tag.confirmed = 1"
+        "SELECT tag.digest, tag.checked, tag.frozen FROM tag LEFT JOIN blob ON blob.digest = tag.digest
+         WHERE tag.image = {IMAGE} AND tag.tag = ?3 AND tag.confirmed = 1
+         AND (tag.frozen = 1 OR (tag.gone = 0 AND blob.digest IS NOT NULL))"
     );
     let found =
         ask(connection, &sql, [image.registry.as_str(), image.repository.as_str(), tag.as_str()], |row| {
-            Ok((row.get::<_, String>(0)?, row.get(1)?))
+            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
         })?;
     // A text that is no digest can only be damage that SQLite cannot see: then the tag is not held.
-    Ok(found.and_then(|(digest, checked)| {
-        Some(HeldTag { digest: digest.parse().ok()?, checked: Millis(checked) })
+    Ok(found.and_then(|(digest, checked, frozen)| {
+        Some(HeldTag { digest: digest.parse().ok()?, checked: Millis(checked), frozen })
     }))
 }
 
@@ -43,7 +45,7 @@ pub(crate) fn held_tag(
 pub(crate) fn tags(connection: &Connection, image: &ImageName) -> rusqlite::Result<Vec<Tag>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT tag.tag FROM tag JOIN blob ON blob.digest = tag.digest
-         WHERE tag.image = {IMAGE} AND tag.confirmed = 1 ORDER BY tag.tag"
+         WHERE tag.image = {IMAGE} AND tag.confirmed = 1 AND tag.gone = 0 ORDER BY tag.tag"
     ))?;
     let names = statement
         .query_map([image.registry.as_str(), image.repository.as_str()], |row| row.get::<_, String>(0))?;

@@ -78,12 +78,16 @@ fn read(connection: &Connection) -> rusqlite::Result<Catalog> {
         Ok(())
     })?;
     let tags =
-        "SELECT tag.image, tag.tag, tag.digest, coalesce(tag_history.first_seen, tag.checked), tag.confirmed
+        "SELECT tag.image, tag.tag, tag.digest, coalesce(tag_history.first_seen, tag.checked), tag.confirmed,
+                tag.frozen, tag.gone
                 FROM tag LEFT JOIN tag_history USING (image, tag, digest)";
     each(connection, tags, |row| {
         if let (Some(tag), Some(digest)) = (text(row, 1)?, text(row, 2)?) {
             let first_seen = Millis(row.get(3)?);
-            catalog.tags.push(TagRow { image: row.get(0)?, tag, digest, first_seen, confirmed: row.get(4)? });
+            let (confirmed, frozen, gone) = (row.get(4)?, row.get(5)?, row.get::<_, i64>(6)?);
+            let gone = (gone != 0).then_some(Millis(gone));
+            let image = row.get(0)?;
+            catalog.tags.push(TagRow { image, tag, digest, first_seen, confirmed, frozen, gone });
         }
         Ok(())
     })?;

@@ -77,8 +77,9 @@ pub(crate) fn root(
     if let Some(tag) = &root.tag {
         // Never confirmed, as far as is known: the next pull of the tag asks its upstream.
         change.run(
-            "INSERT INTO tag (image, tag, digest, checked, confirmed) VALUES (?1, ?2, ?3, 0, ?4) ON CONFLICT DO NOTHING",
-            params![image, tag.as_str(), digest, root.confirmed],
+            "INSERT INTO tag (image, tag, digest, checked, confirmed, frozen)
+             VALUES (?1, ?2, ?3, 0, ?4, ?5) ON CONFLICT DO NOTHING",
+            params![image, tag.as_str(), digest, root.confirmed, root.frozen],
         )?;
         change.run(
             "INSERT INTO tag_history (image, tag, digest, first_seen) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",

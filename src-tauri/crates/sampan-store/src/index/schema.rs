@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 /// One step per version of the schema; `PRAGMA user_version` counts the steps taken. Steps are never edited, only added.
-const MIGRATIONS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: [&str; 4] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = "
     CREATE TABLE image (
@@ -72,8 +72,15 @@ const VERSION_3: &str = "
     ALTER TABLE blob ADD COLUMN aged INTEGER NOT NULL DEFAULT 0;
 ";
 
+const VERSION_4: &str = "
+    -- 1: a person wants it to stay where it points, whatever its upstream says.
+    ALTER TABLE tag ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;
+    -- When its upstream said that it is gone, in milliseconds; 0: it did not.
+    ALTER TABLE tag ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+";
+
 /// The version this Sampan writes: the number of [`MIGRATIONS`].
-pub(crate) const VERSION: i32 = 3;
+pub(crate) const VERSION: i32 = 4;
 
 /// The version an open index has.
 pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i32> {
@@ -177,7 +184,7 @@ mod tests {
             "all of it was fetched"
         );
         assert_eq!(number("SELECT proven FROM link WHERE hits = 0"), 1, "what was proven stays proven");
-        assert_eq!(number("SELECT confirmed FROM tag"), 1);
+        assert_eq!(number("SELECT confirmed FROM tag WHERE frozen = 0 AND gone = 0"), 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ async fn a_tag_moves_and_is_confirmed() {
     let (old, new) = (Image::new("amd64", &[noise(1, 10)]), Image::new("amd64", &[noise(2, 10)]));
     assert_eq!(store.held_tag(&alpine, &tag("edge")).await.unwrap(), None);
     old.put_as(&store, &alpine, "edge").await;
-    let held = HeldTag { digest: old.digest(), checked: Millis(1_000_000) };
+    let held = HeldTag { digest: old.digest(), checked: Millis(1_000_000), frozen: false };
     assert_eq!(store.held_tag(&alpine, &tag("edge")).await.unwrap(), Some(held));
 
     cache.clock.advance(5_000);

@@ -11,6 +11,7 @@ mod damage;
 mod dice;
 #[cfg(unix)]
 mod faults;
+mod freezing;
 mod history;
 mod images;
 mod importing;
