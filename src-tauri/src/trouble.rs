@@ -108,7 +108,9 @@ impl Trouble {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use sampan_desktop::engine::api::{Cache, Mirror, MirrorState, Pull, Settings, Totals, Upstream};
+    use sampan_desktop::engine::api::{
+        Cache, Mirror, MirrorState, Pull, Settings, TagAnswers, Totals, Upstream,
+    };
 
     pub(crate) fn snapshot() -> Snapshot {
         Snapshot {
@@ -121,6 +123,7 @@ pub(crate) mod tests {
                 state: MirrorState::Serving,
                 paused_until: None,
                 upstreams: vec![upstream("docker.io", Some(true)), upstream("ghcr.io", None)],
+                tag_answers: TagAnswers::default(),
             },
             today: Totals::default(),
             cache: Cache {
@@ -149,6 +152,7 @@ pub(crate) mod tests {
             ended: None,
             state: PullState::Active,
             stale: false,
+            stale_reason: None,
             size_bytes,
             done_bytes,
             fetched_bytes: 0,
@@ -169,6 +173,7 @@ pub(crate) mod tests {
             url: format!("https://{registry}"),
             reachable,
             checked: None,
+            resting: false,
         }
     }
 

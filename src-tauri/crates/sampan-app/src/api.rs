@@ -8,6 +8,7 @@ mod cache;
 mod carry;
 mod clients;
 mod docker;
+mod freshness;
 mod health;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,10 @@ pub use clients::{ClientApplied, ClientSetup};
 pub use docker::{
     ApplyMethod, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerBuilder, DockerDrift,
     DockerPlan, DockerProof, DockerRegistry, EngineFound, FileChange,
+};
+pub use freshness::{
+    FRESHNESS_RULES_MAX, FRESHNESS_SECONDS_MAX, Freshness, FreshnessChange, FreshnessRule, RefreshResult,
+    Refreshed, StaleReason, TagAnswers, age, parse_age,
 };
 pub use health::{Damage, Health, HealthReport, ScrubRun, ScrubState};
 
@@ -72,6 +77,19 @@ pub enum Command {
         name: String,
         /// Whether it shall be kept.
         pinned: bool,
+    },
+    /// Asks the registry now where tags point, whatever their policy says: [`Reply::Refreshed`], or [`Code::NotHeld`].
+    Refresh {
+        /// As in [`ClearSelection::Images`], without a digest; without a tag: every tag held of it.
+        name: String,
+    },
+    /// Holds a tag fast where it points, whatever its registry says, or lets it move again: [`Reply::Done`], or
+    /// [`Code::NotHeld`].
+    Freeze {
+        /// `nginx:1.27`, or `nginx:1.27@sha256:…` for an earlier digest that is held.
+        name: String,
+        /// Whether it shall stay.
+        frozen: bool,
     },
     /// What the images of this name are made of: [`Reply::ImageDetails`], or [`Code::NotHeld`].
     ImageDetails {
@@ -191,6 +209,8 @@ pub enum Reply {
     Cleared(ClearReport),
     /// To [`Command::ImageDetails`].
     ImageDetails(Vec<ImageDetails>),
+    /// To [`Command::Refresh`]: one a tag.
+    Refreshed(Vec<Refreshed>),
     /// To [`Command::Health`].
     Health(HealthReport),
     /// To [`Command::Export`].
@@ -312,6 +332,9 @@ pub struct Mirror {
     pub paused_until: Option<i64>,
     /// The registries it mirrors.
     pub upstreams: Vec<Upstream>,
+    /// How answers about tags came about, since this run began.
+    #[serde(default)]
+    pub tag_answers: TagAnswers,
 }
 
 /// The tray's state. Each has a shape of its own, never a colour alone.
@@ -340,6 +363,9 @@ pub struct Upstream {
     /// When that was.
     #[ts(type = "number | null")]
     pub checked: Option<i64>,
+    /// It did not answer several times in a row: it is left alone, but for a probe now and then.
+    #[serde(default)]
+    pub resting: bool,
 }
 
 /// Sums over some requests. `saved = served − fetched` and may be negative.
@@ -388,6 +414,9 @@ pub struct Pull {
     pub state: PullState,
     /// Whether the tag was served from the cache because the upstream could not be asked.
     pub stale: bool,
+    /// Why, where it was.
+    #[serde(default)]
+    pub stale_reason: Option<StaleReason>,
     /// Bytes of all layers and the configuration; `None` until the manifest is known. Shown as "≥" until then.
     #[ts(type = "number | null")]
     pub size_bytes: Option<u64>,
@@ -538,6 +567,12 @@ pub struct Settings {
     /// How often what is on disk is compared with its digest before it is served.
     #[serde(default)]
     pub verify: Verify,
+    /// Whether no registry is asked anything: what is held is served, the rest fails at once.
+    #[serde(default)]
+    pub offline: bool,
+    /// How often tags are asked about, by pattern; what none is for is asked about at every pull.
+    #[serde(default)]
+    pub freshness: Vec<FreshnessRule>,
 }
 
 /// The lowest limit, 10 kB/s: below it upstreams give the connection up.
@@ -590,4 +625,10 @@ pub struct SettingsChange {
     /// How often what is on disk is checked.
     #[serde(default)]
     pub verify: Option<Verify>,
+    /// Whether no registry is to be asked anything.
+    #[serde(default)]
+    pub offline: Option<bool>,
+    /// One rule of freshness.
+    #[serde(default)]
+    pub freshness: Option<FreshnessChange>,
 }

@@ -23,7 +23,9 @@ use crate::socket::{ControlSocket, Handler};
 use crate::start::{StartError, listen, make_private};
 use crate::state::{Bounds, Keeping, mirror_state, same};
 use crate::task::TaskSlot;
-use crate::{Config, Surroundings, SystemClock, allowance, cache, clients, convert, docker, doctor};
+use crate::{
+    Config, Surroundings, SystemClock, allowance, cache, clients, convert, docker, doctor, freshness,
+};
 
 /// How often the state is looked at for something new to show.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -141,11 +143,13 @@ impl App {
                 clock: clock.clone(),
                 sink,
                 tasks: tasks.clone(),
+                freshness: freshness::rules(&config.settings.freshness),
                 revalidate_timeout: config.revalidate_timeout,
                 connections_max: config.connections,
                 outage_wait: config.outage_wait,
                 speed_limit: config.settings.speed_limit,
             });
+            mirror.set_offline(config.settings.offline);
             let started = clock.now();
             let snapshot = Arc::new(convert::empty_snapshot(&config, started));
             Inner {
@@ -448,7 +452,10 @@ impl Inner {
         };
         cache.not_keeping = self.keeping.not_keeping(paused, self.bounds(&cache));
         let keeps = matches!(cache.not_keeping, None | Some(api::NotKeeping::Paused));
-        let troubled = !keeps || upstreams.iter().any(|upstream| upstream.reachable == Some(false));
+        let settings = self.settings();
+        // Offline nobody is asked: what did not answer before is no news.
+        let silent = upstreams.iter().any(|upstream| upstream.reachable == Some(false));
+        let troubled = !keeps || (silent && !settings.offline);
         Snapshot {
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
             at: now.0,
@@ -459,12 +466,13 @@ impl Inner {
                 state: mirror_state(paused, troubled, &pulls),
                 paused_until: pause.until().map(|at| at.0),
                 upstreams,
+                tag_answers: convert::tag_answers(self.mirror.tag_answers()),
             },
             today: convert::totals(&self.stats.today()),
             cache,
             pulls,
             last_used: self.last_used(),
-            settings: self.settings(),
+            settings,
             task: self.task.shown(),
             docker_drift: self.drift.shown(),
             allowances: allowance::gauges(&self.mirror, now),
@@ -496,6 +504,8 @@ impl Inner {
             }
             Command::ClearUndo { id } => self.clear_undo(id).await.map(|()| Reply::Done),
             Command::Pin { name, pinned } => self.pin(&name, pinned).await.map(|()| Reply::Done),
+            Command::Refresh { name } => self.refresh_tags(&name).await.map(Reply::Refreshed),
+            Command::Freeze { name, frozen } => self.freeze(&name, frozen).await.map(|()| Reply::Done),
             Command::ImageDetails { name } => self.image_details(&name).await.map(Reply::ImageDetails),
             Command::Scrub { start: true } => {
                 self.begin_scrub(false);
@@ -579,6 +589,8 @@ impl Inner {
         }
         // Once it is saved: what is in force is what the next start has.
         self.mirror.set_speed_limit(settings.speed_limit);
+        self.mirror.set_freshness(freshness::rules(&settings.freshness));
+        self.mirror.set_offline(settings.offline);
         *locked(&self.settings) = settings.clone();
         self.keep_by(&settings, Some(change)).await;
         self.refresh().await;

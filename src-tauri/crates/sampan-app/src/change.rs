@@ -5,6 +5,7 @@ use crate::api::{
     Settings, SettingsChange, SpeedLimit,
 };
 use crate::app::invalid;
+use crate::freshness;
 
 /// The settings after `change`: all of it, or an error and nothing.
 /// # Errors
@@ -37,6 +38,10 @@ pub(crate) fn changed(settings: &Settings, change: &SettingsChange) -> Result<Se
         Some(AgeLimit::Days(days @ 1..=AGE_LIMIT_DAYS_MAX)) => Some(days),
         Some(AgeLimit::Days(_)) => return Err(invalid("the age limit is 1 to 3650 days, or off")),
     };
+    let freshness = match &change.freshness {
+        None => settings.freshness.clone(),
+        Some(change) => freshness::changed(&settings.freshness, change)?,
+    };
     Ok(Settings {
         language,
         theme: change.theme.unwrap_or(settings.theme),
@@ -44,13 +49,15 @@ pub(crate) fn changed(settings: &Settings, change: &SettingsChange) -> Result<Se
         quota,
         max_age_days,
         verify: change.verify.unwrap_or(settings.verify),
+        offline: change.offline.unwrap_or(settings.offline),
+        freshness,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Code, Theme, Verify};
+    use crate::api::{Code, Freshness, FreshnessRule, Theme, Verify};
 
     fn settings() -> Settings {
         Settings {
@@ -60,6 +67,12 @@ mod tests {
             quota: Quota::Bytes(QUOTA_MIN),
             max_age_days: Some(90),
             verify: Verify::Always,
+            offline: true,
+            freshness: vec![FreshnessRule {
+                pattern: "docker.io/**".into(),
+                check: Freshness::Never,
+                stale_max_seconds: None,
+            }],
         }
     }
 

@@ -4,6 +4,7 @@
 //! Sampan runs is [`Settings`], kept apart in `settings.toml` of the state folder.
 
 mod file;
+mod rules;
 mod settings;
 
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +22,7 @@ const LISTEN: &str = "127.0.0.1:7267";
 /// Where Docker Hub really is; `docker.io` itself is a web page.
 const DOCKER_HUB: &str = "https://registry-1.docker.io";
 /// How long a tag's check may take before the copy at hand is served.
-const REVALIDATE_TIMEOUT: Duration = Duration::from_secs(5);
+const REVALIDATE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most connections to one upstream. Who shares a lossy link with many needs many; few are used where few suffice.
 const CONNECTIONS: usize = 32;
 /// How long a download waits for its link to come back while somebody listens.
@@ -170,6 +171,7 @@ impl Config {
             quota: from_file.quota.unwrap_or_default(),
             max_age_days: from_file.max_age_days,
             verify: from_file.verify.unwrap_or_default(),
+            freshness: from_file.freshness,
             ..Settings::default()
         };
         let config = Self {

@@ -125,6 +125,7 @@ mod tests {
             include_str!("api/cache.rs"),
             include_str!("api/carry.rs"),
             include_str!("api/docker.rs"),
+            include_str!("api/freshness.rs"),
             include_str!("api/health.rs"),
         ]
         .concat();

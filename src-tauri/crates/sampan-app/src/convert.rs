@@ -3,14 +3,14 @@
 mod cache;
 mod carry;
 
-use sampan_oci::{Millis, Source};
+use sampan_oci::{Millis, Source, Stale};
 use sampan_stats::{PullRecord, StatsError};
 use sampan_store::StoreError;
 
 use crate::Config;
 use crate::api::{
     ApiError, Cache, Code, DayTotals, ImageTotals, Layer, LayerSource, Mirror, MirrorState, Pull, PullState,
-    Savings, Snapshot, Totals, Upstream,
+    Savings, Snapshot, StaleReason, TagAnswers, Totals, Upstream,
 };
 
 pub(crate) use cache::{
@@ -30,6 +30,7 @@ pub(crate) fn empty_snapshot(config: &Config, started: Millis) -> Snapshot {
             state: MirrorState::Serving,
             paused_until: None,
             upstreams: Vec::new(),
+            tag_answers: TagAnswers::default(),
         },
         today: Totals::default(),
         cache: Cache { dir: config.cache_dir.display().to_string(), ..Cache::default() },
@@ -87,7 +88,8 @@ pub(crate) fn pull(pull: PullRecord) -> Pull {
             sampan_stats::PullState::Interrupted => PullState::Interrupted,
             sampan_stats::PullState::Failed => PullState::Failed,
         },
-        stale: pull.stale,
+        stale: pull.stale.is_some(),
+        stale_reason: pull.stale.map(stale_reason),
         size_bytes: pull.size_bytes,
         done_bytes: pull.done_bytes,
         fetched_bytes: pull.fetched_bytes,
@@ -111,6 +113,21 @@ pub(crate) fn pull(pull: PullRecord) -> Pull {
     }
 }
 
+fn stale_reason(why: Stale) -> StaleReason {
+    match why {
+        Stale::Outage => StaleReason::Outage,
+        Stale::RateLimit => StaleReason::RateLimit,
+        Stale::Deadline => StaleReason::Deadline,
+        Stale::Upstream => StaleReason::Upstream,
+        Stale::Offline => StaleReason::Offline,
+    }
+}
+
+pub(crate) fn tag_answers(answers: sampan_mirror::TagAnswers) -> TagAnswers {
+    let sampan_mirror::TagAnswers { unasked, outage, rate_limit, deadline, upstream, offline } = answers;
+    TagAnswers { unasked, outage, rate_limit, deadline, upstream, offline }
+}
+
 pub(crate) fn upstream(upstream: &sampan_upstream::Upstream, now: Millis) -> Upstream {
     let health = upstream.health();
     let ago = |at: std::time::Instant| i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -120,6 +137,7 @@ pub(crate) fn upstream(upstream: &sampan_upstream::Upstream, now: Millis) -> Ups
         reachable: health.reachable,
         // Whole seconds, so that looking twice at the same contact shows the same time.
         checked: health.checked.map(|at| now.plus(-ago(at)).0 / 1000 * 1000),
+        resting: health.resting,
     }
 }
 

@@ -41,7 +41,7 @@ mod tests {
             started: Millis(0),
             ended: seconds.map(|seconds| Millis(seconds * 1000)),
             state: PullState::Complete,
-            stale: false,
+            stale: None,
             size_bytes: None,
             done_bytes: 0,
             fetched_bytes,

@@ -20,6 +20,7 @@ mod cost;
 mod docker;
 mod doctor;
 mod flags;
+mod freshness;
 mod housekeeping;
 pub mod i18n;
 mod pause;

@@ -79,7 +79,7 @@ impl Keeping {
             Outcome::Hit
             | Outcome::Revalidated
             | Outcome::Joined
-            | Outcome::Stale
+            | Outcome::Stale(_)
             | Outcome::Bypass(Bypass::Paused | Bypass::Uncacheable)
             | Outcome::Failed(_) => return false,
         };

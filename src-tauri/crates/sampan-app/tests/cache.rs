@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test: a step that fails is a failed test")]
 
 use sampan_app::api::{
-    AgeLimit, ApiError, ClearReport, ClearSelection, Code, Command, Image, NotKeeping, Quota, Reply,
-    SettingsChange, Snapshot, Verify,
+    AgeLimit, ApiError, ClearReport, ClearSelection, Code, Command, Image, NotKeeping, Quota, RefreshResult,
+    Refreshed, Reply, SettingsChange, Snapshot, StaleReason, Verify,
 };
 use sampan_app::{App, Client, Config, Flags, Surroundings};
 use sampan_testkit::{FakeRegistry, ImageSpec};
@@ -340,4 +340,46 @@ async fn images_leave_by_a_file_and_only_absolute_paths_are_taken() {
     let nowhere = Command::Import { path: "/nowhere/at/all.tar".into(), trust_names: false, name: None };
     assert_eq!(sampan.refused(nowhere).await.code, Code::InvalidRequest);
     sampan.done(Command::StopTask).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_is_frozen_refreshed_and_served_offline() {
+    let sampan = Sampan::start().await;
+    let (edge, path) = ("library/alpine:edge", "/v2/library/alpine/manifests/edge");
+    let old = sampan.upstream.publish_image(edge, &ImageSpec::new(1, &[500])).digest.to_string();
+    sampan.get(path).await;
+    let new = sampan.upstream.publish_image(edge, &ImageSpec::new(2, &[500])).digest.to_string();
+    let refresh = || async {
+        let reply = sampan.ask(Command::Refresh { name: "alpine:edge".into() }).await;
+        let Reply::Refreshed(refreshed) = reply else { panic!("{reply:?}") };
+        let Ok([one]) = <[Refreshed; 1]>::try_from(refreshed) else { panic!("one tag") };
+        one
+    };
+    let moved = refresh().await;
+    assert_eq!(
+        (moved.result, moved.before, moved.digest),
+        (RefreshResult::Moved, Some(old.clone()), Some(new))
+    );
+
+    let frozen = |name: String| Command::Freeze { name, frozen: true };
+    let elsewhere = format!("alpine:edge@sha256:{}", "0".repeat(64));
+    let refused = sampan.refused(frozen(elsewhere)).await;
+    assert_eq!(refused.code, Code::NotHeld);
+    assert!(refused.next_step.unwrap().contains("docker pull"), "it says what to do");
+    assert_eq!(sampan.refused(frozen("alpine".into())).await.code, Code::InvalidRequest);
+    sampan.done(frozen(format!("alpine:edge@{old}"))).await;
+    let images = sampan.images().await;
+    let image = images.iter().find(|image| image.tag.is_some()).unwrap();
+    assert_eq!((image.frozen.as_ref(), image.history.len()), (Some(&old), 2));
+    assert_eq!(refresh().await.result, RefreshResult::Frozen);
+    sampan.done(Command::Freeze { name: "alpine:edge".into(), frozen: false }).await;
+
+    sampan.configure(SettingsChange { offline: Some(true), ..SettingsChange::default() }).await;
+    let sampan = sampan.restart().await;
+    sampan.upstream.forget();
+    sampan.get(path).await;
+    let snapshot = sampan.snapshot().await;
+    assert!(snapshot.settings.offline, "it was saved");
+    assert_eq!(snapshot.pulls[0].stale_reason, Some(StaleReason::Offline));
+    assert_eq!((snapshot.mirror.tag_answers.offline, sampan.upstream.connections()), (1, 0));
 }

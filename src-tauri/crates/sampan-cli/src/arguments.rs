@@ -1,6 +1,7 @@
 //! What a person may write after `sampan`.
 
 mod docker;
+mod freshness;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,8 @@ use sampan_app::api::{AgeLimit, ClearSelection, Quota, SpeedLimit, Verify};
 use crate::clients::Clients;
 use crate::pause::parse_time;
 use crate::speed::parse_limit;
+
+pub(crate) use freshness::{FreshnessCommand, Offline, Switch};
 
 pub(crate) use docker::{Change, Docker as DockerCommand, Plan};
 
@@ -51,6 +54,31 @@ pub(crate) enum Command {
     Pin(Names),
     /// Let pinned images make way again
     Unpin(Names),
+    /// Hold tags fast where they point, whatever their registries say
+    ///
+    /// A frozen tag is answered from the cache, is not asked about, and never makes way, until `sampan unfreeze`. With
+    /// @sha256:… it is held at that digest, which must be in the cache: `sampan images IMAGE` shows what the tag was.
+    Freeze(Names),
+    /// Let frozen tags move again
+    Unfreeze(Names),
+    /// Ask now where tags point, whatever their freshness says
+    Refresh(Names),
+    /// Show how often tags are asked about, or change that
+    ///
+    /// Without a rule a tag is asked about at every pull, which costs no quota. Of several rules that fit an image, the one
+    /// with the closest pattern holds.
+    #[command(args_conflicts_with_subcommands = true)]
+    Freshness {
+        #[command(subcommand)]
+        what: Option<FreshnessCommand>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Ask no registry anything, ask again, or show which
+    ///
+    /// Offline, what is in the cache is served, and what is not fails at once. Downloads under way wait. It stays until it
+    /// is switched off.
+    Offline(Offline),
     /// Remove images from the cache; shows what will go and asks first
     ///
     /// Removes whole images. Layers that images left in the cache also use stay. What is removed is fetched again by the

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::bail;
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use sampan_app::api::{
     ClearReport, ClearSelection, Command, Reply, ScrubRun, Settings, SettingsChange, Snapshot, Task,
@@ -22,7 +23,9 @@ pub(crate) async fn images(config: &Config, images: &Images) -> anyhow::Result<E
         let Reply::ImageDetails(details) = ask(&mut client, Command::ImageDetails { name }).await? else {
             bail!(unexpected());
         };
-        answer(&details, images.format, || show::details(&details, &zone))?;
+        answer(&details, images.format, || {
+            show::details(&details, Timestamp::now().as_millisecond(), &zone)
+        })?;
     } else {
         let Reply::Images(list) = ask(&mut client, Command::Images).await? else { bail!(unexpected()) };
         answer(&list, images.format, || show::images(&list, &zone))?;

@@ -10,6 +10,7 @@ mod cache;
 mod carry;
 mod clients;
 mod docker;
+mod freshness;
 mod output;
 mod pause;
 mod serve;
@@ -49,6 +50,11 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         | Command::Images(_)
         | Command::Pin(_)
         | Command::Unpin(_)
+        | Command::Freeze(_)
+        | Command::Unfreeze(_)
+        | Command::Refresh(_)
+        | Command::Freshness { .. }
+        | Command::Offline(_)
         | Command::Clear(_)
         | Command::Undo(_)
         | Command::Cache(_)
@@ -73,6 +79,13 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Images(images) => cache::images(&config?, &images).await,
             Command::Pin(names) => cache::pin(&config?, &names, true).await,
             Command::Unpin(names) => cache::pin(&config?, &names, false).await,
+            Command::Freeze(names) => freshness::freeze(&config?, &names, true).await,
+            Command::Unfreeze(names) => freshness::freeze(&config?, &names, false).await,
+            Command::Refresh(names) => freshness::refresh(&config?, &names).await,
+            Command::Freshness { what, format } => {
+                freshness::freshness(&config?, what.as_ref(), format).await
+            }
+            Command::Offline(offline) => freshness::offline(&config?, offline).await,
             Command::Clear(clear) => cache::clear(&config?, &clear).await,
             Command::Undo(format) => cache::undo(&config?, format).await,
             Command::Cache(change) => cache::cache(&config?, change).await,

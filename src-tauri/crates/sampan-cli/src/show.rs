@@ -3,6 +3,7 @@
 mod allowance;
 mod cache;
 mod docker;
+mod freshness;
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ pub(crate) use cache::{
     scrubbed, task_progress,
 };
 pub(crate) use docker::{applied, docker, plan, questions};
+pub(crate) use freshness::{freshness, offline, refreshed};
 
 /// What `status` says.
 pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
@@ -72,6 +74,9 @@ pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {
     if let Some(limit) = snapshot.settings.speed_limit {
         rows.push(["Speed limit".into(), format!("{} for all downloads together", speed(limit))]);
     }
+    if snapshot.settings.offline {
+        rows.push(["Offline".into(), "no registry is asked; `sampan offline off` ends that".into()]);
+    }
     for (nth, upstream) in mirror.upstreams.iter().enumerate() {
         let label = if nth == 0 { "Mirrors" } else { "" };
         rows.push([label.into(), upstream_line(upstream, zone)]);
@@ -104,6 +109,7 @@ fn upstream_line(upstream: &Upstream, zone: &TimeZone) -> String {
     let at = upstream.checked.map(|at| format!(" at {}", time(at, zone))).unwrap_or_default();
     let contact = match upstream.reachable {
         Some(true) => format!("answered{at}"),
+        Some(false) if upstream.resting => format!("did not answer{at}; left alone for a moment"),
         Some(false) => format!("did not answer{at}"),
         None => "not asked yet".into(),
     };
@@ -132,7 +138,7 @@ fn pull_row(pull: &Pull) -> [String; 6] {
         PullState::Interrupted => "interrupted",
         PullState::Failed => "failed",
     };
-    let from_memory = if pull.stale { ", copy at hand (the registry could not be asked)" } else { "" };
+    let from_memory = if pull.stale { freshness::stale(pull.stale_reason) } else { "" };
     let progress = match (pull.state, pull.size_bytes) {
         (PullState::Active, Some(whole)) => format!("{} of {}", size(pull.done_bytes), size(whole)),
         (PullState::Active, None) => format!("{} so far", size(pull.done_bytes)),

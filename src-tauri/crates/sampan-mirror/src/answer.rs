@@ -12,7 +12,7 @@ use http::header::{
 };
 use http::{HeaderValue, StatusCode};
 use sampan_oci::{
-    Digest, ErrorBody, Failure, ImageName, OciCode, Outcome, RangeRequest, RequestKind, TransferId,
+    Digest, ErrorBody, Failure, ImageName, OciCode, Outcome, RangeRequest, RequestKind, Stale, TransferId,
 };
 
 use crate::blobs::{Found, Reader};
@@ -62,8 +62,15 @@ impl Draft {
     fn outcome(&mut self, outcome: Outcome) {
         self.account.answered().outcome = outcome;
         self.set(SAMPAN, outcome.as_str());
-        if outcome == Outcome::Stale {
-            self.set(WARNING, "110 sampan \"the registry cannot be asked; this is what is held\"");
+        if let Outcome::Stale(why) = outcome {
+            let why = match why {
+                Stale::Outage => "the registry cannot be reached",
+                Stale::RateLimit => "the registry's rate limit is used up",
+                Stale::Deadline => "the registry did not answer in time",
+                Stale::Upstream => "the registry failed",
+                Stale::Offline => "Sampan is offline",
+            };
+            self.set(WARNING, format!("110 sampan \"{why}; this is what is held\""));
         }
     }
 

@@ -68,6 +68,10 @@ impl Inner {
             return Ok(Found { size, outcome, source, from, wanted, upstream });
         }
         wanted.size = size;
+        if self.will_not_come(&wanted, &upstream) {
+            let why = if self.offline() { UpstreamError::Offline } else { UpstreamError::Resting };
+            return Err(PullError::upstream(&wanted.image, why));
+        }
         if self.paused() {
             return self.through(wanted, upstream, Bypass::Paused, began).await;
         }
@@ -99,6 +103,17 @@ impl Inner {
                 None => Err(error),
             },
         }
+    }
+
+    /// Whether nobody will bring this blob soon: Sampan is offline, or its upstream is left alone and nothing says that
+    /// this outage is about to end. A download that goes on is followed all the same: it waits for better times.
+    fn will_not_come(&self, wanted: &Wanted, upstream: &Upstream) -> bool {
+        if self.downloads.is_running(&wanted.digest) {
+            return false;
+        }
+        let is_hopeful =
+            || self.downloads.is_hopeful(&wanted.image.registry) || self.store.left_of(&wanted.digest) > 0;
+        self.offline() || (upstream.health().resting && !is_hopeful())
     }
 
     /// Whether a blob on disk may be served, and what has to be waited for before the end of the answer; `None`: it may not.
@@ -239,6 +254,7 @@ fn not_kept(error: &PullError) -> Option<Bypass> {
         | PullError::BlobUnknown { .. }
         | PullError::NameUnknown { .. }
         | PullError::Upstream { .. }
+        | PullError::TooOld { .. }
         | PullError::Stopping => None,
     }
 }

@@ -106,6 +106,11 @@ impl Downloads {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// Whether bytes of that registry came lately.
+    pub(crate) fn is_hopeful(&self, registry: &RegistryName) -> bool {
+        self.link(registry).is_hopeful()
+    }
+
     /// While paused nothing is downloaded: what runs ends at once, and its bytes stay on disk.
     pub(crate) fn set_paused(&self, paused: bool) {
         self.paused.send_replace(paused);

@@ -22,6 +22,12 @@ pub(crate) enum PullError {
     /// The upstream failed otherwise.
     #[error("{registry}: {source}", registry = image.registry)]
     Upstream { image: ImageName, source: Arc<UpstreamError> },
+    /// The upstream cannot say where a tag points, and what is held was confirmed too long ago.
+    #[error(
+        "{} was last confirmed longer ago than its freshness policy allows, and its registry cannot confirm it now",
+        image.with(reference)
+    )]
+    TooOld { image: ImageName, reference: Reference },
     /// The cache failed.
     #[error("the cache failed: {0}")]
     Store(Arc<StoreError>),
@@ -54,6 +60,7 @@ impl PullError {
                 Failure::NotFound
             }
             Self::Upstream { source, .. } => source.failure(),
+            Self::TooOld { .. } => Failure::Unreachable,
             Self::Store(_) => Failure::Store,
             Self::Paused | Self::Stopping => Failure::Stopping,
         }
@@ -66,9 +73,14 @@ impl PullError {
             (Self::BlobUnknown { .. }, _) => (StatusCode::NOT_FOUND, OciCode::BlobUnknown),
             (Self::NameUnknown { .. }, _) => (StatusCode::NOT_FOUND, OciCode::NameUnknown),
             (_, Failure::NotFound | Failure::Forbidden) => (StatusCode::NOT_FOUND, OciCode::ManifestUnknown),
-            (_, Failure::Unreachable | Failure::RateLimited | Failure::Upstream | Failure::Stopping) => {
-                (StatusCode::SERVICE_UNAVAILABLE, OciCode::Unavailable)
-            }
+            (
+                _,
+                Failure::Unreachable
+                | Failure::RateLimited
+                | Failure::Offline
+                | Failure::Upstream
+                | Failure::Stopping,
+            ) => (StatusCode::SERVICE_UNAVAILABLE, OciCode::Unavailable),
             (_, Failure::Mismatch) => (StatusCode::BAD_GATEWAY, OciCode::Unknown),
             (_, Failure::Invalid) => (StatusCode::BAD_REQUEST, OciCode::Unknown),
             (_, Failure::Store | Failure::ClientLeft) => {

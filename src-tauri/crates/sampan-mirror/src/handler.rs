@@ -63,6 +63,9 @@ pub(crate) async fn handle<B>(served: &Served, conduit: Option<&Conduit>, reques
         }
     };
     describe(account.answered(), &route);
+    if let Some(image) = &account.answered().image {
+        mirror.probe_if_due(&image.registry);
+    }
     let draft = Draft::new(account, is_head);
     let range = head.headers.get(header::RANGE).and_then(|value| value.to_str().ok()).filter(|_| !is_head);
     match route {
@@ -155,7 +158,7 @@ async fn manifest(
         Ok(resolved) => resolved,
         Err(error) => return draft.failed(&error),
     };
-    let from_cache = matches!(resolved.outcome, Outcome::Hit | Outcome::Revalidated | Outcome::Stale);
+    let from_cache = matches!(resolved.outcome, Outcome::Hit | Outcome::Revalidated | Outcome::Stale(_));
     if from_cache {
         mirror.store.touch(&image, &resolved.manifest.digest, !head).await;
     }

@@ -6,13 +6,16 @@
 //! never ends a response cleanly whose bytes were not hashed, never keeps statistics, never touches Docker.
 //! Start reading at [`Mirror`], then `route`, `plan`, `manifests` and `blobs`.
 
+mod age;
 mod answer;
+mod ask;
 mod attestations;
 mod blobs;
 mod body;
 mod disk;
 mod download;
 mod error;
+mod freshness;
 mod guard;
 mod handler;
 mod lists;
@@ -34,6 +37,8 @@ mod stall;
 mod tasks;
 mod upstream_body;
 
+pub use ask::{Refreshed, TagAnswers};
+pub use freshness::{Check, Freshness, InvalidPattern, Pattern, Policy};
 pub use mirror::{EventSink, Mirror, MirrorOptions};
 pub use probe::ProbeTicket;
 pub use tasks::Tasks;

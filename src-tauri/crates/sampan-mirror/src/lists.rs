@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sampan_oci::{Bypass, Digest, Failure, ImageName, Outcome, Reference, Tag};
+use sampan_oci::{Bypass, Digest, Failure, ImageName, Outcome, Reference, Stale, Tag};
 
 use sampan_upstream::UpstreamError;
 
@@ -68,7 +68,8 @@ impl Inner {
             return Err(PullError::upstream(image, error));
         }
         let (tags, more) = page_of(tags, n, last);
-        Ok(TagList { tags, more, outcome: Outcome::Stale })
+        let outcome = Outcome::Stale(Stale::of(error.failure()));
+        Ok(TagList { tags, more, outcome })
     }
 
     /// What refers to `subject`, of one type if `artifact_type` says so. Always an answer: a 404 here would send a client
@@ -116,10 +117,11 @@ impl Inner {
             Err(error) => {
                 tracing::info!(%image, %error, "referrers are answered from memory");
                 let held = self.store.referrers(image, subject).await.ok().flatten();
-                let held = held.map(|body| Referrers { body, filtered: false, outcome: Outcome::Stale });
+                let outcome = Outcome::Stale(Stale::of(error.failure()));
+                let held = held.map(|body| Referrers { body, filtered: false, outcome });
                 match held {
                     Some(held) => held,
-                    None => self.referrers_held(image, subject).await.unwrap_or_else(none),
+                    None => self.referrers_held(image, subject, outcome).await.unwrap_or_else(none),
                 }
             }
         }
@@ -147,10 +149,15 @@ impl Inner {
     }
 
     /// The same, as far as it is held.
-    async fn referrers_held(&self, image: &ImageName, subject: &Digest) -> Option<Referrers> {
+    async fn referrers_held(
+        &self,
+        image: &ImageName,
+        subject: &Digest,
+        outcome: Outcome,
+    ) -> Option<Referrers> {
         let held = self.store.held_tag(image, &fallback_tag(subject)?).await.ok()??;
         let (body, _) = self.store.manifest(image, &held.digest).await.ok()??;
-        Some(Referrers { body, filtered: false, outcome: Outcome::Stale })
+        Some(Referrers { body, filtered: false, outcome })
     }
 }
 

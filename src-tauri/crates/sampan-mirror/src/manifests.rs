@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sampan_oci::{Bypass, Digest, Failure, ImageName, Manifest, MediaType, Outcome, Reference, Tag};
+use sampan_oci::{Bypass, Digest, Failure, ImageName, Manifest, MediaType, Outcome, Reference, Stale, Tag};
 use sampan_store::StoreError;
 use sampan_upstream::{FetchedManifest, Upstream, UpstreamError};
 
+use crate::age::Checked;
 use crate::error::PullError;
+use crate::freshness::Policy;
 use crate::mirror::Inner;
-use crate::plan::{Plan, Verdict, plan, verdict};
+use crate::plan::{self, Plan, Verdict, plan, stale, verdict};
 
 /// How long a client waits for a manifest that has to be fetched. containerd gives a mirror 30 s for its head, and the
 /// question where a tag points may have taken its time before (CLIENTS.md 2).
-const MANIFEST_WITHIN: Duration = Duration::from_secs(15);
+pub(crate) const MANIFEST_WITHIN: Duration = Duration::from_secs(15);
 
 /// How long a client is kept waiting for a registry that wants to be left alone for a moment (CLIENTS.md R-M9).
 const REST_WITHIN: Duration = Duration::from_secs(5);
@@ -27,6 +29,15 @@ pub(crate) struct Resolved {
     pub(crate) outcome: Outcome,
 }
 
+/// A held tag that is asked about.
+struct Asked<'a> {
+    image: &'a ImageName,
+    tag: &'a Tag,
+    /// How long ago it was confirmed.
+    age: Duration,
+    policy: Policy,
+}
+
 impl Inner {
     /// The manifest that `reference` names in `image`.
     pub(crate) async fn manifest(
@@ -34,21 +45,43 @@ impl Inner {
         image: &ImageName,
         reference: &Reference,
     ) -> Result<Resolved, PullError> {
-        let held = match reference {
-            Reference::Tag(tag) => self.store.held_tag(image, tag).await?.map(|held| held.digest),
-            Reference::Digest(digest) => Some(*digest),
+        let now = self.ages.now(&*self.clock);
+        let known = match reference {
+            Reference::Tag(tag) => self.store.held_tag(image, tag).await?.map(|held| {
+                let checked = self.ages.checked(image, tag, held.checked);
+                plan::Held { digest: held.digest, checked, frozen: held.frozen }
+            }),
+            Reference::Digest(digest) => {
+                let checked = Checked { wall: now.wall, lived: None };
+                Some(plan::Held { digest: *digest, checked, frozen: false })
+            }
         };
         // What the index names may have been cleared or damaged: then it is not held after all.
-        let held = match held {
-            Some(digest) => self.held(image, &digest).await?,
+        let found = match known {
+            Some(known) => self.held(image, &known.digest).await?,
             None => None,
         };
-        let resolved = match (plan(reference, held.as_ref().map(|h| h.manifest.digest)), held, reference) {
-            (Plan::Hit(_), Some(held), _) => Ok(held),
-            (Plan::Revalidate(digest), Some(held), Reference::Tag(tag)) => {
-                self.revalidated(image, tag, digest, held).await
+        let policy = self.policy(image);
+        let resolved = match (plan(reference, known.filter(|_| found.is_some()), now, policy), found, known) {
+            (Plan::Hit(_), Some(found), _) => Ok(found),
+            (Plan::Unasked(_), Some(found), _) => {
+                self.counts.unasked();
+                Ok(found)
             }
-            (Plan::Hit(_) | Plan::Revalidate(_) | Plan::Miss, _, _) => self.fetched(image, reference).await,
+            (Plan::Revalidate(_), Some(found), Some(known)) => match reference {
+                Reference::Tag(tag) => {
+                    let asked = Asked { image, tag, age: known.checked.age(now), policy };
+                    self.revalidated(asked, found).await
+                }
+                Reference::Digest(_) => Ok(found),
+            },
+            // It is damaged, and still what the tag means.
+            (_, _, Some(known)) if known.frozen => {
+                self.fetched(image, &Reference::Digest(known.digest)).await
+            }
+            (Plan::Hit(_) | Plan::Unasked(_) | Plan::Revalidate(_) | Plan::Miss, _, _) => {
+                self.fetched(image, reference).await
+            }
         };
         match resolved {
             // Clients take a missing fallback tag for "no referrers", but an unreachable one fails their whole pull
@@ -66,63 +99,59 @@ impl Inner {
         Ok(Some(Resolved { bytes, manifest, outcome: Outcome::Hit }))
     }
 
-    async fn revalidated(
-        self: &Arc<Self>,
-        image: &ImageName,
-        tag: &Tag,
-        digest: Digest,
-        held: Resolved,
-    ) -> Result<Resolved, PullError> {
-        let answer = self.ask_where(image, tag).await;
-        let reference = Reference::Tag(tag.clone());
-        let as_stale = |held: Resolved, why: &dyn std::fmt::Display| {
-            tracing::warn!(%image, %reference, %why, "serving what is held: the upstream cannot answer");
-            Resolved { outcome: Outcome::Stale, ..held }
+    async fn revalidated(self: &Arc<Self>, asked: Asked<'_>, held: Resolved) -> Result<Resolved, PullError> {
+        let Asked { image, tag, age, policy } = asked;
+        let (digest, reference) = (held.manifest.digest, Reference::Tag(tag.clone()));
+        let word = self.ask_where(image, tag).await;
+        let held_back = stale(Stale::RateLimit, age, policy);
+        let verdict = match verdict(digest, word, age, policy) {
+            // What is left of the registry's allowance is kept for what is not held.
+            Verdict::Moved if held_back != Verdict::TooOld && self.is_low(image) => held_back,
+            Verdict::Moved => match self.fetched(image, &reference).await {
+                Err(PullError::Upstream { source, .. }) => stale(Stale::of(source.failure()), age, policy),
+                other => return other,
+            },
+            verdict @ (Verdict::Current
+            | Verdict::Stale(_)
+            | Verdict::TooOld
+            | Verdict::Gone
+            | Verdict::Denied) => verdict,
         };
-        match verdict(digest, &answer) {
+        match verdict {
             Verdict::Current => {
-                self.store.touch_tag(image, tag).await;
+                self.confirm(image, tag).await;
                 Ok(Resolved { outcome: Outcome::Revalidated, ..held })
             }
-            // What is left of the registry's allowance is kept for what is not held.
-            Verdict::Moved if self.upstream(&image.registry).is_some_and(Upstream::is_low) => {
-                Ok(as_stale(held, &"the registry's allowance is nearly used up"))
+            Verdict::Stale(why) => {
+                self.counts.stale(why);
+                let why_word = why.as_str();
+                tracing::warn!(%image, %reference, why = why_word, "serving what is held: the upstream cannot answer");
+                Ok(Resolved { outcome: Outcome::Stale(why), ..held })
             }
-            Verdict::Moved => match self.fetched(image, &reference).await {
-                Err(error @ PullError::Upstream { .. }) => Ok(as_stale(held, &error)),
-                other => other,
-            },
-            Verdict::Stale => Ok(as_stale(held, &format!("{answer:?}"))),
-            Verdict::Gone => Err(PullError::ManifestUnknown { image: image.clone(), reference }),
+            Verdict::TooOld => Err(PullError::TooOld { image: image.clone(), reference }),
+            Verdict::Gone => {
+                self.forget_tag(image, tag, &digest).await;
+                Err(PullError::ManifestUnknown { image: image.clone(), reference })
+            }
+            Verdict::Denied | Verdict::Moved => {
+                Err(PullError::ManifestUnknown { image: image.clone(), reference })
+            }
         }
     }
 
-    /// Asks the upstream where a tag points. Waits only as long as a person does not notice; the question itself goes
-    /// on, so that its end is known (and shown) as what it was: an answer, or none.
-    async fn ask_where(self: &Arc<Self>, image: &ImageName, tag: &Tag) -> Result<Option<Digest>, Failure> {
-        let this = self.clone();
-        let (their_image, reference) = (image.clone(), Reference::Tag(tag.clone()));
-        let asked = async move {
-            let upstream = this.upstream(&their_image.registry).ok_or(Failure::NotFound)?;
-            let head = upstream.head_manifest(&their_image.repository, &reference).await;
-            head.map_err(|error| error.failure())
-        };
-        let key = (image.clone(), Reference::Tag(tag.clone()));
-        let answer = self.asking.run(&self.tasks, key, asked);
-        match tokio::time::timeout(self.revalidate_timeout, answer).await {
-            Ok(Some((answer, _))) => answer,
-            Ok(None) | Err(_) => Err(Failure::Unreachable),
-        }
+    /// Whether nearly nothing is left of the allowance of the image's registry.
+    fn is_low(&self, image: &ImageName) -> bool {
+        self.upstream(&image.registry).is_some_and(Upstream::is_low)
     }
 
-    async fn fetched(
+    pub(crate) async fn fetched(
         self: &Arc<Self>,
         image: &ImageName,
         reference: &Reference,
     ) -> Result<Resolved, PullError> {
         let this = self.clone();
         let (theirs, wanted) = (image.clone(), reference.clone());
-        let fetch = async move { this.fetch_manifest(&theirs, &wanted).await };
+        let fetch = Box::pin(async move { this.fetch_manifest(&theirs, &wanted).await });
         let flight = self.fetching.run(&self.tasks, (image.clone(), reference.clone()), fetch);
         // The flight goes on when it is waited for no longer: the next one who asks finds it, or what it brought.
         match tokio::time::timeout(MANIFEST_WITHIN, flight).await {
@@ -178,6 +207,7 @@ impl Inner {
         self.store.put_manifest(image, manifest, bytes).await.map_err(why)?;
         if let Reference::Tag(tag) = reference {
             self.store.set_tag(image, tag, &manifest.digest).await.map_err(why)?;
+            self.ages.confirmed(image, tag, &*self.clock);
         }
         Ok(())
     }

@@ -1,22 +1,26 @@
 //! The mirror as the rest of Sampan sees it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sampan_oci::{Clock, Digest, Event, Failure, ImageName, Reference, RegistryName, TransferId};
+use sampan_oci::{Clock, Digest, Event, ImageName, Reference, RegistryName, Tag, TransferId};
 use sampan_store::{BlobFile, Store};
 use sampan_upstream::Upstream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::age::Ages;
+use crate::ask::{Counts, Overdue, Refreshed, TagAnswers};
 use crate::attestations::Attestations;
 use crate::download::{Downloads, Limits, Throttle};
 use crate::error::PullError;
+use crate::freshness::{Freshness, Policy};
 use crate::manifests::Resolved;
 use crate::parsed::Parsed;
 use crate::passthrough::Passage;
+use crate::plan::Word;
 use crate::probe::{Probe, ProbeTicket};
 use crate::single_flight::SingleFlight;
 use crate::{Tasks, server};
@@ -55,6 +59,8 @@ pub struct MirrorOptions {
     pub sink: EventSink,
     /// Who owns downloads and connections.
     pub tasks: Tasks,
+    /// How often tags are asked about.
+    pub freshness: Freshness,
     /// How long a held tag waits for the upstream's word before it is served stale.
     pub revalidate_timeout: Duration,
     /// The most connections to one upstream: 1 or more.
@@ -84,12 +90,17 @@ pub(crate) struct Inner {
     pub(crate) fetching: SingleFlight<(ImageName, Reference), Result<Resolved, PullError>>,
     /// Blobs on disk that are hashed.
     pub(crate) checking: SingleFlight<Digest, Result<(bool, BlobFile), PullError>>,
-    pub(crate) asking: SingleFlight<(ImageName, Reference), Result<Option<Digest>, Failure>>,
+    pub(crate) asking: SingleFlight<(ImageName, Reference), Word>,
     pub(crate) parsed: Parsed,
     pub(crate) attestations: Attestations,
+    pub(crate) ages: Ages,
+    pub(crate) overdue: Overdue,
+    pub(crate) counts: Counts,
     pub(crate) probe: Probe,
     upstreams: HashMap<RegistryName, Upstream>,
+    freshness: Mutex<Arc<Freshness>>,
     paused: AtomicBool,
+    offline: AtomicBool,
     next_id: AtomicU64,
 }
 
@@ -102,11 +113,13 @@ impl Mirror {
             clock,
             sink,
             tasks,
+            freshness,
             revalidate_timeout,
             connections_max,
             outage_wait,
             speed_limit,
         } = options;
+        let ages = Ages::new(&*clock);
         let throttle = Arc::new(Throttle::new(speed_limit));
         let limits = Limits { connections_max, outage_wait, throttle: throttle.clone() };
         let passage = Passage::new(outage_wait, throttle.clone(), clock.clone(), sink.clone());
@@ -127,9 +140,14 @@ impl Mirror {
                 asking: SingleFlight::default(),
                 parsed: Parsed::default(),
                 attestations: Attestations::default(),
+                ages,
+                overdue: Overdue::default(),
+                counts: Counts::default(),
+                freshness: Mutex::new(Arc::new(freshness)),
                 probe: Probe::default(),
                 upstreams,
                 paused: AtomicBool::new(false),
+                offline: AtomicBool::new(false),
                 next_id: AtomicU64::new(1),
             }),
         }
@@ -151,6 +169,30 @@ impl Mirror {
     /// otherwise; a link that is paid for by the byte is a reason to.
     pub fn set_fetch_unasked(&self, wanted: bool) {
         self.inner.attestations.set_wanted(wanted);
+    }
+
+    /// While offline no upstream is asked anything: what is held is served, stale tags marked as such, and the rest fails
+    /// at once. Requests under way end; running downloads keep their bytes and wait, as they wait out an outage.
+    pub fn set_offline(&self, offline: bool) {
+        self.inner.offline.store(offline, Ordering::Relaxed);
+        for upstream in self.upstreams() {
+            upstream.set_offline(offline);
+        }
+    }
+
+    /// Asks about tags as often as these policies say, from now on.
+    pub fn set_freshness(&self, freshness: Freshness) {
+        *self.inner.freshness.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(freshness);
+    }
+
+    /// Asks now where a tag points, because a person wants it; its manifest is fetched where it moved.
+    pub async fn refresh(&self, image: &ImageName, tag: &Tag) -> Refreshed {
+        self.inner.refresh(image, tag).await
+    }
+
+    /// How answers about tags came about, since the mirror began.
+    pub fn tag_answers(&self) -> TagAnswers {
+        self.inner.counts.read()
     }
 
     /// Lets all downloads together take at most `limit` bytes per second, from now on; `None` lifts the limit.
@@ -182,6 +224,15 @@ impl Mirror {
 impl Inner {
     pub(crate) fn upstream(&self, registry: &RegistryName) -> Option<&Upstream> {
         self.upstreams.get(registry)
+    }
+
+    /// What holds for the tags of an image.
+    pub(crate) fn policy(&self, image: &ImageName) -> Policy {
+        self.freshness.lock().unwrap_or_else(PoisonError::into_inner).policy(image)
+    }
+
+    pub(crate) fn offline(&self) -> bool {
+        self.offline.load(Ordering::Relaxed)
     }
 
     pub(crate) fn paused(&self) -> bool {

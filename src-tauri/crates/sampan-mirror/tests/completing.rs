@@ -140,6 +140,7 @@ async fn referrers_are_whole_filtered_and_kept_however_the_upstream_gives_them()
         let unknown = Digest::of(format!("{fault:?}").as_bytes());
         assert_eq!(referrers(&mirror, &unknown, "").await, (vec![], false), "{fault:?}");
         upstream.heals();
+        mirror.finds_them_healed().await;
         let now = upstream.publish_referrer(REPOSITORY, &unknown, sbom).to_string();
         assert_eq!(
             referrers(&mirror, &unknown, "").await.0,
@@ -166,6 +167,7 @@ async fn an_upstream_without_the_referrers_api_is_asked_for_the_fallback_tag() {
         upstream.publish_manifest(REPOSITORY, &tag, list.clone(), INDEX);
         for status in [404, 405, 501] {
             upstream.heals();
+            mirror.finds_them_healed().await;
             upstream.fails_on(Kind::Referrers, Fault::Status(status));
             assert_eq!(referrers(&mirror, &subject, "").await, (vec![first.clone(), second.clone()], false));
             assert_eq!(referrers(&mirror, &subject, "x.sbom").await, (vec![first.clone()], true));

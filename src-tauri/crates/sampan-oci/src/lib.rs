@@ -22,6 +22,6 @@ pub use manifest::{
     Descriptor, InvalidManifest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, MediaType, Platform,
 };
 pub use name::{ImageName, InvalidName, Reference, RegistryName, RepositoryName, Tag};
-pub use outcome::{Bypass, Failure, Fault, Outcome, Source};
+pub use outcome::{Bypass, Failure, Fault, Outcome, Source, Stale};
 pub use range::{ContentRange, RangeRequest};
 pub use ranges::RangeSet;

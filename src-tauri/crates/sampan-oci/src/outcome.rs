@@ -13,12 +13,56 @@ pub enum Outcome {
     Miss,
     /// Served from a download that another request had started: no byte crossed the link for this one.
     Joined,
-    /// The upstream could not answer; our copy was served.
-    Stale,
+    /// The upstream could not answer, or was not to be asked; our copy was served.
+    Stale(Stale),
     /// Fetched and served, but not kept.
     Bypass(Bypass),
     /// Not served, or not to the end.
     Failed(Failure),
+}
+
+/// Why a copy was served that its upstream did not confirm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stale {
+    /// The upstream cannot be reached, or did not answer the last times.
+    Outage,
+    /// The upstream's rate limit is used up.
+    RateLimit,
+    /// The upstream did not answer within the time a tag's check is given.
+    Deadline,
+    /// The upstream answered with an error of its own, or with something else than it promised.
+    Upstream,
+    /// A person switched Sampan offline.
+    Offline,
+}
+
+impl Stale {
+    /// Why an upstream that failed like this is no reason to fail a pull of what is held.
+    pub fn of(failure: Failure) -> Self {
+        match failure {
+            Failure::RateLimited => Self::RateLimit,
+            Failure::Offline => Self::Offline,
+            Failure::Unreachable | Failure::Stopping | Failure::ClientLeft => Self::Outage,
+            Failure::Invalid
+            | Failure::Forbidden
+            | Failure::NotFound
+            | Failure::Upstream
+            | Failure::Mismatch
+            | Failure::Store => Self::Upstream,
+        }
+    }
+
+    /// One stable word for logs and databases.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Outage => "outage",
+            Self::RateLimit => "rate-limit",
+            Self::Deadline => "deadline",
+            Self::Upstream => "upstream",
+            Self::Offline => "offline",
+        }
+    }
 }
 
 /// Why something was passed through without being kept.
@@ -49,6 +93,8 @@ pub enum Failure {
     Unreachable,
     /// The upstream's rate limit is used up.
     RateLimited,
+    /// A person switched Sampan offline: no upstream is asked.
+    Offline,
     /// The upstream answered with an error of its own.
     Upstream,
     /// The upstream sent something else than it promised: wrong digest, wrong length, not a manifest.
@@ -75,7 +121,9 @@ impl Failure {
     pub fn fault(self) -> Fault {
         match self {
             Self::Invalid | Self::Forbidden | Self::ClientLeft | Self::NotFound => Fault::Client,
-            Self::Unreachable | Self::RateLimited | Self::Upstream | Self::Mismatch => Fault::Upstream,
+            Self::Unreachable | Self::RateLimited | Self::Upstream | Self::Mismatch | Self::Offline => {
+                Fault::Upstream
+            }
             Self::Store | Self::Stopping => Fault::Sampan,
         }
     }
@@ -85,8 +133,18 @@ impl Outcome {
     /// Whether the body came from this machine without the link carrying it for this request.
     pub fn is_hit(self) -> bool {
         match self {
-            Self::Hit | Self::Revalidated | Self::Stale | Self::Joined => true,
+            Self::Hit | Self::Revalidated | Self::Stale(_) | Self::Joined => true,
             Self::Miss | Self::Bypass(_) | Self::Failed(_) => false,
+        }
+    }
+
+    /// Why a copy was served without its upstream's word, if this is one.
+    pub fn stale(self) -> Option<Stale> {
+        match self {
+            Self::Stale(why) => Some(why),
+            Self::Hit | Self::Revalidated | Self::Miss | Self::Joined | Self::Bypass(_) | Self::Failed(_) => {
+                None
+            }
         }
     }
 
@@ -97,7 +155,7 @@ impl Outcome {
             Self::Revalidated => "revalidated",
             Self::Miss => "miss",
             Self::Joined => "joined",
-            Self::Stale => "stale",
+            Self::Stale(_) => "stale",
             Self::Bypass(Bypass::Full) => "bypass-full",
             Self::Bypass(Bypass::ReadOnly) => "bypass-read-only",
             Self::Bypass(Bypass::Paused) => "bypass-paused",
@@ -108,6 +166,7 @@ impl Outcome {
             Self::Failed(Failure::NotFound) => "failed-not-found",
             Self::Failed(Failure::Unreachable) => "failed-unreachable",
             Self::Failed(Failure::RateLimited) => "failed-rate-limited",
+            Self::Failed(Failure::Offline) => "failed-offline",
             Self::Failed(Failure::Upstream) => "failed-upstream",
             Self::Failed(Failure::Mismatch) => "failed-mismatch",
             Self::Failed(Failure::Store) => "failed-store",

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use jiff::civil::Date;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
-use sampan_oci::{ImageName, Millis};
+use sampan_oci::{ImageName, Millis, Stale};
 
 use crate::record::{PullRecord, PullState};
 use crate::state::Batch;
@@ -237,6 +237,29 @@ fn migrate(connection: &mut Connection) -> Result<(), StatsError> {
     Ok(())
 }
 
+/// Why a pull was answered stale, as a number: 0 for one that was not. Older versions knew 0 and 1 only.
+fn stale_number(stale: Option<Stale>) -> i64 {
+    match stale {
+        None => 0,
+        Some(Stale::Outage) => 1,
+        Some(Stale::RateLimit) => 2,
+        Some(Stale::Deadline) => 3,
+        Some(Stale::Upstream) => 4,
+        Some(Stale::Offline) => 5,
+    }
+}
+
+fn stale_of(number: i64) -> Option<Stale> {
+    match number {
+        0 => None,
+        2 => Some(Stale::RateLimit),
+        3 => Some(Stale::Deadline),
+        4 => Some(Stale::Upstream),
+        5 => Some(Stale::Offline),
+        _ => Some(Stale::Outage),
+    }
+}
+
 fn write_pull(connection: &Connection, pull: &PullRecord) -> Result<(), StatsError> {
     let layers = serde_json::to_string(&pull.layers).map_err(std::io::Error::other)?;
     connection
@@ -250,7 +273,7 @@ fn write_pull(connection: &Connection, pull: &PullRecord) -> Result<(), StatsErr
             pull.started.0,
             pull.ended.unwrap_or(pull.started).0,
             state_word(pull.state),
-            pull.stale,
+            stale_number(pull.stale),
             pull.size_bytes.map(signed),
             signed(pull.done_bytes),
             signed(pull.fetched_bytes),
@@ -273,7 +296,7 @@ fn read_pull(row: &Row<'_>) -> rusqlite::Result<PullRecord> {
         started: Millis(row.get(3)?),
         ended: Some(Millis(row.get(4)?)),
         state: state_of(&state).ok_or_else(|| damage(format!("pull state {state:?}")))?,
-        stale: row.get(6)?,
+        stale: stale_of(row.get(6)?),
         size_bytes: size.and_then(|size| u64::try_from(size).ok()),
         done_bytes: unsigned(row, 8)?,
         fetched_bytes: unsigned(row, 9)?,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sampan_oci::{
-    Descriptor, Digest, Failure, ImageName, Manifest, Millis, Outcome, Platform, Reference, Source,
+    Descriptor, Digest, Failure, ImageName, Manifest, Millis, Outcome, Platform, Reference, Source, Stale,
 };
 
 use crate::delivered::Delivered;
@@ -32,7 +32,7 @@ impl From<Outcome> for Ending {
             | Outcome::Revalidated
             | Outcome::Miss
             | Outcome::Joined
-            | Outcome::Stale
+            | Outcome::Stale(_)
             | Outcome::Bypass(_) => Self::Whole,
         }
     }
@@ -120,7 +120,7 @@ pub(crate) struct Pull {
     pub(crate) reference: Reference,
     /// Nobody asked for `reference` in this pull: it began with a blob.
     pub(crate) guessed: bool,
-    pub(crate) stale: bool,
+    pub(crate) stale: Option<Stale>,
     pub(crate) index: Option<Arc<Manifest>>,
     /// The image manifest.
     pub(crate) manifest: Option<Digest>,
@@ -148,7 +148,7 @@ impl Pull {
             image,
             reference,
             guessed: false,
-            stale: false,
+            stale: None,
             index: None,
             manifest: None,
             manifest_seen: at,

@@ -1,7 +1,7 @@
 //! What is handed out: finished values without behaviour.
 
 use jiff::civil::Date;
-use sampan_oci::{Digest, ImageName, Millis, Reference, Source};
+use sampan_oci::{Digest, ImageName, Millis, Reference, Source, Stale};
 use serde::{Deserialize, Serialize};
 
 use crate::Totals;
@@ -21,8 +21,8 @@ pub struct PullRecord {
     pub ended: Option<Millis>,
     /// How it goes, or went.
     pub state: PullState,
-    /// Whether the tag was answered from the cache because the upstream could not be asked.
-    pub stale: bool,
+    /// Why the tag was answered from the cache without its upstream's word, if it was.
+    pub stale: Option<Stale>,
     /// Bytes of the configuration and all layers, each blob once; `None` until the image manifest is known.
     pub size_bytes: Option<u64>,
     /// Bytes of them delivered; at most [`size_bytes`](Self::size_bytes). Layers the client had already are not in it.

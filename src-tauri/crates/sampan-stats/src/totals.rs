@@ -62,7 +62,7 @@ fn is_failure(answer: &Answered) -> bool {
         | Outcome::Revalidated
         | Outcome::Miss
         | Outcome::Joined
-        | Outcome::Stale
+        | Outcome::Stale(_)
         | Outcome::Bypass(_) => false,
     }
 }
@@ -94,6 +94,7 @@ impl AddAssign for Totals {
 mod tests {
     use super::*;
     use crate::tracker::testing::answer;
+    use sampan_oci::Stale;
 
     #[test]
     fn only_manifests_and_blobs_are_counted() {
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn bytes_of_hits_are_bytes_the_link_did_not_carry() {
-        for outcome in [Outcome::Hit, Outcome::Revalidated, Outcome::Stale, Outcome::Joined] {
+        for outcome in [Outcome::Hit, Outcome::Revalidated, Outcome::Stale(Stale::Outage), Outcome::Joined] {
             let totals = Totals::of_answer(&Answered { outcome, served_bytes: 7, ..answer(1, 0) }).unwrap();
             assert_eq!((totals.hits, totals.hit_bytes, totals.served_bytes), (1, 7, 7), "{outcome:?}");
         }

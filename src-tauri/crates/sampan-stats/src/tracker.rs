@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use sampan_oci::{Digest, Event, ImageName, Millis, Reference, TransferId};
+use sampan_oci::{Digest, Event, ImageName, Millis, Reference, Stale, TransferId};
 
 use crate::db::HISTORY_MAX;
 use crate::pull::{Effort, Ending, Pull};
@@ -63,9 +63,13 @@ struct Transfer {
 struct Named {
     reference: Reference,
     at: Millis,
-    /// A `HEAD` whose manifest was not asked for yet, and whether it was answered stale.
-    head: Option<bool>,
+    /// A `HEAD` whose manifest was not asked for yet, and why it was answered stale, if it was.
+    head: Option<Head>,
 }
+
+/// Why a `HEAD` was answered stale, if it was.
+#[derive(Clone, Copy, Debug)]
+struct Head(Option<Stale>);
 
 /// Bytes fetched before the pull that wants them is known (a manifest is fetched before it is answered).
 #[derive(Debug)]

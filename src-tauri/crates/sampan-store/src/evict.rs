@@ -156,7 +156,10 @@ impl<'a> Holdings<'a> {
         stays: impl Fn(&Entry) -> bool,
     ) -> (Vec<&'a Entry>, HashSet<Digest>) {
         let must_stay = |entry: &Entry| {
-            entry.shown.pinned || entry.shown.frozen || stays(entry) || self.busy.iter().any(|d| entry.reach.contains(d))
+            entry.shown.pinned
+                || entry.shown.frozen
+                || stays(entry)
+                || self.busy.iter().any(|d| entry.reach.contains(d))
         };
         let mut kept = self.busy.clone();
         kept.extend(pins.iter().flat_map(|(_, reach)| reach));

@@ -1,10 +1,14 @@
 //! The one HTTP client of the process.
 
-use reqwest::{Url, redirect};
+use std::sync::Arc;
 
-use crate::UpstreamError;
+use futures_util::{StreamExt as _, stream};
+use reqwest::{Url, redirect};
+use tokio::sync::watch;
+
 use crate::address::Guard;
 use crate::limits::{CONNECT, POOL_IDLE};
+use crate::{BodyStream, UpstreamError};
 
 /// The HTTP client all upstreams share: one pool of connections, one set of trusted certificates. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -12,6 +16,7 @@ pub struct Client {
     direct: reqwest::Client,
     proxied: reqwest::Client,
     guard: Guard,
+    offline: Arc<watch::Sender<bool>>,
 }
 
 /// Makes the client; once per process. Redirects, cookies, `Referer` and decompression are off; HTTP/1.1 only, because
@@ -33,10 +38,48 @@ pub fn client() -> Result<Client, UpstreamError> {
             .dns_resolver(guard.clone())
     };
     let built = |builder: reqwest::ClientBuilder| builder.build().map_err(|e| UpstreamError::of_request(&e));
-    Ok(Client { direct: built(builder().no_proxy())?, proxied: built(builder())?, guard })
+    Ok(Client {
+        direct: built(builder().no_proxy())?,
+        proxied: built(builder())?,
+        guard,
+        offline: Arc::default(),
+    })
 }
 
 impl Client {
+    pub(crate) fn set_offline(&self, offline: bool) {
+        self.offline.send_replace(offline);
+    }
+
+    /// Refuses while offline.
+    pub(crate) fn admit(&self) -> Result<(), UpstreamError> {
+        if *self.offline.borrow() { Err(UpstreamError::Offline) } else { Ok(()) }
+    }
+
+    /// Runs `work`, as long as Sampan is not offline.
+    pub(crate) async fn online<T>(&self, work: impl Future<Output = T>) -> Result<T, UpstreamError> {
+        let mut offline = self.offline.subscribe();
+        tokio::select! {
+            biased;
+            Ok(_) = offline.wait_for(|offline| *offline) => Err(UpstreamError::Offline),
+            done = work => Ok(done),
+        }
+    }
+
+    /// A body that ends with an error when Sampan goes offline.
+    pub(crate) fn while_online(&self, body: BodyStream) -> BodyStream {
+        let state = (body, self.offline.subscribe());
+        stream::unfold(state, |(mut body, mut offline)| async move {
+            let piece = tokio::select! {
+                biased;
+                Ok(_) = offline.wait_for(|offline| *offline) => Some(Err(UpstreamError::Offline)),
+                piece = body.next() => piece,
+            };
+            piece.map(|piece| (piece, (body, offline)))
+        })
+        .boxed()
+    }
+
     /// The client for a URL: this machine is never reached through a proxy.
     pub(crate) fn http(&self, url: &Url) -> &reqwest::Client {
         if crate::redirect::is_loopback(url) { &self.direct } else { &self.proxied }

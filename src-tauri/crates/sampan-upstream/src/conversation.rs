@@ -93,14 +93,48 @@ impl Conversation {
         self.book.is_low()
     }
 
-    /// Begins to ask for a manifest, unless the upstream wants to be left alone.
+    /// Begins to ask for a manifest, unless the upstream is or wants to be left alone. A ticket is a question that is sent:
+    /// none is taken for one that would be refused here.
     pub(crate) fn begin(&self, ask: Ask) -> Result<Ticket, UpstreamError> {
+        self.admit()?;
         self.book.begin(ask)
     }
 
     pub(crate) fn noted<T>(&self, result: Result<T, UpstreamError>) -> Result<T, UpstreamError> {
         self.pulse.note(&result);
         result
+    }
+
+    /// Refuses a question while Sampan is offline, or the upstream is left alone.
+    fn admit(&self) -> Result<(), UpstreamError> {
+        self.client.admit()?;
+        self.pulse.admit()
+    }
+
+    /// Asks a question that many may ask at once, unless the upstream is left alone just now.
+    pub(crate) async fn asked<T>(
+        &self,
+        question: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
+        self.admit()?;
+        // On the heap: requests that wait for a pull's answer hold it several layers deep.
+        let answer = Box::pin(question).await;
+        self.pulse.count(&answer);
+        answer
+    }
+
+    /// Notes that a body began; it ends when Sampan goes offline.
+    pub(crate) fn opened(&self, result: Result<BlobBody, UpstreamError>) -> Result<BlobBody, UpstreamError> {
+        let body = self.noted(result)?;
+        Ok(BlobBody { stream: self.client.while_online(body.stream), ..body })
+    }
+
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     fn address(&self, repository: Option<&RepositoryName>, rest: &[&str]) -> Result<Url, UpstreamError> {

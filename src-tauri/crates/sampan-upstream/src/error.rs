@@ -36,6 +36,12 @@ pub enum UpstreamError {
     /// No connection, or a broken one: name resolution, refused, reset, TLS.
     #[error("the registry cannot be reached: {0}")]
     Unreachable(String),
+    /// It did not answer the last times, and is left alone for a moment; nothing was sent.
+    #[error("the registry did not answer the last times; it is asked again in a moment")]
+    Resting,
+    /// A person switched Sampan offline; nothing was sent, or what was under way was cut off.
+    #[error("Sampan is offline, and this is not in its cache; `sampan offline off` lets it ask")]
+    Offline,
     /// The head did not come, the body stood still, or it came slower than anyone waits for.
     #[error("the registry did not answer in time")]
     Timeout,
@@ -81,6 +87,8 @@ impl UpstreamError {
             Self::RateLimited { .. }
             | Self::Busy { .. }
             | Self::Unreachable(_)
+            | Self::Resting
+            | Self::Offline
             | Self::Timeout
             | Self::Truncated { .. } => true,
             Self::Status(status) => *status >= 500 || matches!(status, 401 | 403 | 404 | 408 | 425),
@@ -112,7 +120,10 @@ impl UpstreamError {
             Self::NotFound | Self::Denied => Failure::NotFound,
             Self::RateLimited { .. } => Failure::RateLimited,
             Self::Busy { .. } | Self::Status(_) => Failure::Upstream,
-            Self::Unreachable(_) | Self::Timeout | Self::Truncated { .. } => Failure::Unreachable,
+            Self::Unreachable(_) | Self::Resting | Self::Timeout | Self::Truncated { .. } => {
+                Failure::Unreachable
+            }
+            Self::Offline => Failure::Offline,
             Self::Mismatch { .. }
             | Self::InvalidManifest(_)
             | Self::RangeRefused

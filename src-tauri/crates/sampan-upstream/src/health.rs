@@ -1,9 +1,11 @@
-//! Whether an upstream answers, as the last request saw it.
+//! Whether an upstream answers, as the last request saw it, and whether it is asked at all.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::UpstreamError;
+use crate::breaker::Breaker;
 
 /// What the last request told about an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,21 +14,73 @@ pub struct Health {
     pub reachable: Option<bool>,
     /// When that was; `None` before the first request.
     pub checked: Option<Instant>,
+    /// It did not answer several times in a row, and is left alone but for a probe now and then.
+    pub resting: bool,
 }
 
 /// The health of one upstream, shared by all who ask it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pulse(Arc<Mutex<Health>>);
+pub(crate) struct Pulse(Arc<Mutex<(Health, Breaker)>>);
 
 impl Pulse {
+    fn state(&self) -> MutexGuard<'_, (Health, Breaker)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn read(&self) -> Health {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let (health, breaker) = *self.state();
+        Health { resting: !breaker.is_closed(), ..health }
+    }
+
+    /// Refuses a question while the upstream is left alone.
+    pub(crate) fn admit(&self) -> Result<(), UpstreamError> {
+        if self.state().1.is_closed() { Ok(()) } else { Err(UpstreamError::Resting) }
+    }
+
+    /// Takes the turn to probe; whoever has it tells the end by [`probed`](Self::probed).
+    pub(crate) fn take_probe(&self) -> bool {
+        self.state().1.take_probe(Instant::now())
     }
 
     /// Notes how a request ended. An answer is an answer, whatever its status.
     pub(crate) fn note<T>(&self, result: &Result<T, UpstreamError>) {
-        let reachable = !matches!(result, Err(UpstreamError::Unreachable(_) | UpstreamError::Timeout));
-        let health = Health { reachable: Some(reachable), checked: Some(Instant::now()) };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = health;
+        let Some(reachable) = said(result) else { return };
+        let (health, breaker) = &mut *self.state();
+        *health = Health { reachable: Some(reachable), checked: Some(Instant::now()), resting: false };
+        if reachable {
+            breaker.answered();
+        }
     }
+
+    /// [`note`](Self::note), of a question that counts: several without an answer, and the upstream is left alone.
+    pub(crate) fn count<T>(&self, result: &Result<T, UpstreamError>) {
+        self.note(result);
+        if said(result) == Some(false) {
+            self.state().1.failed(Instant::now(), chance());
+        }
+    }
+
+    /// [`note`](Self::note), of the probe.
+    pub(crate) fn probed<T>(&self, result: &Result<T, UpstreamError>) {
+        self.note(result);
+        // Also where nothing was asked: somebody else may probe then.
+        if said(result) != Some(true) {
+            self.state().1.probe_failed(Instant::now(), chance());
+        }
+    }
+}
+
+/// Whether the upstream answered; `None`: it was not asked.
+fn said<T>(result: &Result<T, UpstreamError>) -> Option<bool> {
+    match result {
+        Err(UpstreamError::Offline | UpstreamError::Resting) => None,
+        Err(UpstreamError::Unreachable(_) | UpstreamError::Timeout) => Some(false),
+        Ok(_) | Err(_) => Some(true),
+    }
+}
+
+/// 0 to 1. Randomly keyed by the standard library: enough for this, and no crate for it.
+fn chance() -> f64 {
+    let random = RandomState::new().build_hasher().finish() % 1024;
+    f64::from(u16::try_from(random).unwrap_or(0)) / 1024.0
 }

@@ -11,6 +11,7 @@
 mod address;
 mod allowance;
 mod body;
+mod breaker;
 pub mod challenge;
 mod client;
 mod conversation;

@@ -45,10 +45,9 @@ pub(crate) async fn send(
             result => result,
         }
     };
-    let response = timeout(limits.headers, twice)
-        .await
-        .map_err(|_| UpstreamError::Timeout)?
-        .map_err(|error| UpstreamError::of_request(&error))?;
+    let answer = client.online(timeout(limits.headers, twice)).await?;
+    let response =
+        answer.map_err(|_| UpstreamError::Timeout)?.map_err(|error| UpstreamError::of_request(&error))?;
     let size: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if size > HEAD_BYTES_MAX {
         return Err(UpstreamError::Protocol("its answer's head is too large"));

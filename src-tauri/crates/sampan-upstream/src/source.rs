@@ -116,7 +116,7 @@ impl BlobSource {
     /// [`UpstreamError`]; [`UpstreamError::OtherPart`] for another part, or a part of another size than `size`;
     /// [`UpstreamError::Protocol`] for a whole of another size.
     pub async fn begin(&self, len: Option<u64>, size: Option<u64>) -> Result<BlobBody, UpstreamError> {
-        self.0.conversation.noted(self.0.begin(len, size).await)
+        self.0.conversation.opened(self.0.begin(len, size).await)
     }
 
     /// Asks for the bytes `range` (end exclusive) of a blob of `size` bytes, as a closed range (SECURITY R35). Only an
@@ -127,7 +127,7 @@ impl BlobSource {
     /// empty range.
     pub async fn part(&self, range: Range<u64>, size: u64) -> Result<BlobBody, UpstreamError> {
         let part = Part::of(range, size)?;
-        self.0.conversation.noted(self.0.part(part).await)
+        self.0.conversation.opened(self.0.part(part).await)
     }
 }
 

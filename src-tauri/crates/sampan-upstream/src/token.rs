@@ -191,6 +191,8 @@ pub(crate) fn again(error: &UpstreamError) -> UpstreamError {
         UpstreamError::Busy { retry_after } => UpstreamError::Busy { retry_after: *retry_after },
         UpstreamError::Status(status) => UpstreamError::Status(*status),
         UpstreamError::Unreachable(why) => UpstreamError::Unreachable(why.clone()),
+        UpstreamError::Resting => UpstreamError::Resting,
+        UpstreamError::Offline => UpstreamError::Offline,
         UpstreamError::Timeout => UpstreamError::Timeout,
         UpstreamError::Truncated { got, expected } => {
             UpstreamError::Truncated { got: *got, expected: *expected }

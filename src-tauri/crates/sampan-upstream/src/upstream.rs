@@ -21,6 +21,9 @@ pub struct UpstreamConfig {
 }
 
 /// A registry behind us. Cheap to clone; clones share tokens and health.
+///
+/// One that did not answer three questions in a row is left alone: manifests, tags, referrers and heads of blobs fail as
+/// [`UpstreamError::Resting`] at once, until a [`probe`](Self::probe), or a download under way, has an answer.
 #[derive(Clone, Debug)]
 pub struct Upstream(Arc<Conversation>);
 
@@ -92,7 +95,7 @@ impl Upstream {
         reference: &Reference,
     ) -> Result<Option<Digest>, UpstreamError> {
         let ticket = self.0.begin(Ask::Head)?;
-        self.0.noted(self.0.head_manifest(ticket, repository, reference).await)
+        self.0.asked(self.0.head_manifest(ticket, repository, reference)).await
     }
 
     /// Fetches a manifest of at most 4 MiB and hashes it before anything is read from it. By digest the bytes must
@@ -106,7 +109,7 @@ impl Upstream {
         reference: &Reference,
     ) -> Result<FetchedManifest, UpstreamError> {
         let ticket = self.0.begin(Ask::Get)?;
-        self.0.noted(self.0.get_manifest(ticket, repository, reference).await)
+        self.0.asked(self.0.get_manifest(ticket, repository, reference)).await
     }
 
     /// Asks whether the repository has a blob, and how many bytes long it is, where the upstream says so.
@@ -117,7 +120,7 @@ impl Upstream {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<u64>, UpstreamError> {
-        self.0.noted(self.0.head_blob(repository, digest).await)
+        self.0.asked(self.0.head_blob(repository, digest)).await
     }
 
     /// Opens a blob from byte `from` to its end. Returns with the answer's head; the bytes follow in the stream.
@@ -131,7 +134,7 @@ impl Upstream {
         from: u64,
     ) -> Result<BlobBody, UpstreamError> {
         let part = (from > 0).then_some(Part { start: from, end: None, size: None });
-        self.0.noted(self.0.get_blob(repository, digest, part).await)
+        self.0.opened(self.0.get_blob(repository, digest, part).await)
     }
 
     /// Opens the bytes `range` (end exclusive) of a blob of `size` bytes, as a closed range: some registries answer
@@ -147,7 +150,7 @@ impl Upstream {
         size: u64,
     ) -> Result<BlobBody, UpstreamError> {
         let part = Part::of(range, size)?;
-        self.0.noted(self.0.get_blob(repository, digest, Some(part)).await)
+        self.0.opened(self.0.get_blob(repository, digest, Some(part)).await)
     }
 
     /// A blob that is going to be asked for in many requests. Nothing is sent yet.
@@ -164,7 +167,7 @@ impl Upstream {
         n: Option<u32>,
         last: Option<&str>,
     ) -> Result<TagsPage, UpstreamError> {
-        self.0.noted(self.0.tags(repository, n, last).await)
+        self.0.asked(self.0.tags(repository, n, last)).await
     }
 
     /// Lists what refers to a manifest. `None`: this upstream does not know referrers.
@@ -176,7 +179,24 @@ impl Upstream {
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<Option<Referrers>, UpstreamError> {
-        self.0.noted(self.0.referrers(repository, digest, artifact_type).await)
+        self.0.asked(self.0.referrers(repository, digest, artifact_type)).await
+    }
+
+    /// Takes the turn to [`probe`](Self::probe) an upstream that is left alone, if it is time; at most one has it.
+    pub fn take_probe(&self) -> bool {
+        self.0.client().admit().is_ok() && self.0.pulse().take_probe()
+    }
+
+    /// Asks whether it answers again; any answer ends its rest. To be called by who [took the turn](Self::take_probe).
+    pub async fn probe(&self) {
+        let answer = self.0.ping().await;
+        self.0.pulse().probed(&answer);
+    }
+
+    /// Goes offline, or online again, together with all upstreams that share its [`Client`]: offline, no request goes
+    /// out, and those under way, with their bodies, end as [`UpstreamError::Offline`].
+    pub fn set_offline(&self, offline: bool) {
+        self.0.client().set_offline(offline);
     }
 
     /// Asks whether it is there. A 401 is an answer.

@@ -125,6 +125,13 @@ pub struct Image {
     /// It was imported, and its registry has not confirmed it yet.
     #[serde(default)]
     pub unconfirmed: bool,
+    /// The digest that a person froze the tag at.
+    #[serde(default)]
+    pub frozen: Option<String>,
+    /// When its registry said that it has no such tag any more: it is kept, and not answered.
+    #[serde(default)]
+    #[ts(type = "number | null")]
+    pub gone: Option<i64>,
 }
 
 /// A digest that a tag had.

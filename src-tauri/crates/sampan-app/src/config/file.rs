@@ -10,12 +10,13 @@ use sampan_oci::RegistryName;
 use toml_edit::{Document, Item, Key, TableLike};
 use url::Url;
 
-use crate::api::{AGE_LIMIT_DAYS_MAX, Quota, Verify};
+use crate::api::{AGE_LIMIT_DAYS_MAX, FreshnessRule, Quota, Verify};
 
+use super::rules;
 use super::{ConfigError, parse_connections, parse_duration, parse_listen, parse_outage_wait, parse_url};
 
 /// Every key there is, with an example of its value.
-const KEYS: [(&str, &str); 11] = [
+const KEYS: [(&str, &str); 12] = [
     ("listen", "\"127.0.0.1:7267\""),
     ("cache_dir", "\"/var/cache/sampan\""),
     ("state_dir", "\"/srv/sampan/state\""),
@@ -27,6 +28,7 @@ const KEYS: [(&str, &str); 11] = [
     ("quota", "\"50 GB\""),
     ("max_age_days", "90"),
     ("verify", "\"daily\""),
+    ("freshness", "{ \"docker.io/library/*\" = \"15m\" }"),
 ];
 /// The largest configuration file; a longer one is some other file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -47,6 +49,7 @@ pub(super) struct FromFile {
     pub(super) quota: Option<Quota>,
     pub(super) max_age_days: Option<u32>,
     pub(super) verify: Option<Verify>,
+    pub(super) freshness: Vec<FreshnessRule>,
 }
 
 /// Something the file cannot mean, and where.
@@ -96,6 +99,7 @@ fn parse(text: &str, base: &Path) -> Result<FromFile, Refusal> {
             "quota" => found.quota = Some(value(name, item, str::parse)?),
             "max_age_days" => found.max_age_days = Some(number(name, item, parse_days)?),
             "verify" => found.verify = Some(value(name, item, str::parse)?),
+            "freshness" => found.freshness = freshness(item)?,
             unknown => return Err(unknown_key(unknown, key)),
         }
     }
@@ -170,6 +174,25 @@ fn upstreams(item: &Item) -> Result<Vec<(RegistryName, Url)>, Refusal> {
         })?;
         found.push((registry, url));
     }
+    Ok(found)
+}
+
+fn freshness(item: &Item) -> Result<Vec<FreshnessRule>, Refusal> {
+    let table: &dyn TableLike = item.as_table_like().ok_or_else(|| Refusal {
+        at: item.span(),
+        message: format!("`freshness` is {}, not a table", article(item.type_name())),
+        advice: example("freshness"),
+    })?;
+    let refused = |name: &str, item: &Item, advice: String| Refusal {
+        at: item.span().or_else(|| table.key(name).and_then(Key::span)),
+        message: format!("the freshness of {name:?} is not one"),
+        advice: sentence(&advice),
+    };
+    let mut found = table
+        .iter()
+        .map(|(name, item)| rules::read(name, item).map_err(|advice| refused(name, item, advice)))
+        .collect::<Result<Vec<_>, _>>()?;
+    found.sort_by(|a, b| a.pattern.cmp(&b.pattern));
     Ok(found)
 }
 

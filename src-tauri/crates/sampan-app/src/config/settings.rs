@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml_edit::{DocumentMut, value};
 
-use super::{ConfigError, settings_file};
+use super::{ConfigError, rules, settings_file};
 use crate::api::{
     AGE_LIMIT_DAYS_MAX, QUOTA_MAX, QUOTA_MIN, Quota, SPEED_LIMIT_MAX, SPEED_LIMIT_MIN, Settings, Theme,
     Verify,
@@ -92,7 +92,10 @@ fn read(document: &DocumentMut, unchanged: &Settings) -> Settings {
         Some("always") => Verify::Always,
         Some(_) | None => unchanged.verify,
     };
-    Settings { language, theme, speed_limit, quota, max_age_days, verify }
+    let offline = document.get("offline").and_then(toml_edit::Item::as_bool).unwrap_or_default();
+    let freshness =
+        document.get("freshness").and_then(rules::read_all).unwrap_or_else(|| unchanged.freshness.clone());
+    Settings { language, theme, speed_limit, quota, max_age_days, verify, offline, freshness }
 }
 
 fn apply(document: &mut DocumentMut, settings: &Settings, unchanged: &Settings) {
@@ -126,6 +129,16 @@ fn apply(document: &mut DocumentMut, settings: &Settings, unchanged: &Settings) 
     } else {
         document["max_age_days"] =
             settings.max_age_days.map_or_else(|| value("off"), |days| value(i64::from(days)));
+    }
+    if settings.offline {
+        document["offline"] = value(true);
+    } else {
+        document.remove("offline");
+    }
+    if settings.freshness == unchanged.freshness {
+        document.remove("freshness");
+    } else {
+        document["freshness"] = rules::write(&settings.freshness);
     }
     if settings.verify == unchanged.verify {
         document.remove("verify");

@@ -53,7 +53,7 @@ fn told_nothing_it_mirrors_the_well_known_registries_on_loopback_only() {
         (config.cache_dir.clone(), config.state_dir.clone()),
         (home.path("cache"), home.path("state"))
     );
-    assert_eq!(config.revalidate_timeout, Duration::from_secs(5));
+    assert_eq!(config.revalidate_timeout, Duration::from_secs(3));
     assert_eq!((config.connections, config.outage_wait), (32, Duration::from_mins(10)));
     assert_eq!(config.free_space_floor_bytes, None, "it is found out from the disk");
     assert_eq!(config.settings, Settings::default());
@@ -381,4 +381,59 @@ fn damaged_settings_cost_the_settings_not_the_start() {
             "kept for its author"
         );
     }
+}
+
+#[test]
+fn freshness_is_told_by_pattern_in_the_file() {
+    let home = Home::new();
+    let text = r#"[freshness]
+"nginx" = "never"
+"ghcr.io/acme/**" = { check = "on-request", stale_max = "7d" }
+"quay.io" = { every = "15m" }
+"#;
+    let rules = home.load_file(text).unwrap().settings.freshness;
+    let told: Vec<_> = rules
+        .iter()
+        .map(|rule| (rule.pattern.as_str(), rule.check.to_string(), rule.stale_max_seconds))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("docker.io/library/nginx", "never".to_owned(), None),
+            ("ghcr.io/acme/**", "on-request".to_owned(), Some(604_800)),
+            ("quay.io/**", "every 15m".to_owned(), None),
+        ]
+    );
+    for (bad, advice) in [
+        ("freshness = \"15m\"", "docker.io/library/*"),
+        ("[freshness]\nnginx = \"sometimes\"", "on-request"),
+        ("[freshness]\nnginx = { checked = \"15m\" }", "stale_max"),
+        ("[freshness]\n\"a b\" = \"15m\"", "docker.io/library/*"),
+        ("[freshness]\nnginx = { stale_max = \"0s\" }", "from 1s"),
+    ] {
+        let refused = home.load_file(bad).unwrap_err().to_string();
+        assert!(refused.contains(advice), "{bad}: {refused}");
+    }
+}
+
+#[test]
+fn rules_of_freshness_are_saved_where_they_differ_and_read_again() {
+    let home = Home::new();
+    let config = home.load_file("[freshness]\nnginx = \"never\"\n").unwrap();
+    std::fs::create_dir_all(&config.state_dir).unwrap();
+    config.save_settings(&config.settings).unwrap();
+    let saved = || std::fs::read_to_string(settings_file(&config.state_dir)).unwrap();
+    assert!(!saved().contains("freshness"), "the file says it already: {}", saved());
+    let mut settings = config.settings.clone();
+    (settings.offline, settings.freshness[0].stale_max_seconds) = (true, Some(90_061));
+    config.save_settings(&settings).unwrap();
+    let again = home.load_file("[freshness]\nnginx = \"never\"\n").unwrap();
+    assert_eq!(again.settings, settings);
+    settings.freshness.clear();
+    config.save_settings(&settings).unwrap();
+    assert_eq!(
+        home.load_file("[freshness]\nnginx = \"never\"\n").unwrap().settings,
+        settings,
+        "none is a choice"
+    );
 }

@@ -34,6 +34,8 @@ pub(crate) fn image(entry: ImageEntry) -> Image {
         fetched_bytes: entry.fetched_bytes,
         history: entry.history.into_iter().map(digest).collect(),
         unconfirmed: entry.unconfirmed,
+        frozen: entry.frozen.then(|| entry.digest.to_string()),
+        gone: entry.gone.map(|at| at.0),
     }
 }
 

@@ -6,6 +6,7 @@ use sampan_app::api::{
     Settings, Skipped, Snapshot, Task, TaskKind, Verify,
 };
 
+use super::freshness::past;
 use super::{columns, duration, image_name, percent, plain, size, time};
 
 /// What `images` says.
@@ -24,32 +25,35 @@ pub(crate) fn images(images: &[Image], zone: &TimeZone) -> String {
             size(image.fetched_bytes),
             image.hits.to_string(),
             time(image.last_used, zone),
-            note(image).into(),
+            note(image),
         ]
     }));
     columns(&rows)
 }
 
-fn note(image: &Image) -> &'static str {
-    match (image.pinned, image.unconfirmed) {
-        (true, true) => "pinned, not confirmed",
-        (true, false) => "pinned",
-        (false, true) => "not confirmed",
-        (false, false) => "",
-    }
+fn note(image: &Image) -> String {
+    let notes = [
+        (image.pinned, "pinned"),
+        (image.frozen.is_some(), "frozen"),
+        (image.gone.is_some(), "gone at its registry"),
+        (image.unconfirmed, "not confirmed"),
+    ];
+    let notes: Vec<&str> = notes.iter().filter(|(is_so, _)| *is_so).map(|(_, note)| *note).collect();
+    notes.join(", ")
 }
 
 /// What `images IMAGE` says.
-pub(crate) fn details(details: &[ImageDetails], zone: &TimeZone) -> String {
-    details.iter().map(|details| image_details(details, zone)).collect::<Vec<_>>().join("\n")
+pub(crate) fn details(details: &[ImageDetails], now: i64, zone: &TimeZone) -> String {
+    details.iter().map(|details| image_details(details, now, zone)).collect::<Vec<_>>().join("\n")
 }
 
-fn image_details(details: &ImageDetails, zone: &TimeZone) -> String {
+fn image_details(details: &ImageDetails, now: i64, zone: &TimeZone) -> String {
     let image = &details.image;
-    let kept = match (image.pinned, image.unconfirmed) {
-        (true, _) => "pinned: it never makes way",
-        (false, true) => "imported; served once its registry has confirmed it",
-        (false, false) => "until its room is needed",
+    let kept = match (image.pinned, image.frozen.is_some(), image.unconfirmed) {
+        (true, _, _) => "pinned: it never makes way",
+        (false, true, _) => "frozen: it never makes way",
+        (false, false, true) => "imported; served once its registry has confirmed it",
+        (false, false, false) => "until its room is needed",
     };
     let rows = [
         ["Digest".into(), image.digest.clone()],
@@ -64,6 +68,9 @@ fn image_details(details: &ImageDetails, zone: &TimeZone) -> String {
         ["Kept".into(), kept.into()],
     ];
     let mut text = format!("{}\n{}", plain(&image_name(image)), indented(&columns(&rows)));
+    if let Some(past) = past(image, now, zone) {
+        text.extend(["\n  ", &past, "\n"]);
+    }
     if !image.history.is_empty() {
         let rows: Vec<_> = image
             .history
@@ -463,6 +470,8 @@ At work     exporting /usb/x.tar: 0 B of 1.0 MB
             fetched_bytes: 72_000_000,
             history: vec![TagDigest { digest: "sha256:aa".into(), first_seen: DAY, held: false }],
             unconfirmed: false,
+            frozen: None,
+            gone: None,
         };
         let blob = ImageBlob {
             digest: format!("sha256:{}", "cd".repeat(32)),
@@ -472,7 +481,7 @@ At work     exporting /usb/x.tar: 0 B of 1.0 MB
             shared: 3,
             checked: None,
         };
-        let text = details(&[ImageDetails { image, blobs: vec![blob] }], &TimeZone::UTC);
+        let text = details(&[ImageDetails { image, blobs: vec![blob] }], 0, &TimeZone::UTC);
         for part in [
             "docker.io/library/nginx:1.27\n",
             "  Size        72.0 MB, of which deleting it frees 43.0 MB\n",

@@ -1,7 +1,7 @@
 //! What people read.
 
 use super::*;
-use sampan_app::api::{Cache, ClearReport, Layer, LayerSource, Mirror, Settings};
+use sampan_app::api::{Cache, ClearReport, Layer, LayerSource, Mirror, Settings, StaleReason, TagAnswers};
 
 const DAY: i64 = 1_795_132_800_000; // 2026-11-20T00:00:00Z
 
@@ -31,6 +31,7 @@ fn pull() -> Pull {
         ended: None,
         state: PullState::Active,
         stale: true,
+        stale_reason: Some(StaleReason::Outage),
         size_bytes: Some(90_000_000),
         done_bytes: 10_000_000,
         fetched_bytes: 10_000_000,
@@ -60,7 +61,9 @@ pub(super) fn snapshot() -> Snapshot {
                 url: "https://registry-1.docker.io/".into(),
                 reachable: Some(false),
                 checked: Some(DAY),
+                resting: false,
             }],
+            tag_answers: TagAnswers::default(),
         },
         today: Totals {
             requests: 20,

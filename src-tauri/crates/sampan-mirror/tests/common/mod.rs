@@ -10,7 +10,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sampan_mirror::{EventSink, Mirror, MirrorOptions, Tasks};
+use sampan_mirror::{EventSink, Freshness, Mirror, MirrorOptions, Tasks};
 use sampan_oci::{Answered, Digest, Event, Outcome};
 use sampan_store::{Disk, OpenError, Store, StoreOptions};
 use sampan_testkit::{FakeRegistry, TestClock};
@@ -37,6 +37,7 @@ pub struct Options {
     pub connections_max: usize,
     pub outage_wait: Duration,
     pub speed_limit: Option<u64>,
+    pub freshness: Freshness,
     /// Registries beside docker.io, with their addresses.
     pub also: Vec<(&'static str, String)>,
     pub clients: Option<Clients>,
@@ -62,6 +63,7 @@ impl Default for Options {
             connections_max: 32,
             outage_wait: Duration::from_mins(1),
             speed_limit: None,
+            freshness: Freshness::default(),
             also: Vec::new(),
             clients: None,
             disk: Disk::real(),
@@ -132,6 +134,7 @@ impl TestMirror {
             connections_max: options.connections_max,
             outage_wait: options.outage_wait,
             speed_limit: options.speed_limit,
+            freshness: options.freshness,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -150,6 +153,13 @@ impl TestMirror {
 
     pub async fn range(&self, path: &str, range: &str) -> reqwest::Response {
         self.client.get(format!("{}{path}", self.url)).header("Range", range).send().await.unwrap()
+    }
+
+    /// Has every upstream that heals found out: one that did not answer several times is left alone for a moment.
+    pub async fn finds_them_healed(&self) {
+        for upstream in self.mirror.upstreams() {
+            upstream.ping().await.unwrap();
+        }
     }
 
     /// The answers told so far, in order.

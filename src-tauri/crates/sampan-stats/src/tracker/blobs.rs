@@ -71,9 +71,9 @@ impl PullTracker {
         let id = self.newest(image, unlisted).unwrap_or_else(|| {
             let named = self.names.get(image).filter(|named| at.since(named.at) < NAME_MILLIS);
             let (name, stale) = match named {
-                Some(named) => (named.reference.clone(), named.head.unwrap_or(false)),
+                Some(named) => (named.reference.clone(), named.head.and_then(|head| head.0)),
                 None => {
-                    (before.as_ref().map_or(Reference::Digest(digest), |pull| pull.reference.clone()), false)
+                    (before.as_ref().map_or(Reference::Digest(digest), |pull| pull.reference.clone()), None)
                 }
             };
             let id = self.open(at, image, name);

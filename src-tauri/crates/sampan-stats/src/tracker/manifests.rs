@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use sampan_oci::{Answered, ImageName, Manifest, ManifestKind, Millis, Outcome, Reference};
+use sampan_oci::{Answered, ImageName, Manifest, ManifestKind, Millis, Outcome, Reference, Stale};
 
-use super::{LEAD_MILLIS, LINGER_MILLIS, Named, PARTS_MAX, PullTracker};
+use super::{Head, LEAD_MILLIS, LINGER_MILLIS, Named, PARTS_MAX, PullTracker};
 use crate::client_name;
 use crate::pull::{Ending, Pull, is_attestation};
 
@@ -18,14 +18,14 @@ impl PullTracker {
         manifest: &Arc<Manifest>,
         outcome: Outcome,
     ) {
-        let (name, head_was_stale) = self.lead(at, image, reference);
-        let stale = outcome == Outcome::Stale || head_was_stale;
+        let (name, head_stale) = self.lead(at, image, reference);
+        let stale = outcome.stale().or(head_stale);
         let id = match &manifest.kind {
             ManifestKind::Index(_) => self.index(at, image, name, manifest),
             ManifestKind::Image { .. } => self.image(at, image, reference, name, manifest),
         };
         let Some(pull) = self.pulls.get_mut(&id) else { return };
-        pull.stale |= stale;
+        pull.stale = pull.stale.or(stale);
         pull.manifest_seen = pull.manifest_seen.max(at);
         pull.manifest_last = Some(Ending::Whole);
         let reference = pull.reference.clone();
@@ -34,15 +34,15 @@ impl PullTracker {
         self.claim(id, manifest.digest);
     }
 
-    /// The name a pull gets from what was asked for, and whether that was answered stale. Clients ask for a tag by HEAD
-    /// and then for the digest they were told: the first GET by digest after a HEAD is taken for that tag's.
-    fn lead(&mut self, at: Millis, image: &ImageName, reference: &Reference) -> (Reference, bool) {
+    /// The name a pull gets from what was asked for, and why that was answered stale, if it was. Clients ask for a tag by
+    /// HEAD and then for the digest they were told: the first GET by digest after a HEAD is taken for that tag's.
+    fn lead(&mut self, at: Millis, image: &ImageName, reference: &Reference) -> (Reference, Option<Stale>) {
         let head = self.names.get_mut(image).filter(|named| at.since(named.at) < LEAD_MILLIS);
         let head = head.and_then(|named| Some((named.head.take()?, named.reference.clone())));
         match (head, reference) {
-            (Some((stale, tag)), Reference::Digest(_)) => (tag, stale),
-            (Some((stale, tag)), Reference::Tag(_)) if tag == *reference => (tag, stale),
-            (Some(_) | None, _) => (reference.clone(), false),
+            (Some((Head(stale), tag)), Reference::Digest(_)) => (tag, stale),
+            (Some((Head(stale), tag)), Reference::Tag(_)) if tag == *reference => (tag, stale),
+            (Some(_) | None, _) => (reference.clone(), None),
         }
     }
 
@@ -98,7 +98,7 @@ impl PullTracker {
         let sibling = self.newest(image, listed).and_then(|id| self.pulls.get(&id));
         let (name, index, stale) = match sibling {
             Some(pull) => (pull.reference.clone(), pull.index.clone(), pull.stale),
-            None => (name, None, false),
+            None => (name, None, None),
         };
         let id = self.open(at, image, name);
         self.pulls.entry(id).and_modify(|pull| {
@@ -114,7 +114,7 @@ impl PullTracker {
         let ending = Ending::from(answer.outcome);
         if answer.head {
             if let (Reference::Tag(_), Ending::Whole) = (reference, ending) {
-                let head = Some(answer.outcome == Outcome::Stale);
+                let head = Some(Head(answer.outcome.stale()));
                 self.remember_name(image, Named { reference: reference.clone(), at: answer.at, head });
             }
             return;

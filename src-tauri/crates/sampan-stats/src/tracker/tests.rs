@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sampan_oci::{Answered, Event, Failure, Manifest, Millis, Outcome, Reference, RequestKind};
+use sampan_oci::{Answered, Event, Failure, Manifest, Millis, Outcome, Reference, RequestKind, Stale};
 
 use super::testing::*;
 use super::*;
@@ -98,17 +98,17 @@ fn a_platform_manifest_finds_its_tag_even_after_the_index_seemed_all() {
 fn a_head_names_one_pull_only_and_says_whether_it_is_stale() {
     let (first, second) = (nginx(), manifest(&[("other", 1)]));
     let tracker = after(&[
-        head(0, "nginx", tag("1.27"), Outcome::Stale),
+        head(0, "nginx", tag("1.27"), Outcome::Stale(Stale::Outage)),
         get_by_digest(1, "nginx", &first),
         get_by_digest(2, "nginx", &second),
     ]);
     let live = tracker.live(Millis(2));
     assert_eq!(
         (live[1].reference.clone(), live[1].stale),
-        (tag("1.27"), true),
+        (tag("1.27"), Some(Stale::Outage)),
         "the GET by digest is a mere hit"
     );
-    assert_eq!((live[0].reference.clone(), live[0].stale), (Reference::Digest(second.digest), false));
+    assert_eq!((live[0].reference.clone(), live[0].stale), (Reference::Digest(second.digest), None));
     let refused = after(&[head(0, "nginx", tag("1"), BROKEN), get_by_digest(1, "nginx", &first)]);
     assert!(matches!(only(&refused, 1).reference, Reference::Digest(_)), "a HEAD that failed led nowhere");
 }
@@ -425,7 +425,8 @@ fn one_client_with_endless_transfers_and_blobs_stays_within_limits() {
 fn any_event() -> impl Strategy<Value = Event> {
     let name = prop::sample::select(vec!["nginx", "redis"]);
     let part = prop::sample::select(vec![("config", 10_u64), ("a", 100), ("b", 200), ("stray", 50)]);
-    let outcome = prop::sample::select(vec![Outcome::Hit, Outcome::Miss, Outcome::Stale, LEFT, BROKEN]);
+    let outcome =
+        prop::sample::select(vec![Outcome::Hit, Outcome::Miss, Outcome::Stale(Stale::Outage), LEFT, BROKEN]);
     (0..8_u8, 0..40_000_i64, name, part, outcome, 0..12_u64, 0..300_u64).prop_map(
         |(which, at, name, (part, size), outcome, id, bytes)| {
             let platform = nginx();

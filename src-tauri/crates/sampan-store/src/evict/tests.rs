@@ -255,8 +255,15 @@ fn a_tag_that_would_free_nothing_is_left_alone() {
     add(&mut catalog, 101, &made(2, &[], 2));
     // A second tag of the first, in use today.
     let (frozen, gone) = (false, None);
-    let row =
-        TagRow { image: 1, tag: tag(7), digest: blob(100), first_seen: Millis(9), confirmed: true, frozen, gone };
+    let row = TagRow {
+        image: 1,
+        tag: tag(7),
+        digest: blob(100),
+        first_seen: Millis(9),
+        confirmed: true,
+        frozen,
+        gone,
+    };
     catalog.tags.push(row);
     let eviction = evict(&catalog, 10);
     assert_eq!(names(&eviction), [image(2)], "its manifest is needed all the same");

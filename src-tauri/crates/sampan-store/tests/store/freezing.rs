@@ -83,7 +83,11 @@ async fn a_tag_that_is_gone_is_kept_and_not_answered_until_it_is_back() {
     assert_eq!(store.held_tag(&alpine, &edge).await.unwrap(), None);
     assert_eq!(store.tags(&alpine).await.unwrap(), []);
     let entry = store.images().await.unwrap().remove(0);
-    assert_eq!((entry.gone, entry.history.len()), (Some(Millis(1_000_005)), 1), "it is listed, with its past");
+    assert_eq!(
+        (entry.gone, entry.history.len()),
+        (Some(Millis(1_000_005)), 1),
+        "it is listed, with its past"
+    );
     assert!(store.manifest(&alpine, &one.digest()).await.unwrap().is_some(), "by its digest it is served");
 
     store.set_tag(&alpine, &edge, &one.digest()).await.unwrap();
