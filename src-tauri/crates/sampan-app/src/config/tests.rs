@@ -276,6 +276,8 @@ fn settings_come_back_after_a_restart() {
         quota: Quota::Bytes(20_000_000_000),
         max_age_days: Some(90),
         verify: Verify::Always,
+        offline: true,
+        freshness: Vec::new(),
     };
     config.save_settings(&changed).unwrap();
     assert_eq!(home.load(Flags::default()).unwrap().settings, changed);

@@ -23,6 +23,7 @@ fn snapshot(sequence: u64) -> Snapshot {
             state: MirrorState::Serving,
             paused_until: None,
             upstreams: Vec::new(),
+            tag_answers: crate::api::TagAnswers::default(),
         },
         today: Totals::default(),
         // Large, so that a reader who does not read fills the socket soon.
