@@ -166,7 +166,11 @@ export type Image = {
   /** The digests its tag had, newest first, at most 20; empty without a tag. */
   history: Array<TagDigest>,
   /** It was imported, and its registry has not confirmed it yet. */
-  unconfirmed: boolean, };
+  unconfirmed: boolean,
+  /** The digest that a person froze the tag at. */
+  frozen: string | null,
+  /** When its registry said that it has no such tag any more: it is kept, and not answered. */
+  gone: number | null, };
 
 /** What clearing removes, or removed. */
 export type ClearReport = {
@@ -223,6 +227,22 @@ export type ClientApplied = {
 /** Which way to change Docker's configuration. */
 export type DockerAction = "enable" | "disable";
 
+/** How often a tag's registry is asked where it points. */
+export type Freshness = "always" | { "every": number } | "on_request" | "never";
+
+/** What holds for some repositories. */
+export type FreshnessRule = {
+  /** `docker.io/library/*`, `ghcr.io/acme/**`, `quay.io`, `nginx`; of several that fit, the closest decides. */
+  pattern: string,
+  /** How often. */
+  check: Freshness,
+  /** How many seconds after its last confirmation a tag is still answered while its registry cannot be asked, 1 to
+   * [`FRESHNESS_SECONDS_MAX`]; `None`: for ever. */
+  stale_max_seconds: number | null, };
+
+/** A change of the rules. */
+export type FreshnessChange = { "set": FreshnessRule } | { "unset": string };
+
 /** How much of the disk the cache may take. */
 export type Quota = "auto" | "off" | { "bytes": number };
 
@@ -248,7 +268,11 @@ export type SettingsChange = {
   /** The age limit, or that there shall be none. */
   max_age_days: AgeLimit | null,
   /** How often what is on disk is checked. */
-  verify: Verify | null, };
+  verify: Verify | null,
+  /** Whether no registry is to be asked anything. */
+  offline: boolean | null,
+  /** One rule of freshness. */
+  freshness: FreshnessChange | null, };
 
 /** One question to a running Sampan. Read-only unless its description says what it changes. */
 export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "savings",
@@ -267,7 +291,13 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
   /** As in [`ClearSelection::Images`]; without a tag or digest: every tag held of it. */
   name: string,
   /** Whether it shall be kept. */
-  pinned: boolean, } | { "call": "image_details",
+  pinned: boolean, } | { "call": "refresh",
+  /** As in [`ClearSelection::Images`], without a digest; without a tag: every tag held of it. */
+  name: string, } | { "call": "freeze",
+  /** `nginx:1.27`, or `nginx:1.27@sha256:…` for an earlier digest that is held. */
+  name: string,
+  /** Whether it shall stay. */
+  frozen: boolean, } | { "call": "image_details",
   /** As in [`ClearSelection::Images`]; without a tag or digest: every tag held of it. */
   name: string, } | { "call": "scrub",
   /** Begin, or stop. Beginning what runs already, and stopping what does not, does nothing; one that Sampan began by
@@ -601,6 +631,21 @@ export type Layer = {
 /** The tray's state. Each has a shape of its own, never a colour alone. */
 export type MirrorState = "serving" | "working" | "paused" | "attention";
 
+/** How answers about tags came about, since this run began. */
+export type TagAnswers = {
+  /** The registry was not to be asked: its policy says so, or the tag is frozen. */
+  unasked: number,
+  /** Stale: the registry cannot be reached. */
+  outage: number,
+  /** Stale: its rate limit is used up. */
+  rate_limit: number,
+  /** Stale: it did not answer in time. */
+  deadline: number,
+  /** Stale: it answered with an error of its own. */
+  upstream: number,
+  /** Stale: a person switched Sampan offline. */
+  offline: number, };
+
 /** A registry behind the mirror. */
 export type Upstream = {
   /** Its name in image names: `docker.io`. */
@@ -610,7 +655,9 @@ export type Upstream = {
   /** The last contact: `true` it answered, `false` it did not, `None` it was not asked yet. */
   reachable: boolean | null,
   /** When that was. */
-  checked: number | null, };
+  checked: number | null,
+  /** It did not answer several times in a row: it is left alone, but for a probe now and then. */
+  resting: boolean, };
 
 /** The mirror's own state. */
 export type Mirror = {
@@ -625,10 +672,15 @@ export type Mirror = {
   /** When a pause ends by itself. */
   paused_until: number | null,
   /** The registries it mirrors. */
-  upstreams: Array<Upstream>, };
+  upstreams: Array<Upstream>,
+  /** How answers about tags came about, since this run began. */
+  tag_answers: TagAnswers, };
 
 /** How a pull goes, or went. */
 export type PullState = "active" | "complete" | "interrupted" | "failed";
+
+/** Why a tag was answered from the cache without its registry's word. */
+export type StaleReason = "outage" | "rate_limit" | "deadline" | "upstream" | "offline";
 
 /** One pull of one image: several requests, possibly by several clients, that belong together. */
 export type Pull = {
@@ -646,6 +698,8 @@ export type Pull = {
   state: PullState,
   /** Whether the tag was served from the cache because the upstream could not be asked. */
   stale: boolean,
+  /** Why, where it was. */
+  stale_reason: StaleReason | null,
   /** Bytes of all layers and the configuration; `None` until the manifest is known. Shown as "≥" until then. */
   size_bytes: number | null,
   /** Bytes of them delivered to the client (layers the client already had are not asked for and not in here). */
@@ -670,6 +724,22 @@ export type Pull = {
    * its first word. */
   client: string, };
 
+/** What a registry said of a tag. */
+export type RefreshResult = "current" | "moved" | "gone" | "frozen" | "never" | "failed";
+
+/** What became of asking about a tag. */
+export type Refreshed = {
+  /** `docker.io/library/nginx:1.27`. */
+  name: string,
+  /** What the registry said. */
+  result: RefreshResult,
+  /** Where the tag pointed, if it was held. */
+  before: string | null,
+  /** Where it points. */
+  digest: string | null,
+  /** Why it failed. */
+  message: string | null, };
+
 /** Savings over some days. */
 export type Savings = {
   /** The sums over all of `days`. */
@@ -693,7 +763,11 @@ export type Settings = {
    * no reason. */
   max_age_days: number | null,
   /** How often what is on disk is compared with its digest before it is served. */
-  verify: Verify, };
+  verify: Verify,
+  /** Whether no registry is asked anything: what is held is served, the rest fails at once. */
+  offline: boolean,
+  /** How often tags are asked about, by pattern; what none is for is asked about at every pull. */
+  freshness: Array<FreshnessRule>, };
 
 /** Which piece of work. */
 export type TaskKind = "export" | "import";
@@ -735,7 +809,7 @@ export type Snapshot = {
   allowances: Array<Allowance>, };
 
 /** An answer to a [`Command`]. */
-export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "docker", "value": Docker } | { "reply": "engines", "value": Array<EngineFound> } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "clients", "value": Array<ClientSetup> } | { "reply": "client_applied", "value": ClientApplied } | { "reply": "doctor", "value": Array<Check> } | { "reply": "done" } | { "reply": "error", "value": ApiError };
+export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "refreshed", "value": Array<Refreshed> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "docker", "value": Docker } | { "reply": "engines", "value": Array<EngineFound> } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "clients", "value": Array<ClientSetup> } | { "reply": "client_applied", "value": ClientApplied } | { "reply": "doctor", "value": Array<Check> } | { "reply": "done" } | { "reply": "error", "value": ApiError };
 
 /** What the window is told while it watches: the newest state, or that the connection to Sampan is lost for now. */
 export type WatchMessage = { "kind": "snapshot", "value": Snapshot } | { "kind": "lost" };
