@@ -124,9 +124,11 @@ mod tests {
             include_str!("api/allowance.rs"),
             include_str!("api/cache.rs"),
             include_str!("api/carry.rs"),
+            include_str!("api/clients.rs"),
             include_str!("api/docker.rs"),
             include_str!("api/freshness.rs"),
             include_str!("api/health.rs"),
+            include_str!("api/settings.rs"),
         ]
         .concat();
         let declared = typescript();
