@@ -4,93 +4,18 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test: a step that fails is a failed test")]
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
-/// A place with a cache and a state folder of its own, and an upstream that nobody serves.
-struct Place {
-    dir: TempDir,
-}
-
-/// `sampan serve`, ready; killed when the test ends.
-struct Serving {
-    child: Child,
-    out: BufReader<ChildStdout>,
-    ready: String,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).display().to_string()
-    }
-
-    fn sampan(&self) -> Command {
-        let mut command = bare();
-        command.env("SAMPAN_STATE_DIR", self.path("state")).env("SAMPAN_CACHE_DIR", self.path("cache"));
-        command.env("SAMPAN_UPSTREAM", "docker.io=http://127.0.0.1:9").env("SAMPAN_LISTEN", "127.0.0.1:0");
-        command.env("HOME", self.dir.path()).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.sampan().args(arguments).output().unwrap()
-    }
-
-    fn serve(&self, arguments: &[&str]) -> Serving {
-        let mut child = self.sampan().arg("serve").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut ready = String::new();
-        out.read_line(&mut ready).unwrap();
-        assert!(ready.starts_with("Sampan serves "), "the ready line: {ready:?}");
-        Serving { child, out, ready }
-    }
-}
-
-impl Serving {
-    fn address(&self) -> String {
-        self.ready.split("http://").nth(1).unwrap().split(' ').next().unwrap().to_owned()
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The program without the environment of whoever runs the tests.
-fn bare() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sampan"));
-    for name in
-        ["CONFIG", "LISTEN", "CACHE_DIR", "STATE_DIR", "UPSTREAM", "CONNECTIONS", "OUTAGE_WAIT", "LOG"]
-    {
-        command.env_remove(format!("SAMPAN_{name}"));
-    }
-    command.env_remove("RUST_LOG");
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
+use common::{Place, bare, text};
 
 #[test]
 fn the_help_names_every_command_flag_and_exit_code() {
@@ -347,76 +272,6 @@ fn each_name_to_clear_that_names_nothing_is_told_before_anything_goes() {
 }
 
 #[test]
-fn a_speed_limit_holds_until_it_is_lifted_and_outlives_a_restart() {
-    let place = Place::new();
-    let limit = |arguments: &[&str]| {
-        let asked = place.run(&[&["limit"], arguments].concat());
-        assert_eq!(asked.status.code(), Some(0), "{arguments:?}: {}", text(&asked.stderr));
-        text(&asked.stdout)
-    };
-    let serving = place.serve(&[]);
-    assert_eq!(limit(&[]), "There is no speed limit.\n");
-    assert_eq!(limit(&["2MB/s"]), "All downloads together take at most 2.0 MB/s.\n");
-    let json: serde_json::Value = serde_json::from_str(&limit(&["--json"])).unwrap();
-    assert_eq!(json, serde_json::json!({"speed_limit": 2_000_000}));
-    let status = text(&place.run(&["status"]).stdout);
-    assert!(status.contains("2.0 MB/s for all downloads"), "{status}");
-
-    serving.signal("TERM");
-    drop(serving);
-    let _again = place.serve(&[]);
-    assert_eq!(limit(&[]), "All downloads together take at most 2.0 MB/s.\n", "it was saved");
-    let json: serde_json::Value = serde_json::from_str(&limit(&["off", "--json"])).unwrap();
-    assert_eq!(json, serde_json::json!({"speed_limit": null}));
-    let saved = std::fs::read_to_string(place.path("state/settings.toml")).unwrap();
-    assert!(!saved.contains("speed_limit"), "only differences are saved: {saved}");
-}
-
-#[test]
-fn freshness_and_the_offline_switch_hold_until_changed_and_outlive_a_restart() {
-    let place = Place::new();
-    let run = |arguments: &[&str], code: i32| {
-        let asked = place.run(arguments);
-        assert_eq!(asked.status.code(), Some(code), "{arguments:?}: {}", text(&asked.stderr));
-        (text(&asked.stdout), text(&asked.stderr))
-    };
-    let serving = place.serve(&[]);
-    assert_eq!(run(&["freshness"], 0).0, "Every tag is asked about at every pull.\n");
-    run(&["freshness", "set", "docker.io/library/*", "15m", "--stale-max", "7d"], 0);
-    let shown = run(&["freshness", "set", "nginx", "never"], 0).0;
-    assert!(
-        shown.contains("docker.io/library/*") && shown.contains("every 15m") && shown.contains("7d"),
-        "{shown}"
-    );
-    assert_eq!(run(&["offline", "status"], 0).0, "Sampan is online.\n");
-    assert!(run(&["offline", "on"], 0).0.contains("sampan offline off"));
-
-    serving.signal("TERM");
-    drop(serving);
-    let _again = place.serve(&[]);
-    let json: serde_json::Value = serde_json::from_str(&run(&["offline", "status", "--json"], 0).0).unwrap();
-    assert_eq!(json, serde_json::json!({"offline": true}));
-    let rules: serde_json::Value = serde_json::from_str(&run(&["freshness", "show", "--json"], 0).0).unwrap();
-    let expected = serde_json::json!([
-        {"pattern": "docker.io/library/*", "check": {"every": 900}, "stale_max_seconds": 604_800},
-        {"pattern": "docker.io/library/nginx", "check": "never", "stale_max_seconds": null},
-    ]);
-    assert_eq!(rules, expected, "they were saved");
-    run(&["offline", "off"], 0);
-    run(&["freshness", "unset", "nginx"], 0);
-    run(&["freshness", "unset", "docker.io/library/*"], 0);
-    let saved = std::fs::read_to_string(place.path("state/settings.toml")).unwrap();
-    assert!(!saved.contains("fresh") && !saved.contains("offline"), "only differences are saved: {saved}");
-
-    assert!(run(&["freshness", "unset", "nginx"], 1).1.contains("sampan freshness"));
-    assert!(run(&["freshness", "set", "nginx", "sometimes"], 2).1.contains("on-request"));
-    for arguments in [&["freeze", "nginx:1"][..], &["unfreeze", "nginx:1"], &["refresh", "nginx"]] {
-        let told = run(arguments, 1).1;
-        assert!(told.contains("nginx"), "{arguments:?} says what to do: {told}");
-    }
-}
-
-#[test]
 fn the_cache_is_asked_changed_and_read_again() {
     let place = Place::new();
     let _serving = place.serve(&[]);
@@ -502,32 +357,6 @@ fn the_second_ctrl_c_waits_no_longer() {
     let ended = import.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1));
     assert!(text(&ended.stderr).contains("was not waited for"), "{}", text(&ended.stderr));
-}
-
-#[test]
-fn a_pause_lasts_as_long_as_told_or_until_resumed() {
-    let place = Place::new();
-    let run = |arguments: &[&str]| {
-        let asked = place.run(arguments);
-        assert_eq!(asked.status.code(), Some(0), "{arguments:?}: {}", text(&asked.stderr));
-        text(&asked.stdout)
-    };
-    let json = |arguments: &[&str]| serde_json::from_str::<serde_json::Value>(&run(arguments)).unwrap();
-    let _serving = place.serve(&[]);
-
-    let began = json(&["status", "--json"])["at"].as_i64().unwrap();
-    let paused = json(&["pause", "15m", "--json"]);
-    assert_eq!(paused["paused"], true);
-    let until = paused["paused_until"].as_i64().unwrap();
-    assert!(until - began >= 15 * 60_000, "{until} is a quarter of an hour after {began}");
-    assert_eq!(json(&["status", "--json"])["mirror"]["paused_until"], until);
-
-    assert!(run(&["pause"]).contains("until `sampan resume`"), "a pause that goes on can be made open");
-    assert!(run(&["status"]).contains("nothing new is kept while paused"));
-    assert_eq!(run(&["resume"]), "Sampan is not paused.\n");
-    assert!(!run(&["status"]).contains("paused"));
-    let nothing = json(&["resume", "--json"]);
-    assert_eq!(nothing, serde_json::json!({"paused": false, "paused_until": null}), "again does no harm");
 }
 
 #[test]
