@@ -174,6 +174,7 @@ pub(crate) mod tests {
             reachable,
             checked: None,
             resting: false,
+            rests_until: None,
         }
     }
 

@@ -644,7 +644,9 @@ export type TagAnswers = {
   /** Stale: it answered with an error of its own. */
   upstream: number,
   /** Stale: a person switched Sampan offline. */
-  offline: number, };
+  offline: number,
+  /** Stale: it did not answer the last times, and was left alone. */
+  resting: number, };
 
 /** A registry behind the mirror. */
 export type Upstream = {
@@ -657,7 +659,9 @@ export type Upstream = {
   /** When that was. */
   checked: number | null,
   /** It did not answer several times in a row: it is left alone, but for a probe now and then. */
-  resting: boolean, };
+  resting: boolean,
+  /** While it is left alone: from when on the next pull asks it again; `None` while it is being asked. */
+  rests_until: number | null, };
 
 /** The mirror's own state. */
 export type Mirror = {
@@ -680,7 +684,7 @@ export type Mirror = {
 export type PullState = "active" | "complete" | "interrupted" | "failed";
 
 /** Why a tag was answered from the cache without its registry's word. */
-export type StaleReason = "outage" | "rate_limit" | "deadline" | "upstream" | "offline";
+export type StaleReason = "outage" | "rate_limit" | "deadline" | "upstream" | "offline" | "resting";
 
 /** One pull of one image: several requests, possibly by several clients, that belong together. */
 export type Pull = {

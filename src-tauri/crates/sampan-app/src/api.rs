@@ -368,6 +368,10 @@ pub struct Upstream {
     /// It did not answer several times in a row: it is left alone, but for a probe now and then.
     #[serde(default)]
     pub resting: bool,
+    /// While it is left alone: from when on the next pull asks it again; `None` while it is being asked.
+    #[serde(default)]
+    #[ts(type = "number | null")]
+    pub rests_until: Option<i64>,
 }
 
 /// Sums over some requests. `saved = served − fetched` and may be negative.

@@ -120,16 +120,21 @@ fn stale_reason(why: Stale) -> StaleReason {
         Stale::Deadline => StaleReason::Deadline,
         Stale::Upstream => StaleReason::Upstream,
         Stale::Offline => StaleReason::Offline,
+        Stale::Resting => StaleReason::Resting,
     }
 }
 
 pub(crate) fn tag_answers(answers: sampan_mirror::TagAnswers) -> TagAnswers {
-    let sampan_mirror::TagAnswers { unasked, outage, rate_limit, deadline, upstream, offline } = answers;
-    TagAnswers { unasked, outage, rate_limit, deadline, upstream, offline }
+    let sampan_mirror::TagAnswers { unasked, outage, rate_limit, deadline, upstream, offline, resting } =
+        answers;
+    TagAnswers { unasked, outage, rate_limit, deadline, upstream, offline, resting }
 }
 
 pub(crate) fn upstream(upstream: &sampan_upstream::Upstream, now: Millis) -> Upstream {
     let health = upstream.health();
+    let until = |at: std::time::Instant| {
+        i64::try_from(at.saturating_duration_since(std::time::Instant::now()).as_millis()).unwrap_or(i64::MAX)
+    };
     let ago = |at: std::time::Instant| i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
     Upstream {
         registry: upstream.registry().to_string(),
@@ -138,6 +143,8 @@ pub(crate) fn upstream(upstream: &sampan_upstream::Upstream, now: Millis) -> Ups
         // Whole seconds, so that looking twice at the same contact shows the same time.
         checked: health.checked.map(|at| now.plus(-ago(at)).0 / 1000 * 1000),
         resting: health.resting,
+        // Likewise; what is over is over since then.
+        rests_until: health.probe_at.map(|at| (now.plus(until(at)).0 + 999) / 1000 * 1000),
     }
 }
 

@@ -69,6 +69,7 @@ impl Draft {
                 Stale::Deadline => "the registry did not answer in time",
                 Stale::Upstream => "the registry failed",
                 Stale::Offline => "Sampan is offline",
+                Stale::Resting => "the registry did not answer the last times",
             };
             self.set(WARNING, format!("110 sampan \"{why}; this is what is held\""));
         }

@@ -30,17 +30,19 @@ pub struct TagAnswers {
     pub upstream: u64,
     /// Likewise.
     pub offline: u64,
+    /// Likewise.
+    pub resting: u64,
 }
 
 /// Counts [`TagAnswers`].
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     unasked: AtomicU64,
-    stale: [AtomicU64; 5],
+    stale: [AtomicU64; REASONS.len()],
 }
 
-const REASONS: [Stale; 5] =
-    [Stale::Outage, Stale::RateLimit, Stale::Deadline, Stale::Upstream, Stale::Offline];
+const REASONS: [Stale; 6] =
+    [Stale::Outage, Stale::RateLimit, Stale::Deadline, Stale::Upstream, Stale::Offline, Stale::Resting];
 
 impl Counts {
     pub(crate) fn unasked(&self) {
@@ -54,10 +56,10 @@ impl Counts {
     }
 
     pub(crate) fn read(&self) -> TagAnswers {
-        let [outage, rate_limit, deadline, upstream, offline] =
+        let [outage, rate_limit, deadline, upstream, offline, resting] =
             self.stale.each_ref().map(|count| count.load(Ordering::Relaxed));
         let unasked = self.unasked.load(Ordering::Relaxed);
-        TagAnswers { unasked, outage, rate_limit, deadline, upstream, offline }
+        TagAnswers { unasked, outage, rate_limit, deadline, upstream, offline, resting }
     }
 }
 
@@ -133,8 +135,9 @@ impl Inner {
             let Some(upstream) = this.upstream(&their_image.registry) else { return Word::Denied };
             let question = upstream.head_manifest(&their_image.repository, &reference);
             tokio::pin!(question);
-            // A little before those who wait give up: whoever asks next knows then.
-            let soon = this.revalidate_timeout.mul_f32(0.9);
+            // A little before those who wait give up: whoever asks next knows then. Where nobody waits, at once: questions
+            // about many tags would all be on their way before the first of them is late.
+            let soon = patience.min(this.revalidate_timeout).mul_f32(0.9);
             let answer = if let Ok(answer) = tokio::time::timeout(soon, &mut question).await {
                 answer
             } else {
@@ -145,6 +148,7 @@ impl Inner {
                 Ok(digest) => Word::Points(digest),
                 Err(UpstreamError::NotFound) => Word::Gone,
                 Err(UpstreamError::Denied) => Word::Denied,
+                Err(UpstreamError::Resting) => Word::Resting,
                 Err(error) => Word::Failed(error.failure()),
             }
         });
@@ -188,6 +192,7 @@ impl Inner {
             }
             (Word::Denied, _) => Refreshed::Gone,
             (Word::Late, _) => Refreshed::Failed("the registry did not answer in time".into()),
+            (Word::Resting, _) => Refreshed::Failed(UpstreamError::Resting.to_string()),
             (Word::Failed(failure), _) => Refreshed::Failed(match failure {
                 Failure::Offline => "Sampan is offline: `sampan offline off` lets it ask".into(),
                 Failure::RateLimited => "the registry's rate limit is used up".into(),
@@ -244,8 +249,15 @@ mod tests {
             }
         }
         counts.unasked();
-        let expected =
-            TagAnswers { unasked: 1, outage: 1, rate_limit: 2, deadline: 3, upstream: 4, offline: 5 };
+        let expected = TagAnswers {
+            unasked: 1,
+            outage: 1,
+            rate_limit: 2,
+            deadline: 3,
+            upstream: 4,
+            offline: 5,
+            resting: 6,
+        };
         assert_eq!(counts.read(), expected);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sampan_oci::{Bypass, Digest, Failure, ImageName, Outcome, Reference, Stale, Tag};
+use sampan_oci::{Bypass, Digest, Failure, ImageName, Outcome, Reference, Tag};
 
 use sampan_upstream::UpstreamError;
 
@@ -68,7 +68,7 @@ impl Inner {
             return Err(PullError::upstream(image, error));
         }
         let (tags, more) = page_of(tags, n, last);
-        let outcome = Outcome::Stale(Stale::of(error.failure()));
+        let outcome = Outcome::Stale(error.stale());
         Ok(TagList { tags, more, outcome })
     }
 
@@ -117,7 +117,7 @@ impl Inner {
             Err(error) => {
                 tracing::info!(%image, %error, "referrers are answered from memory");
                 let held = self.store.referrers(image, subject).await.ok().flatten();
-                let outcome = Outcome::Stale(Stale::of(error.failure()));
+                let outcome = Outcome::Stale(error.stale());
                 let held = held.map(|body| Referrers { body, filtered: false, outcome });
                 match held {
                     Some(held) => held,

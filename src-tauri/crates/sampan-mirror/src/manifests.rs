@@ -108,7 +108,7 @@ impl Inner {
             // What is left of the registry's allowance is kept for what is not held.
             Verdict::Moved if held_back != Verdict::TooOld && self.is_low(image) => held_back,
             Verdict::Moved => match self.fetched(image, &reference).await {
-                Err(PullError::Upstream { source, .. }) => stale(Stale::of(source.failure()), age, policy),
+                Err(PullError::Upstream { source, .. }) => stale(source.stale(), age, policy),
                 other => return other,
             },
             verdict @ (Verdict::Current

@@ -60,6 +60,8 @@ pub(crate) enum Word {
     Denied,
     /// It did not say in time.
     Late,
+    /// It was not asked: it did not answer the last times.
+    Resting,
     /// It could not say.
     Failed(Failure),
 }
@@ -90,6 +92,7 @@ pub(crate) fn verdict(held: Digest, word: Word, age: Duration, policy: Policy) -
         Word::Gone => return Verdict::Gone,
         Word::Denied => return Verdict::Denied,
         Word::Late => Stale::Deadline,
+        Word::Resting => Stale::Resting,
         Word::Failed(failure) => Stale::of(failure),
     };
     stale(why, age, policy)
@@ -188,6 +191,7 @@ mod tests {
             (Word::Gone, Verdict::Gone, Verdict::Gone),
             (Word::Denied, Verdict::Denied, Verdict::Denied),
             (Word::Late, Verdict::Stale(Stale::Deadline), Verdict::TooOld),
+            (Word::Resting, Verdict::Stale(Stale::Resting), Verdict::TooOld),
             (Word::Failed(Failure::Unreachable), Verdict::Stale(Stale::Outage), Verdict::TooOld),
             (Word::Failed(Failure::RateLimited), Verdict::Stale(Stale::RateLimit), Verdict::TooOld),
             (Word::Failed(Failure::Upstream), Verdict::Stale(Stale::Upstream), Verdict::TooOld),

@@ -7,6 +7,7 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use common::{Options, TestMirror, body};
 use sampan_mirror::{Check, Freshness, Policy, Refreshed, TagAnswers};
 use sampan_oci::{Digest, ImageName, Millis, Tag};
 use sampan_testkit::{FakeRegistry, Fault, Image, ImageSpec, Kind};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 const TAG: &str = "/v2/library/alpine/manifests/edge";
 
@@ -264,4 +266,91 @@ async fn a_download_under_way_waits_while_offline_and_loses_nothing() {
     let (bytes, ()) = tokio::join!(going, rest);
     assert!(bytes.is_some_and(|bytes| bytes == layer.bytes));
     assert!(upstream.pulled_bytes() < 6_000_000, "what had come was not fetched again");
+}
+
+/// An address that takes no connection and refuses none: what a link that is down looks like.
+struct BlackHole {
+    address: SocketAddr,
+    _listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    async fn open() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        // Nobody accepts: once its queue is full, the system drops whatever knocks.
+        while let Ok(Ok(stream)) =
+            tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+        {
+            waiting.push(stream);
+        }
+        Self { address, _listener: listener, _waiting: waiting }
+    }
+}
+
+/// How long a registry may take to say where a tag points, as it ships.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Twenty tags that are held, of a registry that cannot be reached any more.
+async fn twenty_tags_behind_a_dead_link() -> (TestMirror, BlackHole, Vec<String>) {
+    let upstream = FakeRegistry::start().await;
+    let ghcr = |url: String| Options {
+        also: vec![("ghcr.io", url)],
+        revalidate_timeout: DEADLINE,
+        ..Options::default()
+    };
+    let mirror = TestMirror::with(&upstream, ghcr(upstream.url())).await;
+    let mut tags = Vec::new();
+    for nth in 0..20 {
+        upstream.publish_image(&format!("library/alpine:{nth}"), &ImageSpec::new(nth, &[500]));
+        tags.push(format!("/v2/ghcr.io/library/alpine/manifests/{nth}"));
+        assert_eq!(pull(&mirror, &tags[tags.len() - 1]).await.1, "miss");
+    }
+    let hole = BlackHole::open().await;
+    let mirror = mirror.restart_with(&upstream, ghcr(format!("http://{}", hole.address))).await;
+    (mirror, hole, tags)
+}
+
+#[tokio::test]
+async fn twenty_cached_tags_behind_a_dead_link_cost_one_deadline_one_after_the_other() {
+    let (mirror, _hole, tags) = twenty_tags_behind_a_dead_link().await;
+    let mut took = Vec::new();
+    for tag in &tags {
+        let began = Instant::now();
+        assert_eq!(pull(&mirror, tag).await.1, "stale");
+        took.push(began.elapsed());
+    }
+    let (first, mut others) = (took[0], took.split_off(1));
+    others.sort_unstable();
+    eprintln!(
+        "the first {first:?}, the others {:?} to {:?}, all {:?}",
+        others[0],
+        others[18],
+        first + others.iter().sum::<Duration>()
+    );
+    assert!(first >= DEADLINE.mul_f32(0.8), "{first:?}: it is asked about");
+    assert!(first < DEADLINE.mul_f32(1.5), "{first:?}");
+    assert!(others.iter().sum::<Duration>() < DEADLINE / 2, "{others:?}");
+    assert_eq!(mirror.mirror.tag_answers().deadline, 20);
+}
+
+#[tokio::test]
+async fn twenty_cached_tags_behind_a_dead_link_cost_one_deadline_all_at_once() {
+    let (mirror, _hole, tags) = twenty_tags_behind_a_dead_link().await;
+    let began = Instant::now();
+    let all = futures_util::future::join_all(tags.iter().map(|tag| pull(&mirror, tag))).await;
+    let took = began.elapsed();
+    assert!(all.iter().all(|(status, sampan, _)| (*status, sampan.as_str()) == (200, "stale")), "{all:?}");
+    assert!(took < DEADLINE.mul_f32(1.5), "{took:?}");
+    let began = Instant::now();
+    for tag in &tags {
+        assert_eq!(pull(&mirror, tag).await.1, "stale");
+    }
+    let again = began.elapsed();
+    eprintln!("twenty at once {took:?}, once more {again:?}");
+    assert!(again < DEADLINE / 2, "{again:?}");
 }

@@ -25,7 +25,7 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stale {
-    /// The upstream cannot be reached, or did not answer the last times.
+    /// The upstream cannot be reached.
     Outage,
     /// The upstream's rate limit is used up.
     RateLimit,
@@ -35,6 +35,8 @@ pub enum Stale {
     Upstream,
     /// A person switched Sampan offline.
     Offline,
+    /// The upstream did not answer the last times, and is left alone for a moment: nobody asked.
+    Resting,
 }
 
 impl Stale {
@@ -61,6 +63,7 @@ impl Stale {
             Self::Deadline => "deadline",
             Self::Upstream => "upstream",
             Self::Offline => "offline",
+            Self::Resting => "resting",
         }
     }
 }

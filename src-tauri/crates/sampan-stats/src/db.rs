@@ -246,6 +246,7 @@ fn stale_number(stale: Option<Stale>) -> i64 {
         Some(Stale::Deadline) => 3,
         Some(Stale::Upstream) => 4,
         Some(Stale::Offline) => 5,
+        Some(Stale::Resting) => 6,
     }
 }
 
@@ -256,6 +257,7 @@ fn stale_of(number: i64) -> Option<Stale> {
         3 => Some(Stale::Deadline),
         4 => Some(Stale::Upstream),
         5 => Some(Stale::Offline),
+        6 => Some(Stale::Resting),
         _ => Some(Stale::Outage),
     }
 }

@@ -37,6 +37,14 @@ impl Breaker {
         matches!(self, Self::Closed { .. })
     }
 
+    /// When the next probe may go out, while nobody may ask and none is out.
+    pub(crate) fn probe_at(&self) -> Option<Instant> {
+        match *self {
+            Self::Open { until, .. } => Some(until),
+            Self::Closed { .. } | Self::Probing { .. } => None,
+        }
+    }
+
     /// Takes the turn to probe, if it is time and nobody has it.
     pub(crate) fn take_probe(&mut self, now: Instant) -> bool {
         let round = match *self {

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
-use sampan_oci::{Digest, Failure, InvalidManifest};
+use sampan_oci::{Digest, Failure, InvalidManifest, Stale};
 
 use crate::address::PrivateAddress;
 
@@ -131,6 +131,11 @@ impl UpstreamError {
             | Self::Changed
             | Self::Protocol(_) => Failure::Mismatch,
         }
+    }
+
+    /// Why a copy at hand is served where this kept its upstream from confirming it.
+    pub fn stale(&self) -> Stale {
+        if matches!(self, Self::Resting) { Stale::Resting } else { Stale::of(self.failure()) }
     }
 
     /// Reads an error of a request that got no answer.

@@ -16,6 +16,8 @@ pub struct Health {
     pub checked: Option<Instant>,
     /// It did not answer several times in a row, and is left alone but for a probe now and then.
     pub resting: bool,
+    /// While it is left alone: when the next probe may go out; `None` while one is on its way.
+    pub probe_at: Option<Instant>,
 }
 
 /// The health of one upstream, shared by all who ask it.
@@ -29,7 +31,7 @@ impl Pulse {
 
     pub(crate) fn read(&self) -> Health {
         let (health, breaker) = *self.state();
-        Health { resting: !breaker.is_closed(), ..health }
+        Health { resting: !breaker.is_closed(), probe_at: breaker.probe_at(), ..health }
     }
 
     /// Refuses a question while the upstream is left alone.
@@ -46,7 +48,7 @@ impl Pulse {
     pub(crate) fn note<T>(&self, result: &Result<T, UpstreamError>) {
         let Some(reachable) = said(result) else { return };
         let (health, breaker) = &mut *self.state();
-        *health = Health { reachable: Some(reachable), checked: Some(Instant::now()), resting: false };
+        *health = Health { reachable: Some(reachable), checked: Some(Instant::now()), ..Health::default() };
         if reachable {
             breaker.answered();
         }

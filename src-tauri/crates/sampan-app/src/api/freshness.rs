@@ -64,6 +64,8 @@ pub enum StaleReason {
     Upstream,
     /// A person switched Sampan offline.
     Offline,
+    /// It did not answer the last times, and is left alone for a moment.
+    Resting,
 }
 
 /// How answers about tags came about, since this run began.
@@ -87,6 +89,10 @@ pub struct TagAnswers {
     /// Stale: a person switched Sampan offline.
     #[ts(type = "number")]
     pub offline: u64,
+    /// Stale: it did not answer the last times, and was left alone.
+    #[serde(default)]
+    #[ts(type = "number")]
+    pub resting: u64,
 }
 
 /// What became of asking about a tag.

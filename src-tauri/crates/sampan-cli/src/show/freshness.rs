@@ -56,6 +56,7 @@ pub(super) fn stale(why: Option<StaleReason>) -> &'static str {
         Some(StaleReason::Deadline) => ", copy at hand (the registry did not answer in time)",
         Some(StaleReason::Upstream) => ", copy at hand (the registry failed)",
         Some(StaleReason::Offline) => ", copy at hand (Sampan is offline)",
+        Some(StaleReason::Resting) => ", copy at hand (the registry did not answer the last times)",
         Some(StaleReason::Outage) | None => ", copy at hand (the registry could not be asked)",
     }
 }

@@ -62,6 +62,7 @@ pub(super) fn snapshot() -> Snapshot {
                 reachable: Some(false),
                 checked: Some(DAY),
                 resting: false,
+                rests_until: None,
             }],
             tag_answers: TagAnswers::default(),
         },
