@@ -34,6 +34,8 @@ pub(crate) enum Item {
     Line(String),
     /// Does something.
     Choice(Action, String),
+    /// Switches something that holds now, or does not.
+    Switch(Action, String, bool),
     /// Opens a second menu.
     Submenu(String, Vec<(Action, String)>),
     /// Opens a second menu of which one line holds: the one of that index.
@@ -49,6 +51,8 @@ pub(crate) enum Action {
     Pause(PauseFor),
     Resume,
     Limit(Limit),
+    /// Go offline, or online again.
+    Offline(bool),
     Quit,
 }
 
@@ -100,7 +104,7 @@ pub(crate) enum PauseFor {
 /// Names for menus that tell a choice by its name; Linux tells it by the item itself.
 #[cfg(any(not(target_os = "linux"), test))]
 impl Action {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Open,
         Self::Setup,
         Self::Pause(PauseFor::QuarterHour),
@@ -112,6 +116,8 @@ impl Action {
         Self::Limit(Limit::Middle),
         Self::Limit(Limit::High),
         Self::Limit(Limit::Custom),
+        Self::Offline(true),
+        Self::Offline(false),
         Self::Quit,
     ];
 
@@ -129,6 +135,8 @@ impl Action {
             Self::Limit(Limit::Middle) => "limit-middle",
             Self::Limit(Limit::High) => "limit-high",
             Self::Limit(Limit::Custom) => "limit-custom",
+            Self::Offline(true) => "offline",
+            Self::Offline(false) => "online",
             Self::Quit => "quit",
         }
     }
@@ -179,8 +187,11 @@ pub(crate) fn serving(snapshot: &Snapshot, locale: Locale) -> Tray {
         MirrorState::Attention => (Icon::Attention, "tray.state.attention"),
     };
     let saved = size_text(snapshot.today.saved_bytes, locale);
-    let mut items =
-        vec![Item::Line(text(state)), Item::Line(locale.text("tray.saved_today", &[("size", &saved)]))];
+    let mut items = vec![Item::Line(text(state))];
+    if snapshot.settings.offline {
+        items.push(Item::Line(text("tray.is_offline")));
+    }
+    items.push(Item::Line(locale.text("tray.saved_today", &[("size", &saved)])));
     let active = snapshot.pulls.iter().filter(|pull| pull.state == PullState::Active);
     items.extend(active.take(PULLS_MAX).map(|pull| Item::Line(pull_text(pull, locale))));
     items.push(Item::Separator);
@@ -199,6 +210,8 @@ pub(crate) fn serving(snapshot: &Snapshot, locale: Locale) -> Tray {
         )
     });
     items.push(limits(snapshot.settings.speed_limit, locale));
+    let offline = snapshot.settings.offline;
+    items.push(Item::Switch(Action::Offline(!offline), text("tray.offline"), offline));
     items.push(Item::Choice(Action::Open, text("tray.open")));
     let setup = if snapshot.docker_drift.is_some() { "tray.docker_drift" } else { "tray.docker_setup" };
     items.push(Item::Choice(Action::Setup, text(setup)));
@@ -283,14 +296,16 @@ mod tests {
     fn lines(tray: &Tray) -> Vec<&str> {
         let lines = tray.items.iter().map_while(|item| match item {
             Item::Line(text) => Some(text.as_str()),
-            Item::Choice(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator => None,
+            Item::Choice(..) | Item::Switch(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator => {
+                None
+            }
         });
         lines.collect()
     }
 
     fn actions(tray: &Tray) -> Vec<Action> {
         let actions = tray.items.iter().flat_map(|item| match item {
-            Item::Choice(action, _) => vec![*action],
+            Item::Choice(action, _) | Item::Switch(action, ..) => vec![*action],
             Item::Submenu(_, choices) | Item::OneOf(_, choices, _) => {
                 choices.iter().map(|(action, _)| *action).collect()
             }
@@ -362,12 +377,28 @@ mod tests {
         for snapshot in [paused, flowing] {
             let tray = serving(&snapshot, EN);
             let mut actions = actions(&tray);
-            actions.retain(|action| !matches!(action, Action::Limit(_)));
+            actions.retain(|action| !matches!(action, Action::Limit(_) | Action::Offline(_)));
             assert_eq!(actions, [Action::Resume, Action::Open, Action::Setup, Action::Quit]);
         }
         let tray = serving(&snapshot(), EN);
         assert!(actions(&tray).contains(&Action::Pause(PauseFor::Hour)));
         assert!(!actions(&tray).contains(&Action::Resume), "there is nothing to resume");
+    }
+
+    #[test]
+    fn offline_is_said_and_the_switch_turns_what_holds() {
+        let mut snapshot = snapshot();
+        for locale in Locale::ALL {
+            for offline in [false, true] {
+                snapshot.settings.offline = offline;
+                let tray = serving(&snapshot, locale);
+                let switch =
+                    Item::Switch(Action::Offline(!offline), locale.text("tray.offline", &[]), offline);
+                assert!(tray.items.contains(&switch), "{:?}", tray.items);
+                let said = lines(&tray).contains(&locale.text("tray.is_offline", &[]).as_str());
+                assert_eq!(said, offline, "{:?}", tray.items);
+            }
+        }
     }
 
     #[test]
@@ -385,7 +416,9 @@ mod tests {
             snapshot.settings.speed_limit = limit;
             let shown = serving(&snapshot, EN).items.into_iter().find_map(|item| match item {
                 Item::OneOf(title, choices, marked) => Some((title, choices, marked)),
-                Item::Line(_) | Item::Choice(..) | Item::Submenu(..) | Item::Separator => None,
+                Item::Line(_) | Item::Choice(..) | Item::Switch(..) | Item::Submenu(..) | Item::Separator => {
+                    None
+                }
             });
             let (title, choices, at) = shown.expect("a menu of limits");
             let texts: Vec<_> = choices.iter().map(|(_, text)| text.as_str()).collect();

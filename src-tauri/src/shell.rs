@@ -157,6 +157,10 @@ impl<C: Fn(Action) + Clone + Send + Sync + 'static> Shell<C> {
                         let wanted = SettingsChange { speed_limit, ..SettingsChange::default() };
                         change(engine, Command::Configure { change: wanted }).await;
                     }
+                    Some(Action::Offline(offline)) => {
+                        let wanted = SettingsChange { offline: Some(offline), ..SettingsChange::default() };
+                        change(engine, Command::Configure { change: wanted }).await;
+                    }
                 },
                 changed = snapshots.changed() => {
                     if changed.is_err() {

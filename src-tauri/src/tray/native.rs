@@ -97,6 +97,7 @@ struct Tray {
 /// An item with a text.
 enum Text {
     Item(MenuItem<Wry>),
+    Switch(CheckMenuItem<Wry>),
     Submenu(Submenu<Wry>),
 }
 
@@ -143,6 +144,7 @@ impl Tray {
             for ((_, new), native) in changes.filter(|((old, new), _)| old != new) {
                 match native {
                     Text::Item(item) => item.set_text(new)?,
+                    Text::Switch(item) => item.set_text(new)?,
                     Text::Submenu(submenu) => submenu.set_text(new)?,
                 }
             }
@@ -170,9 +172,11 @@ fn image(icon: Icon) -> Image<'static> {
 /// The texts that stand directly in the menu, in order.
 fn texts(items: &[Item]) -> impl Iterator<Item = &str> {
     items.iter().filter_map(|item| match item {
-        Item::Line(text) | Item::Choice(_, text) | Item::Submenu(text, _) | Item::OneOf(text, ..) => {
-            Some(text.as_str())
-        }
+        Item::Line(text)
+        | Item::Choice(_, text)
+        | Item::Switch(_, text, _)
+        | Item::Submenu(text, _)
+        | Item::OneOf(text, ..) => Some(text.as_str()),
         Item::Separator => None,
     })
 }
@@ -183,11 +187,18 @@ fn same_shape(a: &[Item], b: &[Item]) -> bool {
         && a.iter().zip(b).all(|pair| match pair {
             (Item::Line(_), Item::Line(_)) | (Item::Separator, Item::Separator) => true,
             (Item::Choice(a, _), Item::Choice(b, _)) => a == b,
+            (Item::Switch(a, _, one), Item::Switch(b, _, other)) => a == b && one == other,
             (Item::Submenu(_, a), Item::Submenu(_, b)) => a == b,
             (Item::OneOf(_, a, one), Item::OneOf(_, b, other)) => a == b && one == other,
-            (Item::Line(_) | Item::Choice(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator, _) => {
-                false
-            }
+            (
+                Item::Line(_)
+                | Item::Choice(..)
+                | Item::Switch(..)
+                | Item::Submenu(..)
+                | Item::OneOf(..)
+                | Item::Separator,
+                _,
+            ) => false,
         })
 }
 
@@ -214,6 +225,12 @@ fn build_menu(app: &AppHandle, items: &[Item], marks: &Marks) -> tauri::Result<B
                 let choice = choice(app, *action, text)?;
                 menu.append(&choice)?;
                 texts.push(Text::Item(choice));
+            }
+            Item::Switch(action, text, holds) => {
+                let line = CheckMenuItem::with_id(app, action.id(), text, true, *holds, None::<&str>)?;
+                menu.append(&line)?;
+                marked.push((line.clone(), *holds));
+                texts.push(Text::Switch(line));
             }
             Item::Submenu(text, choices) => {
                 let choices: Vec<_> = choices

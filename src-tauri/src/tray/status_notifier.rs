@@ -2,7 +2,7 @@
 //!
 //! Source: freedesktop.org "StatusNotifierItem", and `com.canonical.dbusmenu` for its menu.
 
-use ksni::menu::{MenuItem, RadioGroup, RadioItem, StandardItem, SubMenu};
+use ksni::menu::{CheckmarkItem, MenuItem, RadioGroup, RadioItem, StandardItem, SubMenu};
 use ksni::{Handle, Status, ToolTip, TrayMethods as _};
 use tokio::runtime::Runtime;
 
@@ -72,9 +72,10 @@ impl ksni::Tray for Model {
         // Screen readers read the title: it is the state, not only the name.
         match self.shown.items.first() {
             Some(Item::Line(state)) => format!("Sampan: {state}"),
-            Some(Item::Choice(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator) | None => {
-                "Sampan".into()
-            }
+            Some(
+                Item::Choice(..) | Item::Switch(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator,
+            )
+            | None => "Sampan".into(),
         }
     }
 
@@ -96,7 +97,9 @@ impl ksni::Tray for Model {
     fn tool_tip(&self) -> ToolTip {
         let lines = self.shown.items.iter().skip(1).map_while(|item| match item {
             Item::Line(text) => Some(text.as_str()),
-            Item::Choice(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator => None,
+            Item::Choice(..) | Item::Switch(..) | Item::Submenu(..) | Item::OneOf(..) | Item::Separator => {
+                None
+            }
         });
         ToolTip {
             title: self.title(),
@@ -120,6 +123,11 @@ fn native(item: &Item) -> MenuItem<Model> {
             StandardItem { label: label(text), enabled: false, ..StandardItem::default() }.into()
         }
         Item::Choice(action, text) => choice(*action, text),
+        Item::Switch(action, text, holds) => {
+            let action = *action;
+            let activate = Box::new(move |model: &mut Model| (model.choose)(action));
+            CheckmarkItem { label: label(text), checked: *holds, activate, ..CheckmarkItem::default() }.into()
+        }
         Item::Submenu(text, choices) => {
             let submenu = choices.iter().map(|(action, text)| choice(*action, text)).collect();
             SubMenu { label: label(text), submenu, ..SubMenu::default() }.into()
@@ -212,6 +220,18 @@ mod tests {
         assert_eq!((group.selected, group.options[1].label.as_str()), (1, "x"));
         (group.select)(&mut model, 0);
         assert_eq!(told.try_recv(), Ok(Action::Limit(Limit::Unlimited)));
+    }
+
+    #[test]
+    fn a_switch_is_marked_while_it_holds_and_does_what_it_says() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let items = vec![Item::Switch(Action::Offline(false), "Offline".into(), true)];
+        let shown = menu::Tray { icon: Icon::Serving, items };
+        let mut model = Model { shown, choose: Box::new(move |action| tell.send(action).unwrap()) };
+        let MenuItem::Checkmark(item) = &ksni::Tray::menu(&model)[0] else { panic!("a check item") };
+        assert!(item.checked);
+        (item.activate)(&mut model);
+        assert_eq!(told.try_recv(), Ok(Action::Offline(false)));
     }
 
     #[test]
