@@ -35,6 +35,8 @@ const SCENES = [
   { name: "now-limited", fixture: "busy&limit=1500000", hash: "now" },
   { name: "now-first", fixture: "first", hash: "now" },
   { name: "now-down", fixture: "down", hash: "now" },
+  { name: "now-offline", fixture: "offline", hash: "now" },
+  { name: "now-stale", fixture: "stale", hash: "now" },
   { name: "now-paused", fixture: "paused", hash: "now" },
   { name: "now-lost", fixture: "lost", hash: "now" },
   { name: "savings", fixture: "busy", hash: "savings" },
@@ -50,6 +52,26 @@ const SCENES = [
     act: async (page) => {
       await page.locator("[data-name='docker.io/library/node:20'] [data-testid=image-open]").click();
       await page.getByTestId("image-more").locator("li").first().waitFor();
+    },
+  },
+  {
+    name: "images-tag",
+    fixture: "busy",
+    hash: "images",
+    act: async (page) => {
+      await page.locator("[data-name='docker.io/library/nginx:1.27'] [data-testid=image-open]").click();
+      await page.getByTestId("tag-refresh").click();
+      await page.getByTestId("tag-past").nth(2).waitFor();
+    },
+  },
+  {
+    name: "images-frozen",
+    fixture: "busy",
+    hash: "images",
+    act: async (page) => {
+      await page.locator("[data-name='docker.io/library/golang:1.25-bookworm'] [data-testid=image-open]").click();
+      await page.locator("[data-name='docker.io/library/ubuntu:24.04'] [data-testid=image-open]").click();
+      await page.getByTestId("tag-unfreeze").waitFor();
     },
   },
   {
@@ -135,6 +157,10 @@ const SCENES = [
     },
   },
   { name: "settings-scrubbing", fixture: "scrubbing", hash: "settings" },
+  { name: "settings-fresh", fixture: "fresh", hash: "settings" },
+  { name: "settings-offline", fixture: "offline", hash: "settings" },
+  { name: "settings-down", fixture: "down", hash: "settings" },
+  { name: "savings-stale", fixture: "stale", hash: "savings" },
   { name: "settings-limited", fixture: "busy&limit=1500000", hash: "settings" },
   {
     name: "settings",
