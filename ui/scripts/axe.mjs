@@ -131,6 +131,16 @@ const SCENES = [
       await page.getByTestId("setup-consent").waitFor();
     },
   },
+  { name: "setup-cut-short", fixture: "cutshort", hash: "setup" },
+  {
+    name: "setup-cut-short-finish",
+    fixture: "cutshort",
+    hash: "setup",
+    act: async (page) => {
+      await page.getByTestId("setup-finish").click();
+      await page.getByTestId("setup-consent").waitFor();
+    },
+  },
   { name: "setup-repair", fixture: "repair", hash: "setup" },
   { name: "now-repair", fixture: "repair", hash: "now" },
   {

@@ -231,6 +231,26 @@ describe("a set-up that somebody else changed", () => {
   });
 });
 
+describe("a change that was cut short", () => {
+  it("is named with its files, and finishing it is agreed to although no file changes", async () => {
+    await open("cutshort");
+    expect(the("setup-cut-short").textContent).toContain("/etc/docker/daemon.json");
+    nothingChanged();
+    await click("setup-finish");
+    expect(sent("docker_plan").at(-1)).toMatchObject({ action: "enable", registries: null });
+    expect(the("setup-settles").textContent).toContain("settled first");
+    await click("setup-consent");
+    expect(sent("docker_apply")).toHaveLength(1);
+    expect(all("setup-cut-short")).toEqual([]);
+  });
+
+  it("can be taken back instead", async () => {
+    await open("cutshort");
+    await click("setup-take-back");
+    expect(sent("docker_plan").at(-1)).toMatchObject({ action: "disable" });
+  });
+});
+
 describe("other programs", () => {
   it("are those found here, each with its state; the rest is one line", async () => {
     await open("busy");

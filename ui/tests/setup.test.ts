@@ -69,7 +69,7 @@ describe("what the engine says", () => {
     expect(remarks({ ...classic, notes: [desktop] })).toEqual([desktop]);
   });
 
-  const plan = { id: "a", action: "enable", files: [], apply: "nothing", stops: [], needs_elevation: false, commands: [], notes: [] } as const;
+  const plan = { id: "a", action: "enable", files: [], apply: "nothing", stops: [], needs_elevation: false, settles: false, commands: [], notes: [] } as const;
   it("leaves a plan the notes that the page does not say itself", () => {
     const notes = ["Docker reads its configuration again: no container stops.", "http://127.0.0.1:9/ is another mirror on this machine; it stays, after Sampan."];
     expect(planNotes({ ...plan, files: [], stops: [], commands: [], notes })).toEqual(notes.slice(1));

@@ -446,6 +446,8 @@ export type Docker = {
   builders: Array<DockerBuilder>,
   /** Why an earlier set-up is no longer whole, after an update of Docker; enabling again repairs it. */
   needs_repair: string | null,
+  /** Files of a change of the privileged helper's that was cut short. Enabling or disabling settles it. */
+  cut_short: Array<string>,
   /** Whether Sampan can set this engine up. */
   supported: boolean,
   /** Why not, or what to know; English sentences. */
@@ -500,6 +502,8 @@ export type DockerPlan = {
   stops: Array<string>,
   /** Whether an administrator prompt will appear. */
   needs_elevation: boolean,
+  /** Whether a change that was cut short is settled first: something to do, even where no file changes. */
+  settles: boolean,
   /** The same by hand, one shell command a line. */
   commands: Array<string>,
   /** What else happens, and what does not: English sentences. */

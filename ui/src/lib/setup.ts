@@ -76,13 +76,14 @@ const SAID = [
   "Docker reads hosts.toml at each pull: nothing restarts.",
   "Docker reads its configuration again: no container stops.",
   "These files belong to root: run the commands to change them.",
+  "A change of Docker's configuration was cut short: the privileged helper settles that first.",
 ];
 
 /** A plan's notes without what the page says in words of its own. */
 export const planNotes = (plan: DockerPlan): string[] => plan.notes.filter((note) => !SAID.includes(note) && !BY_NAME.test(note));
 
 /** Whether there is anything to consent to. A reload alone is something. */
-export const changes = (plan: DockerPlan): boolean => plan.files.length > 0 || plan.apply !== "nothing";
+export const changes = (plan: DockerPlan): boolean => plan.files.length > 0 || plan.apply !== "nothing" || plan.settles;
 
 /** Whether a plan's notes send a person to its commands. */
 export const byHand = (plan: DockerPlan): boolean => plan.notes.some((note) => note.includes("commands below by hand"));

@@ -421,7 +421,12 @@ fn shown_engine(engine: sampan_docker::EngineSeen) -> EngineFound {
     }
 }
 
-fn shown(engine: &Engine, port: u16, last_used: Option<i64>, drift: Option<DockerDrift>) -> Docker {
+pub(crate) fn shown(
+    engine: &Engine,
+    port: u16,
+    last_used: Option<i64>,
+    drift: Option<DockerDrift>,
+) -> Docker {
     let registry = |state: sampan_docker::RegistryState| DockerRegistry {
         registry: state.registry.to_string(),
         active: state.active,
@@ -452,6 +457,7 @@ fn shown(engine: &Engine, port: u16, last_used: Option<i64>, drift: Option<Docke
         live_restore: engine.live_restore,
         builders: builders.into_iter().map(builder).collect(),
         needs_repair: engine.needs_repair(port),
+        cut_short: engine.cut_short.iter().map(|path| path.display().to_string()).collect(),
         supported: engine.supported(),
         notes: engine.notes.iter().cloned().chain(by_name).collect(),
         evidence: engine.evidence.clone(),
@@ -486,6 +492,7 @@ pub(crate) fn shown_plan(action: DockerAction, plan: Plan) -> DockerPlan {
         },
         stops: plan.stops,
         needs_elevation: plan.needs_elevation,
+        settles: plan.settles,
         commands: plan.commands,
         notes: plan.notes,
     }

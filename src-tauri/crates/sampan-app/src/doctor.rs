@@ -56,7 +56,10 @@ pub async fn examine(config: &Config, surroundings: &Surroundings) -> Vec<Check>
     checks.extend(store::network(sampan_store::network_of(&config.cache_dir)));
     checks.extend(store::set_aside(&config.cache_dir));
     let engine = sampan_docker::detect(&surroundings.docker(config)).await;
-    let detail = if engine.found {
+    let unfinished: Vec<String> = engine.cut_short.iter().map(|path| path.display().to_string()).collect();
+    let detail = if !unfinished.is_empty() {
+        cut_short(&unfinished)
+    } else if engine.found {
         good(
             "docker",
             format!("{} {}", engine.kind, engine.version.as_deref().unwrap_or("of unknown version")),
@@ -74,11 +77,23 @@ fn unasked(endpoint: &str, notes: &[String]) -> Check {
     bad("docker", format!("no engine can be asked at {endpoint}"), &next)
 }
 
+/// It may also be why no engine answers.
+fn cut_short(files: &[String]) -> Check {
+    bad(
+        "docker",
+        format!("a change of Docker's configuration was cut short: {}", files.join(", ")),
+        "Finish it on the desktop app's Set-up page, or by `sampan docker enable` or `sampan docker disable`.",
+    )
+}
+
 /// `by_hand`: the commands that would set it up.
 fn docker_check(docker: &crate::api::Docker, by_hand: &[String]) -> Check {
     let engine = format!("{} {}", docker.engine, docker.version.as_deref().unwrap_or_default());
-    if !docker.found {
+    if !docker.found && docker.cut_short.is_empty() {
         return unasked(&docker.endpoint, &docker.notes);
+    }
+    if !docker.cut_short.is_empty() {
+        return cut_short(&docker.cut_short);
     }
     if docker.enabled {
         return good("docker", format!("{} asks Sampan first", engine.trim()));
@@ -130,4 +145,24 @@ fn warning(name: impl Into<String>, detail: String, next_step: &str) -> Check {
 
 fn bad(name: impl Into<String>, detail: String, next_step: &str) -> Check {
     Check { name: name.into(), status: CheckStatus::Bad, detail, next_step: Some(next_step.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sampan_docker::{Engine, ImageStore, Kind};
+
+    #[test]
+    fn a_change_that_was_cut_short_comes_before_whatever_else_is_said_of_docker() {
+        let mut engine = Engine::unknown("unix:///var/run/docker.sock".into());
+        let checked = |engine: &Engine| docker_check(&docker::shown(engine, 7267, None, None), &[]);
+        assert!(checked(&engine).detail.contains("no engine can be asked"), "it does not run");
+        engine.cut_short = vec!["/etc/docker/daemon.json".into()];
+        let check = checked(&engine);
+        assert_eq!(check.status, CheckStatus::Bad, "{check:?}");
+        assert!(check.detail.contains("cut short: /etc/docker/daemon.json"), "and may be why: {check:?}");
+        assert!(check.next_step.is_some_and(|next| next.contains("sampan docker enable")), "with a way out");
+        (engine.found, engine.kind, engine.image_store) = (true, Kind::Linux, Some(ImageStore::Classic));
+        assert_eq!(checked(&engine).status, CheckStatus::Bad, "also where it answers");
+    }
 }

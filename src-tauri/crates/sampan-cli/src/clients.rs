@@ -218,6 +218,7 @@ mod tests {
             apply: ApplyMethod::Nothing,
             stops: Vec::new(),
             needs_elevation: false,
+            settles: false,
             commands: vec!["touch x".into()],
             notes: vec!["Nothing restarts.".into()],
         };

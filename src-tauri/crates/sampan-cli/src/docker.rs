@@ -128,7 +128,7 @@ async fn status(config: &Config, surroundings: &Surroundings, format: Format) ->
     let docker = whom.look().await?;
     let runs = matches!(whom, Whom::Running(_));
     answer(&docker, format, || show::docker(&docker, runs, &TimeZone::system()))?;
-    let good = docker.enabled && docker.drift.is_none();
+    let good = docker.enabled && docker.drift.is_none() && docker.cut_short.is_empty();
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(NOT_SET_UP) })
 }
 
@@ -153,7 +153,7 @@ async fn change(
         DockerAction::Disable => Whom::find(config, surroundings).await?,
     };
     let mut plan = whom.plan(action, registries, told.restart).await?;
-    let nothing = plan.files.is_empty() && plan.apply == ApplyMethod::Nothing;
+    let nothing = plan.files.is_empty() && plan.apply == ApplyMethod::Nothing && !plan.settles;
     if !told.yes && !nothing {
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
             bail!(NotAsked::Docker);

@@ -362,6 +362,7 @@ pub fn plan_client(seen: &ClientSeen, action: Action, port: u16, choice: &Choice
         intended: None,
         stops: Vec::new(),
         needs_elevation,
+        settles: false,
         // Never asked: the helper changes Docker's files only.
         verb: Verb::Disable,
         back: Verb::Disable,

@@ -11,7 +11,7 @@ use crate::context::{self, Reach, Sources};
 use crate::engine::{Engine, HostsSeen, ImageStore, Kind, Version};
 use crate::environment::Environment;
 use crate::files;
-use crate::journal::journals;
+use crate::journal::{cut_short, journals};
 use crate::method::{Method, WSL_DESKTOP};
 use crate::plan::{DEFAULT_PORT, Part};
 use crate::process::{self, Daemon};
@@ -266,8 +266,14 @@ fn locate(engine: &mut Engine, env: &Environment, daemon: Result<Daemon, String>
     remember(engine, env);
 }
 
-/// What Sampan changed before, by its journals.
+/// What Sampan changed before, by its journals, and what the helper left unfinished.
 fn remember(engine: &mut Engine, env: &Environment) {
+    engine.cut_short = cut_short(env, engine);
+    if let Some(path) = engine.cut_short.first() {
+        engine
+            .evidence
+            .push(format!("a change of {} by the privileged helper was cut short", path.display()));
+    }
     let mut settled = Vec::new();
     for journal in journals(env) {
         match journal {

@@ -61,6 +61,9 @@ pub struct Engine {
     pub validator: Option<PathBuf>,
     /// What Sampan changed before and has not taken back.
     pub remembered: Vec<Remembered>,
+    /// Files of a change that the privileged helper began and did not end, and nobody is at now. Only the helper settles
+    /// it, when it runs next.
+    pub cut_short: Vec<PathBuf>,
     /// What to know; English sentences.
     pub notes: Vec<String>,
     /// What was looked at and seen, one line each.
@@ -239,6 +242,7 @@ impl Engine {
             unit: None,
             validator: None,
             remembered: Vec::new(),
+            cut_short: Vec::new(),
             notes: Vec::new(),
             evidence: Vec::new(),
         }

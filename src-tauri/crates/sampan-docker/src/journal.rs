@@ -16,6 +16,9 @@ use crate::environment::Environment;
 use crate::files;
 use crate::plan::Part;
 
+/// What a process holds while it changes something.
+const LOCK: &str = "lock";
+
 /// The journal file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Journal {
@@ -262,6 +265,24 @@ pub fn interrupted(env: &Environment, engine: &Engine) -> bool {
         .map_or(true, |journal| journal.pending_on(&engine.endpoint).next().is_some())
 }
 
+/// The files of changes that the privileged helper began on `engine` and did not end; none while a helper is at work, and
+/// none for the helper itself, which settles them.
+pub(crate) fn cut_short(env: &Environment, engine: &Engine) -> Vec<PathBuf> {
+    if env.system_state_dir == env.state_dir {
+        return Vec::new();
+    }
+    let Ok(helpers) = Journal::load(&env.system_state_dir, 0) else { return Vec::new() };
+    let pending = helpers.pending_on(&engine.endpoint);
+    let files: Vec<PathBuf> = pending.map(|change| change.target.clone()).collect();
+    if files.is_empty() || is_held(&env.system_state_dir) { Vec::new() } else { files }
+}
+
+/// Whether a process holds that folder now. Only looked at: whoever wants it is not kept from it for longer than that.
+fn is_held(state_dir: &Path) -> bool {
+    let Ok(lock) = File::open(state_dir.join(LOCK)) else { return false };
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
 /// The changes that are in place, as this user's Sampan and the privileged helper wrote them down. Asks no engine.
 pub fn installed(env: &Environment) -> Vec<Change> {
     let journals = journals(env);
@@ -321,7 +342,7 @@ fn forget_here(env: &Environment, targets: &[&Path]) {
 /// # Errors
 /// One English sentence: somebody else holds it, or others than `uid` can write there.
 pub fn hold(state_dir: &Path, uid: u32) -> Result<File, String> {
-    let path = state_dir.join("lock");
+    let path = state_dir.join(LOCK);
     let cannot = |error: io::Error| format!("{} cannot be used: {error}.", path.display());
     std::fs::create_dir_all(state_dir).map_err(cannot)?;
     files::owned(&path, uid)?;

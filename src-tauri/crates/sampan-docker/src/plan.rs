@@ -62,6 +62,8 @@ pub struct Plan {
     pub stops: Vec<String>,
     /// Whether an administrator's rights are needed.
     pub needs_elevation: bool,
+    /// Whether the privileged helper first settles a change of its own that was cut short ([`Engine::cut_short`]).
+    pub settles: bool,
     /// What the privileged helper is asked to do, where it is needed.
     pub verb: Verb,
     /// What it is asked to do to take that back.
@@ -75,7 +77,7 @@ pub struct Plan {
 impl Plan {
     /// Whether everything already is as wanted.
     pub fn is_nothing(&self) -> bool {
-        self.files.is_empty() && self.apply == ApplyMethod::Nothing
+        self.files.is_empty() && self.apply == ApplyMethod::Nothing && !self.settles
     }
 }
 
@@ -414,9 +416,18 @@ impl<'a> Draft<'a> {
         if let Some((_, path)) = accesses().find(|(access, _)| *access == Access::ReadOnly) {
             return Err(PlanError::ReadOnly(path.clone()));
         }
+        let settles = !engine.cut_short.is_empty();
         let needs_elevation = accesses().any(|(access, _)| access == Access::NeedsElevation)
-            || (apply == ApplyMethod::Reload && !engine.may_signal);
+            || (apply == ApplyMethod::Reload && !engine.may_signal)
+            || settles;
+        if settles {
+            self.notes.push(
+                "A change of Docker's configuration was cut short: the privileged helper settles that first."
+                    .into(),
+            );
+        }
         match apply {
+            ApplyMethod::Nothing if self.files.is_empty() && settles => {}
             ApplyMethod::Nothing if self.files.is_empty() => {
                 self.notes.push("Everything is as wanted already.".into());
             }
@@ -452,6 +463,7 @@ impl<'a> Draft<'a> {
             intended: self.intended,
             stops,
             needs_elevation,
+            settles,
             verb,
             back,
             commands,
@@ -476,6 +488,9 @@ impl<'a> Draft<'a> {
             for bytes in [&file.before, &file.interim, &file.after] {
                 put(bytes.as_deref());
             }
+        }
+        for path in &self.engine.cut_short {
+            put(Some(path.as_os_str().as_encoded_bytes()));
         }
         let choice = if action == Action::Enable { self.choice.suffix() } else { String::new() };
         hasher.finish().hex() + &choice

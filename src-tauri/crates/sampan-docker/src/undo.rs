@@ -59,6 +59,7 @@ pub fn inverse(engine: &Engine, plan: &Plan) -> Plan {
         back: plan.verb,
         files,
         notes: Vec::new(),
+        settles: false,
         ..plan.clone()
     }
 }

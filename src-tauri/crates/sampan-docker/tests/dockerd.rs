@@ -390,6 +390,17 @@ async fn real_helper_enables_and_disables_the_systems_docker_byte_for_byte() {
     assert_ne!(std::fs::read_to_string(&config).unwrap(), original, "the system's own file names it");
     assert!(at("var/sampan/docker.json").exists(), "it is written down where only root writes");
 
+    // As if it had been killed before it wrote down that it was done.
+    let journal = at("var/sampan/docker.json");
+    let written = std::fs::read_to_string(&journal).unwrap();
+    let killed = written.replace("\"pending\"", "\"\"").replace("\"installed\"", "\"pending\"");
+    std::fs::write(&journal, killed).unwrap();
+    let report = real_helper(&daemon, "enable");
+    assert!(report.done && report.steps.len() > 3, "settled, then done: {report:#?}");
+    assert_eq!(daemon.mirrors().await, [OURS], "and in place: {report:#?}");
+    let journal = std::fs::read_to_string(journal).unwrap();
+    assert!(journal.contains("\"pending\": []"), "nothing is left half done: {journal}");
+
     let held = sampan_docker::hold(&at("var/sampan"), 0).unwrap();
     let report = real_helper(&daemon, "disable");
     assert!(!report.done, "one at a time: {report:?}");

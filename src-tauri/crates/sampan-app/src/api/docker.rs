@@ -43,6 +43,9 @@ pub struct Docker {
     pub builders: Vec<DockerBuilder>,
     /// Why an earlier set-up is no longer whole, after an update of Docker; enabling again repairs it.
     pub needs_repair: Option<String>,
+    /// Files of a change of the privileged helper's that was cut short. Enabling or disabling settles it.
+    #[serde(default)]
+    pub cut_short: Vec<String>,
     /// Whether Sampan can set this engine up.
     pub supported: bool,
     /// Why not, or what to know; English sentences.
@@ -133,6 +136,9 @@ pub struct DockerPlan {
     pub stops: Vec<String>,
     /// Whether an administrator prompt will appear.
     pub needs_elevation: bool,
+    /// Whether a change that was cut short is settled first: something to do, even where no file changes.
+    #[serde(default)]
+    pub settles: bool,
     /// The same by hand, one shell command a line.
     pub commands: Vec<String>,
     /// What else happens, and what does not: English sentences.

@@ -45,6 +45,11 @@ pub(crate) fn docker(docker: &Docker, runs: bool, zone: &TimeZone) -> String {
         text.push_str(&list(&drift.what));
         text.push_str("  `sampan docker enable` restores it, `sampan docker leave` leaves it so.\n");
     }
+    if !docker.cut_short.is_empty() {
+        let _ =
+            write!(text, "\nA change of Docker's configuration was cut short\n{}", list(&docker.cut_short));
+        text.push_str("  `sampan docker enable` or `sampan docker disable` finishes it.\n");
+    }
     if let Some(repair) = &docker.needs_repair {
         let _ = write!(text, "\nTo repair\n{}", list(std::slice::from_ref(repair)));
     }
@@ -203,6 +208,16 @@ Seen
         for part in ["noticed 2026-11-20 00:00:00", "taken out of", "docker enable", "docker leave"] {
             assert!(text.contains(part), "{part:?} in {text}");
         }
+    }
+
+    #[test]
+    fn a_change_that_was_cut_short_is_said_with_its_files_and_the_way_out() {
+        let files = vec!["/etc/docker/daemon.json\u{1b}".to_owned()];
+        let text = docker(&Docker { cut_short: files, ..found() }, true, &TimeZone::UTC);
+        for part in ["cut short\n  /etc/docker/daemon.json\\u{1b}\n", "docker enable", "docker disable"] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+        assert!(!docker(&found(), true, &TimeZone::UTC).contains("cut short"), "else nothing is said");
     }
 
     #[test]
