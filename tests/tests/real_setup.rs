@@ -204,3 +204,37 @@ async fn real_docker_with_a_read_only_configuration_is_left_alone() {
     assert_eq!(dockerd.config(), original, "untouched");
     assert!(dockerd.runs() && dockerd.mirrors().is_empty(), "dockerd was told nothing");
 }
+
+/// A dockerd that lists the mirror and never gets to it: it is in a network of its own, as a virtual machine is.
+#[tokio::test]
+async fn real_docker_that_never_asks_sampan_is_put_back_to_the_byte_and_goes_on_running() {
+    let Some(_turn) = turn(&DOCKER) else { return };
+    let original = "{\r\n\t\"debug\":  false\r\n}";
+    let mut dockerd = dockerd(original);
+    dockerd.stop();
+    dockerd.edit_unit("exec unshare --net dockerd \"$@\"");
+    dockerd.start_again();
+    while !dockerd.is_ready().expect("it starts") {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    dockerd.start_container("sleeper");
+    let before = (dockerd.id(), dockerd.container_state("sleeper"));
+    let sampan = sampan(&dockerd, false);
+    let plan = sampan.plan(DockerAction::Enable).await.expect("this Docker can be set up");
+    let refused = sampan.apply(&plan).await.expect_err("no request arrives");
+    assert_eq!(refused.code, Code::RolledBack, "{refused:?}");
+    assert!(refused.message.contains("without asking Sampan"), "what was seen: {refused:?}");
+    assert!(refused.message.contains("as it was before"), "what was done about it: {refused:?}");
+    assert!(refused.next_step.as_ref().is_some_and(|next| next.contains("sampan doctor")), "{refused:?}");
+    assert_eq!(dockerd.config().as_deref(), Some(original), "byte for byte");
+    assert_eq!(dockerd.mirrors(), Vec::<String>::new(), "and dockerd has let go");
+    assert!(dockerd.runs(), "it runs");
+    assert_eq!(
+        (dockerd.id(), dockerd.container_state("sleeper")),
+        before,
+        "nothing restarted, nothing stopped"
+    );
+    dockerd.must(&["rm", "--force", "sleeper"]);
+    let again = sampan.plan(DockerAction::Enable).await.expect("nothing is in the way of another try");
+    assert_eq!(again.files.len(), 1, "{again:#?}");
+}
