@@ -72,7 +72,7 @@ pub enum ApplyError {
         /// The shell commands that finish it by hand.
         commands: Vec<String>,
     },
-    /// Sampan's record of its changes could have been written by others; nothing was changed.
+    /// Sampan's record of its changes could have been written by others, or is a newer Sampan's; nothing was changed.
     #[error("{0}")]
     Untrusted(String),
     /// An earlier change was interrupted and could not be settled; nothing else was changed.

@@ -282,7 +282,7 @@ fn remember(engine: &mut Engine, env: &Environment) {
                 engine.remembered.extend(known);
                 settled.extend(journal.settled);
             }
-            Err(why) => engine.evidence.push(why),
+            Err(why) => engine.notes.push(why),
         }
     }
 }

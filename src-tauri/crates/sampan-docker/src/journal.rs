@@ -20,8 +20,11 @@ use crate::plan::Part;
 const LOCK: &str = "lock";
 
 /// The journal file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Journal {
+    /// Which format it is. One that is higher than [`Journal::VERSION`] is a newer Sampan's, and left alone.
+    #[serde(default = "first")]
+    pub version: u32,
     /// Changes that were begun and not ended: a crash, or a power cut.
     #[serde(default)]
     pub pending: Vec<Change>,
@@ -34,6 +37,26 @@ pub(crate) struct Journal {
     /// Changes in the privileged helper's journal that were taken back without it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settled: Vec<Change>,
+}
+
+/// The format of journals from before they named it.
+fn first() -> u32 {
+    Journal::VERSION
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        let (pending, installed) = (Vec::new(), Vec::new());
+        Self { version: Self::VERSION, pending, installed, litter: Vec::new(), settled: Vec::new() }
+    }
+}
+
+/// Why the content of a journal is not used.
+enum Unreadable {
+    /// A newer Sampan wrote it.
+    Newer,
+    /// Nobody wrote it like this.
+    Damaged,
 }
 
 /// What a settled change of one file leaves.
@@ -137,17 +160,21 @@ impl Remembered {
 
 impl Journal {
     const FILE: &'static str = "docker.json";
+    const VERSION: u32 = 1;
+    /// How many damaged ones are kept.
+    const DAMAGED_MAX: u32 = 99;
     /// How the name begins under which it is written.
     const TEMP_MARK: &'static str = ".docker-";
     /// How the name begins under which dockerd is shown a configuration that is not in place yet.
     pub(crate) const TRIAL_MARK: &'static str = ".docker-trial-";
 
     /// Reads the journal of `state_dir`, which belongs to `uid`; empty where there is none or it is damaged (every
-    /// use checks hashes, so a lost journal costs only the exactness of an undo).
+    /// use checks hashes, so a lost journal costs only the exactness of an undo). A damaged one is kept: see
+    /// [`Journal::set_aside`].
     ///
     /// # Errors
-    /// One English sentence, where it is no regular file or others could have written it: what it says is then not
-    /// done.
+    /// One English sentence, where it is no regular file, others could have written it, or a newer Sampan did: what it
+    /// says is then not done, and nothing is written over it.
     pub(crate) fn load(state_dir: &Path, uid: u32) -> Result<Self, String> {
         let path = state_dir.join(Self::FILE);
         if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
@@ -156,7 +183,54 @@ impl Journal {
         let untrusted = |why| format!("Sampan's record of its changes is not used: {why}");
         files::owned(&path, uid).map_err(untrusted)?;
         let bytes = files::read(&path).map_err(untrusted)?;
-        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+        match bytes.as_deref().map(Self::parse) {
+            Some(Ok(journal)) => Ok(journal),
+            None | Some(Err(Unreadable::Damaged)) => Ok(Self::default()),
+            Some(Err(Unreadable::Newer)) => Err(format!(
+                "A newer Sampan wrote {}, its record of its changes: update this one, or make the change with the newer \
+                 one. Nothing is changed until then.",
+                path.display()
+            )),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|_| Unreadable::Damaged)?;
+        if !value.is_object() {
+            return Err(Unreadable::Damaged);
+        }
+        let version = value.get("version").and_then(serde_json::Value::as_u64);
+        if version.is_some_and(|version| version > Self::VERSION.into()) {
+            return Err(Unreadable::Newer);
+        }
+        serde_json::from_value(value).map_err(|_| Unreadable::Damaged)
+    }
+
+    /// Keeps a damaged journal under another name, `docker.json.damaged-<n>`; returns that name where there was one. To be
+    /// called by whoever holds the folder.
+    ///
+    /// # Errors
+    /// What the file system says, or that a newer Sampan's is in the way: nothing may be written over either.
+    pub(crate) fn set_aside(state_dir: &Path) -> io::Result<Option<PathBuf>> {
+        let path = state_dir.join(Self::FILE);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match Self::parse(&bytes) {
+            Ok(_) => Ok(None),
+            Err(Unreadable::Newer) => Err(io::Error::other("it is a newer Sampan's")),
+            Err(Unreadable::Damaged) => {
+                let names =
+                    (1..=Self::DAMAGED_MAX).map(|n| state_dir.join(format!("{}.damaged-{n}", Self::FILE)));
+                let free = names.into_iter().find(|name| std::fs::symlink_metadata(name).is_err());
+                let kept = free.ok_or_else(|| io::Error::other("too many damaged ones are kept already"))?;
+                std::fs::rename(&path, &kept)?;
+                files::sync_folder_of(&path)?;
+                Ok(Some(kept))
+            }
+        }
     }
 
     /// Names the folders that were made for files which are gone again.
@@ -210,13 +284,14 @@ impl Journal {
         self.pending.iter().filter(move |change| same_endpoint(&change.endpoint, endpoint))
     }
 
-    /// Writes it, whole and on disk.
+    /// Writes it, whole and on disk. A damaged one in its place is kept.
     ///
     /// # Errors
     /// What the file system says.
     pub(crate) fn save(&self, state_dir: &Path) -> io::Result<()> {
         use std::io::Write as _;
         std::fs::create_dir_all(state_dir)?;
+        Self::set_aside(state_dir)?;
         let mut temp = tempfile::Builder::new().prefix(Self::TEMP_MARK).tempfile_in(state_dir)?;
         temp.write_all(&serde_json::to_vec_pretty(self)?)?;
         // The helper's journal is read by the person's own Sampan, which shows what undoing will do.

@@ -24,9 +24,11 @@ use crate::service::ByCommand;
 /// # Errors
 /// [`ApplyError::RollbackFailed`] where a file could not be restored: it is tried again at the next start.
 /// [`ApplyError::Unsettled`] where the journal names a file that is not this engine's: that one is left alone.
-/// [`ApplyError::Untrusted`] where others could have written the journal.
+/// [`ApplyError::Untrusted`] where others could have written the journal, or a newer Sampan did.
 pub async fn recover(env: &Environment, engine: &Engine) -> Result<Vec<String>, ApplyError> {
     let mut journal = Journal::load(&env.state_dir, env.uid).map_err(ApplyError::Untrusted)?;
+    let damaged = Journal::set_aside(&env.state_dir)
+        .map_err(|source| ApplyError::Io { path: env.state_dir.clone(), source })?;
     Journal::sweep(&env.state_dir);
     if journal.litter.iter().any(|litter| same_endpoint(&litter.endpoint, &engine.endpoint)) {
         // What cannot be tidied up now is in nobody's way, and still named.
@@ -45,11 +47,18 @@ pub async fn recover(env: &Environment, engine: &Engine) -> Result<Vec<String>, 
         }
     }
     let mut steps = Vec::new();
+    if let Some(kept) = damaged {
+        steps.push(format!(
+            "Sampan's record of its changes was damaged and is kept as {}: what was set up before it can be taken out, but \
+             not to the byte, and a change that was cut short is not known any more.",
+            kept.display()
+        ));
+    }
     if any {
-        steps = match finish::rest(&journal, engine, env.uid) {
+        steps.extend(match finish::rest(&journal, engine, env.uid) {
             Some(rest) => finish::finish(env, engine, journal, rest).await?,
             None => take_back(env, engine, journal, &files).await?,
-        };
+        });
     }
     // An engine that does not run cannot say which files are its own.
     match strange.first().filter(|_| engine.found) {
