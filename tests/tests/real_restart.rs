@@ -150,6 +150,26 @@ async fn real_restart_stops_containers_without_live_restore_and_says_which() {
     assert_eq!(beside.config().as_deref(), Some(ORIGINAL), "without that consent nothing is touched");
     assert!(beside.unit.container().starts_with("true "), "and nothing stops");
 
+    // Started while a password was typed: the privileged helper, which plans anew, finds that nobody agreed to it.
+    let (_, _, agreed) = planned.verb.means();
+    beside.unit.dockerd().must(&[
+        "run",
+        "--detach",
+        "--name=later",
+        "--network=none",
+        "--volume=/:/host:ro",
+        "--stop-signal=SIGKILL",
+        "sampan-sleeper:1",
+        "sleep",
+        "1000",
+    ]);
+    let (_, later) = beside.planned(Action::Enable).await;
+    let others = later.stops_only(agreed.expect("it restarts"));
+    assert_eq!(others, Err(vec!["later".to_owned(), "sleeper".into()]), "asked again, by name");
+    beside.unit.dockerd().must(&["rm", "--force", "later"]);
+    let (_, again) = beside.planned(Action::Enable).await;
+    assert_eq!(again.stops_only(agreed.expect("it restarts")), Ok(()), "and not where it is gone again");
+
     let applied = beside.apply(&engine, &planned).await.expect("it restarts");
     assert_ne!(beside.unit.dockerd().id(), old, "another process");
     assert_eq!(beside.mirrors(), [OURS], "which read the new file: {applied:#?}");

@@ -387,6 +387,10 @@ pub(crate) fn failed(error: &ApplyError, commands: &[String]) -> ApiError {
             Code::PlanOutdated,
             Some("Look at the new plan and decide again. Nothing was changed.".to_owned()),
         ),
+        ApplyError::OtherContainers(_) => (
+            Code::PlanOutdated,
+            Some("Look at the new plan, which names them, and decide again. Nothing was changed.".to_owned()),
+        ),
         ApplyError::RestartNotConsented => {
             (Code::InvalidRequest, Some("Agree to the restart too, or leave everything as it is.".into()))
         }

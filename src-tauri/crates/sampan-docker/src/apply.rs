@@ -40,6 +40,9 @@ pub enum ApplyError {
     /// The engine must restart and the person did not consent to that; nothing was changed.
     #[error("Docker must be restarted for this, which needs its own consent")]
     RestartNotConsented,
+    /// Other containers would stop than were agreed to, found after administrator rights were given; nothing was changed.
+    #[error("other containers would stop now than were shown: {}", none_or(.0))]
+    OtherContainers(Vec<String>),
     /// dockerd itself refuses the new file; nothing was changed.
     #[error("dockerd refuses the new configuration: {0}")]
     Invalid(String),
@@ -86,6 +89,10 @@ pub enum ApplyError {
         /// The shell commands that finish it by hand, where it said some.
         commands: Vec<String>,
     },
+}
+
+fn none_or(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
 /// Carries out `plan`, which was made from `engine`. `consent_restart` is the second consent: the engine may restart.
@@ -254,7 +261,10 @@ pub(crate) async fn elevated(plan: &Plan, elevation: &dyn Elevation) -> Result<A
             ApplyError::Helper { reason: error.to_string(), commands: Vec::new() }
         }
     })?;
-    let HelperReport { done, rolled_back, mut steps, error, commands } = report;
+    let HelperReport { done, rolled_back, mut steps, error, commands, stops } = report;
+    if let Some(stops) = stops.filter(|_| !done) {
+        return Err(ApplyError::OtherContainers(stops));
+    }
     if !done {
         let reason = error.unwrap_or_else(|| "The privileged step failed.".into());
         return Err(if rolled_back {

@@ -12,15 +12,16 @@ use serde::{Deserialize, Serialize};
 use crate::choice::KnownSet;
 use crate::files;
 use crate::plan::Action;
+use crate::stops::Stops;
 
 /// A person may take a while to find a password.
 const PROMPT: Duration = Duration::from_mins(5);
 
-/// The end of a verb that restarts the engine.
-const RESTART: &str = "-restart";
+/// Before the mark of what a restart may stop, at the end of a verb.
+const RESTART: &str = "-restart.";
 
-/// What the helper can be asked to do. Written as its first argument: `enable[.SET][-restart]` or `disable[-restart]`,
-/// where SET is a number ([`KnownSet`]).
+/// What the helper can be asked to do. Written as its first argument: `enable[.SET][-restart.STOPS]` or
+/// `disable[-restart.STOPS]`, where SET is a number ([`KnownSet`]) and STOPS the mark of a set of containers ([`Stops`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Point the system's Docker at Sampan, for Docker Hub and the registries that are set up already.
@@ -29,34 +30,34 @@ pub enum Verb {
     EnableOnly(KnownSet),
     /// Take all of that back.
     Disable,
-    /// [`Verb::Enable`], and restart it.
-    EnableRestart,
-    /// [`Verb::EnableOnly`], and restart it.
-    EnableOnlyRestart(KnownSet),
-    /// [`Verb::Disable`], and restart it.
-    DisableRestart,
+    /// [`Verb::Enable`], and restart it, if that stops these containers and no others.
+    EnableRestart(Stops),
+    /// [`Verb::EnableOnly`], and restart it, if that stops these containers and no others.
+    EnableOnlyRestart(KnownSet, Stops),
+    /// [`Verb::Disable`], and restart it, if that stops these containers and no others.
+    DisableRestart(Stops),
 }
 
 impl Verb {
-    /// The same with a restart of the engine.
+    /// The same with a restart of the engine that stops these containers.
     #[must_use]
-    pub fn restarting(self) -> Self {
+    pub fn restarting(self, stops: Stops) -> Self {
         match self {
-            Self::Enable | Self::EnableRestart => Self::EnableRestart,
-            Self::EnableOnly(set) | Self::EnableOnlyRestart(set) => Self::EnableOnlyRestart(set),
-            Self::Disable | Self::DisableRestart => Self::DisableRestart,
+            Self::Enable | Self::EnableRestart(_) => Self::EnableRestart(stops),
+            Self::EnableOnly(set) | Self::EnableOnlyRestart(set, _) => Self::EnableOnlyRestart(set, stops),
+            Self::Disable | Self::DisableRestart(_) => Self::DisableRestart(stops),
         }
     }
 
-    /// Which way, the set it names, and whether the engine restarts.
-    pub fn means(self) -> (Action, Option<KnownSet>, bool) {
+    /// Which way, the set it names, and what the engine may stop where it restarts.
+    pub fn means(self) -> (Action, Option<KnownSet>, Option<Stops>) {
         match self {
-            Self::Enable => (Action::Enable, None, false),
-            Self::EnableOnly(set) => (Action::Enable, Some(set), false),
-            Self::Disable => (Action::Disable, None, false),
-            Self::EnableRestart => (Action::Enable, None, true),
-            Self::EnableOnlyRestart(set) => (Action::Enable, Some(set), true),
-            Self::DisableRestart => (Action::Disable, None, true),
+            Self::Enable => (Action::Enable, None, None),
+            Self::EnableOnly(set) => (Action::Enable, Some(set), None),
+            Self::Disable => (Action::Disable, None, None),
+            Self::EnableRestart(stops) => (Action::Enable, None, Some(stops)),
+            Self::EnableOnlyRestart(set, stops) => (Action::Enable, Some(set), Some(stops)),
+            Self::DisableRestart(stops) => (Action::Disable, None, Some(stops)),
         }
     }
 
@@ -74,7 +75,7 @@ impl Verb {
 
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (action, set, restart) = self.means();
+        let (action, set, stops) = self.means();
         f.write_str(match action {
             Action::Enable => "enable",
             Action::Disable => "disable",
@@ -82,7 +83,7 @@ impl fmt::Display for Verb {
         if let Some(set) = set {
             write!(f, ".{set}")?;
         }
-        if restart { f.write_str(RESTART) } else { Ok(()) }
+        stops.map_or(Ok(()), |stops| write!(f, "{RESTART}{stops}"))
     }
 }
 
@@ -95,15 +96,18 @@ impl FromStr for Verb {
     type Err = InvalidVerb;
 
     fn from_str(text: &str) -> Result<Self, InvalidVerb> {
-        match text.strip_suffix(RESTART) {
-            Some(plain) => Self::plain(plain).map(Self::restarting),
+        match text.split_once(RESTART) {
+            Some((plain, stops)) => {
+                let stops = stops.parse().map_err(|_| InvalidVerb)?;
+                Self::plain(plain).map(|verb| verb.restarting(stops))
+            }
             None => Self::plain(text),
         }
     }
 }
 
 /// The helper's one line of output.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelperReport {
     /// Whether everything was done.
     pub done: bool,
@@ -116,6 +120,10 @@ pub struct HelperReport {
     /// The shell commands that finish by hand what could not be taken back.
     #[serde(default)]
     pub commands: Vec<String>,
+    /// The containers that a restart would stop now, where they are others than those that were agreed to: it was not
+    /// done.
+    #[serde(default)]
+    pub stops: Option<Vec<String>>,
 }
 
 /// Why the helper did not run.
@@ -256,7 +264,7 @@ impl Elevation for RunAs {
             let output = output(command).await?;
             let done = output.status.success();
             let error = (!done).then(|| "The privileged step failed or was declined.".to_owned());
-            Ok(HelperReport { done, rolled_back: false, steps: Vec::new(), error, commands: Vec::new() })
+            Ok(HelperReport { done, error, ..HelperReport::default() })
         })
     }
 }
@@ -353,7 +361,8 @@ mod tests {
     fn a_verb_has_one_spelling() {
         let mut plain: Vec<String> = (0..64).map(|set| format!("enable.{set}")).collect();
         plain.extend(["enable".into(), "disable".into()]);
-        let restarting = plain.iter().map(|text| format!("{text}-restart"));
+        let stops = Stops::of(&["web".into()]);
+        let restarting = plain.iter().map(|text| format!("{text}-restart.{stops}"));
         let all: Vec<String> = plain.iter().cloned().chain(restarting).collect();
         for text in &all {
             assert_eq!(text.parse::<Verb>().unwrap().to_string(), *text, "there and back");
@@ -361,14 +370,16 @@ mod tests {
         for text in &plain {
             let verb: Verb = text.parse().unwrap();
             let (action, set, restart) = verb.means();
-            assert!(!restart, "{text} restarts nothing");
+            assert_eq!(restart, None, "{text} restarts nothing");
+            let restarting = verb.restarting(stops);
             assert_eq!(
-                verb.restarting().to_string(),
-                format!("{text}-restart"),
+                restarting.to_string(),
+                format!("{text}-restart.{stops}"),
                 "the same word with its end"
             );
-            assert_eq!(verb.restarting().means(), (action, set, true), "{text}: nothing else differs");
-            assert_eq!(verb.restarting().restarting(), verb.restarting(), "once is enough");
+            assert_eq!(restarting.means(), (action, set, Some(stops)), "{text}: nothing else differs");
+            let others = Stops::of(&[]);
+            assert_eq!(restarting.restarting(others), verb.restarting(others), "the last word counts");
         }
         for text in [
             "",
@@ -381,13 +392,20 @@ mod tests {
             "Enable",
             "enable ",
             "-restart",
+            "-restart.0123456789abcdef",
+            "enable-restart",
+            "enable-restart.",
+            "enable-restart.1",
+            "enable-restart.0123456789ABCDEF",
+            "enable-restart.0123456789abcdef0",
+            "enable-restart.0123456789abcdef-restart.0123456789abcdef",
             "restart",
             "enable-",
             "enable.-restart",
             "enable-restart.5",
             "enable.5-restart-restart",
             "enable-restart-restart",
-            "disable.1-restart",
+            "disable.1-restart.0123456789abcdef",
             "disable -restart",
             "enable-Restart",
         ] {

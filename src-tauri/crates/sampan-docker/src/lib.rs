@@ -33,6 +33,7 @@ mod recover;
 mod repair;
 mod restart;
 mod service;
+mod stops;
 mod survey;
 mod together;
 mod trust;
@@ -68,5 +69,6 @@ pub use plan::{Action, ApplyMethod, DEFAULT_PORT, FileChange, Part, Plan, PlanEr
 pub use probe::{ProbeError, pull_probe};
 pub use recover::recover;
 pub use service::{CommandLine, Commands, Service, commands as restart_commands};
+pub use stops::{InvalidStops, Stops};
 pub use survey::{ASK_AT_MOST, Candidate, EngineSeen, merged as merged_candidates, survey};
 pub use undo::{inverse, undo, undo_with};

@@ -9,6 +9,7 @@ use crate::manual;
 use crate::places::System;
 use crate::plan::{ApplyMethod, Part, Plan, PlanError};
 use crate::service;
+use crate::stops::Stops;
 
 impl Plan {
     /// The same plan, carried out with a restart of the engine instead of a reload: for a person who asks for that. It
@@ -26,12 +27,12 @@ impl Plan {
             return Err(PlanError::NotRestartable { reason, commands: service::by_hand(engine, sudo) });
         }
         self.apply = ApplyMethod::Restart;
-        self.verb = self.verb.restarting();
         // A daemon that starts reads the file as it is: it need not let go of anything first.
         for file in self.files.iter_mut().filter(|file| file.part == Part::DaemonJson) {
             file.interim = None;
         }
         self.stops = stopped(engine, &self);
+        self.verb = self.verb.restarting(Stops::of(&self.stops));
         self.needs_elevation |= !engine.may_signal;
         self.notes.retain(|note| !note.contains("nothing restarts") && !note.contains("no container stops"));
         self.notes.extend(notes(engine, &self));
@@ -44,6 +45,17 @@ impl Plan {
         }
         self.id = id(&self);
         Ok(self)
+    }
+}
+
+impl Plan {
+    /// Whether carrying this plan out, made after a password was asked for, stops no other containers than those that
+    /// `agreed` marks. `Err`: what it would stop.
+    ///
+    /// # Errors
+    /// The containers that it would stop, where they are others: a person has to be asked again.
+    pub fn stops_only(&self, agreed: Stops) -> Result<(), Vec<String>> {
+        if Stops::of(&self.stops) == agreed { Ok(()) } else { Err(self.stops.clone()) }
     }
 }
 

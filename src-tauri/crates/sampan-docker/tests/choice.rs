@@ -262,7 +262,7 @@ fn the_helper_makes_of_its_verb_the_plan_that_was_shown() {
         {
             let planned = plan(&shown, Action::Enable, PORT, &choice).unwrap();
             let (action, set, restart) = planned.verb.means();
-            assert_eq!((action, restart), (Action::Enable, false), "{number}: nothing else was asked for");
+            assert_eq!((action, restart), (Action::Enable, None), "{number}: nothing else was asked for");
             let told = set.map_or(Choice::AsNow, |known| Choice::of_known(known, &roots));
             let done = plan(&roots, Action::Enable, PORT, &told).unwrap();
             assert_eq!(done.files, planned.files, "{number} {choice:?}: what was shown is what is done");

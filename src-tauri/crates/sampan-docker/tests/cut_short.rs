@@ -153,8 +153,7 @@ impl Elevation for Asked {
     fn run(&self, verb: Verb, _port: u16) -> BoxFuture<'_, Result<HelperReport, ElevationError>> {
         self.0.lock().unwrap().push(verb);
         let steps = vec!["Took everything back.".into()];
-        let report =
-            HelperReport { done: true, rolled_back: false, steps, error: None, commands: Vec::new() };
+        let report = HelperReport { done: true, steps, ..HelperReport::default() };
         Box::pin(async { Ok(report) })
     }
 }

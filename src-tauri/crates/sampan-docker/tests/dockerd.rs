@@ -385,7 +385,7 @@ async fn real_helper_enables_and_disables_the_systems_docker_byte_for_byte() {
     std::fs::copy(env!("CARGO_BIN_EXE_sampan-helper"), at("sampan-helper")).unwrap();
     std::fs::create_dir_all(at("var/sampan")).unwrap();
 
-    let report = real_helper(&daemon, "enable-restart");
+    let report = real_helper(&daemon, "enable-restart.0123456789abcdef");
     assert!(
         !report.done && report.error.as_ref().unwrap().contains("by hand"),
         "nothing restarts it: {report:?}"

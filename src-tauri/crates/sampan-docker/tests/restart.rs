@@ -4,7 +4,7 @@
 
 use sampan_docker::{
     Access, Action, ApplyMethod, Choice, CommandLine, Engine, FileSeen, HostsSeen, ImageStore, Kind, Plan,
-    PlanError, System, Verb, plan, restart_commands,
+    PlanError, Stops, System, Verb, plan, restart_commands,
 };
 use sampan_oci::RegistryName;
 
@@ -90,6 +90,32 @@ fn two_plans_that_stop_different_containers_are_different_plans() {
 }
 
 #[test]
+fn what_was_started_while_the_password_was_typed_is_asked_about_again() {
+    let shown = planned(&engine("{}")).restarting(&engine("{}")).unwrap();
+    let (_, _, agreed) = shown.verb.means();
+    let agreed = agreed.unwrap();
+    assert_eq!(shown.stops_only(agreed), Ok(()), "as it was shown");
+    for (containers, why) in [
+        (&["db", "web", "started-since"][..], "one more"),
+        (&["db"], "one fewer: nobody agreed to this list either"),
+        (&["db", "other"], "another in its place"),
+        (&[], "none any more"),
+    ] {
+        let mut later = engine("{}");
+        later.containers = containers.iter().map(|&name| name.into()).collect();
+        let later = planned(&later).restarting(&later).unwrap();
+        assert_eq!(later.stops_only(agreed), Err(later.stops.clone()), "{why}");
+        assert_eq!(later.stops, containers, "the list that is shown then: {why}");
+    }
+    let mut live = engine(LIVE);
+    live.live_restore = true;
+    let (_, _, agreed) = planned(&live).restarting(&live).unwrap().verb.means();
+    live.containers.push("started-since".into());
+    let later = planned(&live).restarting(&live).unwrap();
+    assert_eq!(later.stops_only(agreed.unwrap()), Ok(()), "what goes on running is no matter of consent");
+}
+
+#[test]
 fn nothing_restarts_for_a_plan_that_changes_nothing() {
     let mut engine = engine("{\"registry-mirrors\": [\"http://127.0.0.1:7267\"]}");
     engine.mirrors = vec!["http://127.0.0.1:7267/".into()];
@@ -131,7 +157,7 @@ fn administrator_rights_are_asked_for_where_the_daemon_is_roots_and_by_a_verb_of
     let plan = planned(&engine).restarting(&engine).unwrap();
     assert!(plan.needs_elevation, "a service of the system's");
     assert!(plan.commands.last().unwrap().starts_with("sudo systemctl restart"), "{:?}", plan.commands);
-    assert_eq!(plan.verb, Verb::EnableRestart);
+    assert_eq!(plan.verb, Verb::EnableRestart(Stops::of(&["web".into(), "db".into()])));
     assert_eq!(plan.back, Verb::Disable, "a way back restarts nothing of its own accord");
     engine.endpoint = "unix:///srv/docker.sock".into();
     let refused = plan_of_another(&engine);

@@ -1,6 +1,7 @@
 //! The privileged step, run as root by polkit: `sampan-helper VERB PORT`, nothing else. A verb is `enable`, `enable.SET` or
-//! `disable`, each also with `-restart`, where the person consented to that too. SET is a number from 0 to 63: which of
-//! the known registries are set up besides Docker Hub.
+//! `disable`, each also with `-restart.STOPS`, where the person consented to that too. SET is a number from 0 to 63: which
+//! of the known registries are set up besides Docker Hub. STOPS marks the containers that the person agreed to stop: where
+//! others would, nothing restarts.
 //!
 //! Takes no path, no address and no content from whoever calls it: it looks for the system's Docker itself, makes
 //! its own plan by the same pure code, carries it out with the same backups, journal and rollback, and prints one
@@ -52,7 +53,7 @@ mod linux {
     pub(super) fn main() -> ExitCode {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         let Some((verb, port)) = wanted(&arguments) else {
-            let usage = "usage: sampan-helper enable[.SET][-restart]|disable[-restart] PORT";
+            let usage = "usage: sampan-helper enable[.SET][-restart.STOPS]|disable[-restart.STOPS] PORT";
             let _ = writeln!(std::io::stderr(), "{usage}");
             return ExitCode::from(2);
         };
@@ -140,28 +141,33 @@ mod linux {
         }
         let choice = set.map_or(Choice::AsNow, |known| Choice::of_known(known, &engine));
         let planned = plan(&engine, action, port, &choice);
-        let planned = if restart { planned.and_then(|plan| plan.restarting(&engine)) } else { planned };
+        let planned =
+            if restart.is_some() { planned.and_then(|plan| plan.restarting(&engine)) } else { planned };
         let plan = match planned {
             Ok(plan) => plan,
             Err(error) => return failed(format!("{error}.")),
         };
-        match apply(&env, &engine, &plan, restart, &Direct).await {
+        // Something may have been started while the password was typed.
+        if let Some(Err(stops)) = restart.filter(|_| !plan.is_nothing()).map(|agreed| plan.stops_only(agreed))
+        {
+            let error = "A restart would stop other containers now than were agreed to.".into();
+            return HelperReport { steps, stops: Some(stops), ..failed(error) };
+        }
+        match apply(&env, &engine, &plan, restart.is_some(), &Direct).await {
             Ok(applied) => {
                 steps.extend(applied.steps);
-                HelperReport { done: true, rolled_back: false, steps, error: None, commands: Vec::new() }
+                HelperReport { done: true, steps, ..HelperReport::default() }
             }
             Err(ApplyError::RolledBack { reason, steps: done }) => {
                 steps.extend(done);
-                let commands = Vec::new();
-                HelperReport { done: false, rolled_back: true, steps, error: Some(reason), commands }
+                HelperReport { rolled_back: true, steps, error: Some(reason), ..HelperReport::default() }
             }
             Err(error) => unsettled(&error),
         }
     }
 
     fn failed(error: String) -> HelperReport {
-        let (steps, commands) = (Vec::new(), Vec::new());
-        HelperReport { done: false, rolled_back: false, steps, error: Some(error), commands }
+        HelperReport { error: Some(error), ..HelperReport::default() }
     }
 
     /// With the way out by hand, where there is one.
@@ -176,6 +182,7 @@ mod linux {
     #[cfg(test)]
     mod tests {
         use super::*;
+        use sampan_docker::Stops;
 
         fn parsed(line: &str) -> Option<(Verb, u16)> {
             let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
@@ -186,17 +193,14 @@ mod linux {
         fn the_helper_takes_a_verb_and_a_port_and_nothing_else() {
             assert_eq!(parsed("helper enable 7267"), Some((Verb::Enable, 7267)), "the one way to enable");
             assert_eq!(parsed("helper disable 7267"), Some((Verb::Disable, 7267)), "the one way to disable");
-            assert_eq!(
-                parsed("helper enable-restart 7267"),
-                Some((Verb::EnableRestart, 7267)),
-                "with consent"
-            );
-            assert_eq!(
-                parsed("helper disable-restart 7267"),
-                Some((Verb::DisableRestart, 7267)),
-                "with consent"
-            );
-            for text in ["enable.0", "enable.63", "enable.63-restart"] {
+            let stops = Stops::of(&["web".into()]);
+            for (verb, text) in
+                [(Verb::EnableRestart(stops), "enable"), (Verb::DisableRestart(stops), "disable")]
+            {
+                let line = format!("helper {text}-restart.{stops} 7267");
+                assert_eq!(parsed(&line), Some((verb, 7267)), "with consent");
+            }
+            for text in ["enable.0", "enable.63", "enable.63-restart.0123456789abcdef"] {
                 let verb = parsed(&format!("helper {text} 7267")).map(|(verb, _)| verb.to_string());
                 assert_eq!(verb.as_deref(), Some(text), "a choice is a part of the verb");
             }
@@ -208,10 +212,13 @@ mod linux {
                 ("helper disable.1 7267", "all is taken back, always"),
                 ("helper", "no verb"),
                 ("helper enable -restart 7267", "one word"),
-                ("helper enable-restart.5 7267", "one order"),
-                ("helper enable.64-restart 7267", "there is no seventh registry"),
-                ("helper disable.1-restart 7267", "all is taken back, always"),
-                ("helper enable-restart", "no port"),
+                ("helper enable-restart 7267", "consent is to stopping something"),
+                ("helper enable-restart.5 7267", "a mark has 16 digits"),
+                ("helper enable-restart.web 7267", "no names"),
+                ("helper enable-restart.0123456789abcdef.5 7267", "one order"),
+                ("helper enable.64-restart.0123456789abcdef 7267", "there is no seventh registry"),
+                ("helper disable.1-restart.0123456789abcdef 7267", "all is taken back, always"),
+                ("helper enable-restart.0123456789abcdef", "no port"),
                 ("helper enable", "no port"),
                 ("helper enable 7267 /etc/passwd", "no third argument, ever"),
                 ("helper Enable 7267", "one spelling"),

@@ -59,7 +59,10 @@ fn text(dice: &mut Dice) -> OsString {
         "enable",
         "disable",
         "enable-restart",
-        "disable-restart",
+        "enable-restart.0123456789abcdef",
+        "disable-restart.e3b0c44298fc1c14",
+        "disable-restart.0123456789ABCDEF",
+        "enable-restart.0123456789abcdef0",
         "enable.0",
         "enable.5",
         "enable.63",
@@ -68,9 +71,10 @@ fn text(dice: &mut Dice) -> OsString {
         "enable.+5",
         "enable.",
         "enable.ghcr.io",
-        "enable.5-restart",
+        "enable.5-restart.0123456789abcdef",
         "enable-restart.5",
-        "enable-restart-restart",
+        "enable-restart.0123456789abcdef-restart.0123456789abcdef",
+        "enable-restart.0123456789abcdef.5",
         "disable.5",
         "-restart",
         "Enable",
@@ -130,11 +134,15 @@ fn makes_sense(arguments: &[OsString]) -> bool {
     let [verb, port] = arguments else { return false };
     let port = port.to_str().and_then(|text| text.parse::<u16>().ok().filter(|n| n.to_string() == text));
     let verb = verb.to_str().is_some_and(|text| {
-        let plain = text.strip_suffix("-restart").unwrap_or(text);
+        let (plain, stops) =
+            text.split_once("-restart.").map_or((text, None), |(plain, stops)| (plain, Some(stops)));
+        let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        let marked = stops.is_none_or(|stops| stops.len() == 16 && stops.chars().all(digit));
         let set = plain.strip_prefix("enable.").and_then(|set| set.parse().ok().map(|n: u8| (n, set)));
-        plain == "enable"
+        let plain = plain == "enable"
             || plain == "disable"
-            || set.is_some_and(|(n, text)| n < 64 && n.to_string() == text)
+            || set.is_some_and(|(n, text)| n < 64 && n.to_string() == text);
+        plain && marked
     });
     verb && port.is_some_and(|port| port >= 1024)
 }
@@ -237,7 +245,7 @@ fn inside() {
             25 => ["enable.5", "7267"].map(OsString::from).to_vec(),
             50 => ["disable", "7267"].map(OsString::from).to_vec(),
             // Nothing can restart a daemon that was started by hand: refused, and nothing is changed.
-            75 => ["enable.2-restart", "7267"].map(OsString::from).to_vec(),
+            75 => ["enable.2-restart.e3b0c44298fc1c14", "7267"].map(OsString::from).to_vec(),
             _ => (0..dice.below(5)).map(|_| text(&mut dice)).collect(),
         };
         let held = std::fs::read(config).unwrap();

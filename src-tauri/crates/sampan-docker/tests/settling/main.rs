@@ -205,6 +205,7 @@ async fn what_the_privileged_step_says_is_what_a_person_is_told() {
         steps: vec!["A step.".into()],
         error: error.map(str::to_owned),
         commands: commands.iter().map(|&line| line.to_owned()).collect(),
+        stops: None,
     };
     let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
     let place = Place::new();
@@ -227,6 +228,13 @@ async fn what_the_privileged_step_says_is_what_a_person_is_told() {
     assert!(
         matches!(&back, Err(ApplyError::RolledBack { reason, steps }) if reason == "It failed." && steps.len() == 1),
         "{back:?}"
+    );
+    let others =
+        HelperReport { stops: Some(vec!["web".into()]), ..report(false, false, Some("Other."), &[]) };
+    let asked_again = run(Ok(others), None).await;
+    assert!(
+        matches!(&asked_again, Err(ApplyError::OtherContainers(stops)) if stops == &["web"]),
+        "the new list reaches the person: {asked_again:?}"
     );
     let stuck = run(Ok(report(false, false, Some("Stuck."), &["rm a", "rm b"])), None).await;
     assert!(
@@ -254,13 +262,7 @@ struct Asked(std::sync::Mutex<Vec<(Verb, u16)>>);
 impl Elevation for Asked {
     fn run(&self, verb: Verb, port: u16) -> BoxFuture<'_, Result<HelperReport, ElevationError>> {
         self.0.lock().unwrap().push((verb, port));
-        let report = HelperReport {
-            done: true,
-            rolled_back: false,
-            steps: Vec::new(),
-            error: None,
-            commands: Vec::new(),
-        };
+        let report = HelperReport { done: true, ..HelperReport::default() };
         Box::pin(async { Ok(report) })
     }
 }
