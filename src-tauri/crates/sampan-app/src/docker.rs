@@ -447,6 +447,9 @@ pub(crate) fn shown(
         why,
     };
     let by_name = sampan_docker::by_name(engine, port);
+    let others = engine.others(port).into_iter();
+    let others =
+        others.map(|other| format!("Docker is set up for another Sampan, which runs now on port {other}."));
     Docker {
         found: engine.found,
         engine: engine.kind.to_string(),
@@ -463,7 +466,7 @@ pub(crate) fn shown(
         needs_repair: engine.needs_repair(port),
         cut_short: engine.cut_short.iter().map(|path| path.display().to_string()).collect(),
         supported: engine.supported(),
-        notes: engine.notes.iter().cloned().chain(by_name).collect(),
+        notes: engine.notes.iter().cloned().chain(by_name).chain(others).collect(),
         evidence: engine.evidence.clone(),
         last_used,
         drift,

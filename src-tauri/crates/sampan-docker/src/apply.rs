@@ -132,7 +132,10 @@ pub async fn apply_with(
         if plan.action == Action::Disable {
             // It may have been done by hand: what is still remembered would look like somebody else's change.
             let known = engine.remembered.iter().map(|known| &known.change);
-            let known = known.filter(|change| same_endpoint(&change.endpoint, &engine.endpoint));
+            let known = known.filter(|change| {
+                same_endpoint(&change.endpoint, &engine.endpoint)
+                    && !engine.is_anothers(change.port, plan.port)
+            });
             let targets: Vec<&Path> = known.map(|change| change.target.as_path()).collect();
             if !targets.is_empty() {
                 forget(env, &targets);

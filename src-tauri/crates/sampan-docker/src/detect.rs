@@ -13,6 +13,7 @@ use crate::environment::Environment;
 use crate::files;
 use crate::journal::{cut_short, journals};
 use crate::method::{Method, WSL_DESKTOP};
+use crate::neighbours;
 use crate::plan::{DEFAULT_PORT, Part};
 use crate::process::{self, Daemon};
 use crate::together::is_loopback;
@@ -75,6 +76,7 @@ pub async fn detect(env: &Environment) -> Engine {
             locate(&mut engine, env, daemon);
         }
     }
+    engine.running = neighbours::running(&engine).await;
     note_support(&mut engine);
     engine
 }

@@ -13,7 +13,8 @@ use crate::plan::Part;
 /// `None`: it cannot be told, because the engine does not answer.
 pub fn drift(engine: &Engine, port: u16) -> Option<Vec<String>> {
     let mut differences = Differences { engine, port, sentences: Vec::new() };
-    for change in these(engine) {
+    // What another Sampan set up for itself is not this one's to miss.
+    for change in these(engine).into_iter().filter(|change| !engine.is_anothers(change.port, port)) {
         match &change.part {
             Part::DaemonJson => differences.of_config(change),
             Part::Hosts(_) => differences.of_hosts(change),

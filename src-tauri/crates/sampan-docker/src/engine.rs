@@ -64,6 +64,8 @@ pub struct Engine {
     /// Files of a change that the privileged helper began and did not end, and nobody is at now. Only the helper settles
     /// it, when it runs next.
     pub cut_short: Vec<PathBuf>,
+    /// Ports in its configuration that are Sampan's and at which a Sampan answers now, this one or another.
+    pub running: Vec<u16>,
     /// What to know; English sentences.
     pub notes: Vec<String>,
     /// What was looked at and seen, one line each.
@@ -243,6 +245,7 @@ impl Engine {
             validator: None,
             remembered: Vec::new(),
             cut_short: Vec::new(),
+            running: Vec::new(),
             notes: Vec::new(),
             evidence: Vec::new(),
         }

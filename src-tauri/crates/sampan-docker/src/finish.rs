@@ -12,9 +12,9 @@ use crate::environment::Environment;
 use crate::files;
 use crate::journal::{Change, Journal, forget};
 use crate::manual;
+use crate::neighbours::taken_out;
 use crate::plan::{Action, ApplyMethod, FileChange, Part};
 use crate::recover::file_of;
-use crate::repair::own_mirrors;
 use crate::service::ByCommand;
 
 /// What is left to do of an interrupted disabling.
@@ -166,7 +166,7 @@ fn without_ours(engine: &Engine, port: u16, bytes: &[u8], empty_list: bool) -> O
     if empty_list {
         edited = daemon_json::with_empty_list(&edited).ok()?;
     }
-    for url in own_mirrors(engine, port) {
+    for url in taken_out(engine, port) {
         edited = daemon_json::remove_mirror(&edited, &url, empty_list).ok()?;
     }
     Some(edited)

@@ -24,6 +24,7 @@ mod hosts_toml;
 mod journal;
 mod manual;
 mod method;
+mod neighbours;
 mod places;
 mod plan;
 mod plan_error;

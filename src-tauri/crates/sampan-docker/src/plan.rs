@@ -11,10 +11,11 @@ use crate::context::{self, same_endpoint};
 use crate::daemon_json::{self, Refusal, same_list, same_mirror};
 use crate::diff::{self, DiffLine};
 use crate::elevation::Verb;
-use crate::engine::{Access, Engine, FileSeen, Kind, mirror_url};
+use crate::engine::{Access, Engine, FileSeen, HostsSeen, Kind, mirror_url};
 use crate::hosts_toml;
 use crate::manual;
 use crate::method::Method;
+use crate::neighbours::taken_out;
 pub use crate::plan_error::PlanError;
 use crate::repair::own_mirrors;
 use crate::together::{self, is_loopback};
@@ -156,6 +157,13 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn enable(&mut self) -> Result<(), PlanError> {
         let method = self.engine.method()?;
+        for other in self.engine.others(self.port) {
+            self.notes.push(format!(
+                "Docker is set up for another Sampan, which runs now on port {other}: this one, on port {}, takes its \
+                 place.",
+                self.port
+            ));
+        }
         // hosts.toml first, and last to go: the two files belong together.
         if matches!(method, Method::HostsOnly | Method::HostsAndMirrors) {
             self.write_hosts()?;
@@ -181,9 +189,15 @@ impl<'a> Draft<'a> {
         {
             return if self.has_none_of_ours() { Ok(()) } else { Err(unsupported.into()) };
         }
+        for other in self.engine.others(self.port) {
+            self.notes.push(format!(
+                "What another Sampan set up, which runs now on port {other}, stays: take it out by that one, or with \
+                 `sampan docker disable --listen 127.0.0.1:{other}`."
+            ));
+        }
         self.unlist_mirror()?;
         for seen in &self.engine.hosts {
-            if seen.port().is_some() {
+            if self.is_to_go(seen) {
                 let file = checked(&seen.file)?;
                 self.files.push(change(file, Part::Hosts(seen.registry.clone()), None, None));
             }
@@ -191,16 +205,24 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Whether nothing that is known of the engine is Sampan's.
+    /// Whether disabling removes that file: it is Sampan's, and not another one's that runs.
+    fn is_to_go(&self, seen: &HostsSeen) -> bool {
+        seen.port().is_some_and(|port| !self.engine.is_anothers(port, self.port))
+    }
+
+    /// Whether nothing that is known of the engine is this Sampan's to take out.
     fn has_none_of_ours(&self) -> bool {
-        let (engine, ours) = (self.engine, self.ours());
+        let (engine, ours) = (self.engine, taken_out(self.engine, self.port));
         let file = engine.config.as_ref().and_then(|file| file.bytes.as_deref()).unwrap_or_default();
         let Ok(in_file) = daemon_json::mirrors(file) else { return false };
         let mut listed = engine.mirrors.iter().chain(&in_file);
         let remembered = engine.remembered.iter().map(|known| &known.change);
         !listed.any(|url| ours.iter().any(|our| same_mirror(our, url)))
-            && engine.hosts.iter().all(|seen| seen.port().is_none())
-            && !remembered.clone().any(|change| same_endpoint(&change.endpoint, &engine.endpoint))
+            && !engine.hosts.iter().any(|seen| self.is_to_go(seen))
+            && !remembered.clone().any(|change| {
+                same_endpoint(&change.endpoint, &engine.endpoint)
+                    && !engine.is_anothers(change.port, self.port)
+            })
     }
 
     /// Writes the chosen registries' files, Docker Hub's first, and removes Sampan's own of the others.
@@ -301,11 +323,11 @@ impl<'a> Draft<'a> {
     }
 
     fn unlist_mirror(&mut self) -> Result<(), PlanError> {
-        let ours = self.ours();
+        let ours = taken_out(self.engine, self.port);
         let is_ours = |url: &String| ours.iter().any(|our| same_mirror(our, url));
         let listed = self.engine.mirrors.iter().any(is_ours);
         // What the file says must be known before anything that belongs beside it goes.
-        let matters = listed || self.engine.hosts.iter().any(|seen| seen.port().is_some());
+        let matters = listed || self.engine.hosts.iter().any(|seen| self.is_to_go(seen));
         let file = match self.config() {
             Ok(file) => file,
             Err(error) if matters => return Err(error),
@@ -371,7 +393,7 @@ impl<'a> Draft<'a> {
         if leave_empty_list {
             edited = daemon_json::with_empty_list(&edited).map_err(|r| refused(file, r))?;
         }
-        for url in &self.ours() {
+        for url in &taken_out(self.engine, self.port) {
             edited =
                 daemon_json::remove_mirror(&edited, url, leave_empty_list).map_err(|r| refused(file, r))?;
         }

@@ -52,22 +52,29 @@ impl Engine {
     }
 }
 
-/// The URLs that are Sampan's: this port, the default one, those in its own `hosts.toml` files, and those the journal
-/// knows of files of this engine, whoever else has edited them since: an entry that Sampan wrote stays Sampan's when its
-/// port changes.
+/// The URLs that are Sampan's, of whichever instance: this port's, and those of [`own_ports`].
 pub(crate) fn own_mirrors(engine: &Engine, port: u16) -> Vec<String> {
+    let ports = std::iter::once(port).chain(own_ports(engine));
+    let mut urls: Vec<String> = ports.map(|port| mirror_url(&engine.kind, port)).collect();
+    urls.sort();
+    urls.dedup();
+    urls
+}
+
+/// The ports that are Sampan's: the default one, those in its own `hosts.toml` files, and those the journal knows of files
+/// of this engine, whoever else has edited them since: an entry that Sampan wrote stays Sampan's when its port changes.
+pub(crate) fn own_ports(engine: &Engine) -> Vec<u16> {
     let of_this = |change: &&Change| {
         let mut seen = engine.config.iter().chain(engine.hosts.iter().map(|hosts| &hosts.file));
         change.after.is_some()
             && same_endpoint(&change.endpoint, &engine.endpoint)
             && seen.any(|file| file.target == change.target)
     };
-    let mut ports = vec![port, DEFAULT_PORT];
+    let mut ports = vec![DEFAULT_PORT];
     ports.extend(engine.hosts.iter().filter_map(HostsSeen::port));
     let remembered = engine.remembered.iter().map(|known| &known.change);
     ports.extend(remembered.filter(of_this).map(|change| change.port));
-    let mut urls: Vec<String> = ports.iter().map(|port| mirror_url(&engine.kind, *port)).collect();
-    urls.sort();
-    urls.dedup();
-    urls
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
