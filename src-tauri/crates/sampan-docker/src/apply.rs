@@ -166,7 +166,7 @@ pub async fn apply_with(
     let mut steps = Vec::new();
     for file in plan.files.iter().filter(|file| file.part == Part::DaemonJson) {
         for bytes in [&file.interim, &file.after].into_iter().flatten() {
-            validate(env, engine, bytes).await?;
+            validate(env, engine, &file.path, bytes).await?;
         }
         steps.extend(
             engine.validator.as_ref().map(|dockerd| format!("{} finds it valid.", dockerd.display())),
@@ -289,7 +289,7 @@ pub(crate) async fn elevated(plan: &Plan, elevation: &dyn Elevation) -> Result<A
 }
 
 /// Asks a dockerd of the engine's version, where there is one that can answer. Its word is necessary, not enough.
-async fn validate(env: &Environment, engine: &Engine, bytes: &[u8]) -> Result<(), ApplyError> {
+async fn validate(env: &Environment, engine: &Engine, shown: &Path, bytes: &[u8]) -> Result<(), ApplyError> {
     let Some(dockerd) = &engine.validator else { return Ok(()) };
     let io = |source| ApplyError::Io { path: dockerd.clone(), source };
     // Where a killed run's is found again.
@@ -312,7 +312,7 @@ async fn validate(env: &Environment, engine: &Engine, bytes: &[u8]) -> Result<()
         .lines()
         .last()
         .unwrap_or("it did not say why")
-        .replace(&*temp.path().to_string_lossy(), "daemon.json");
+        .replace(&*temp.path().to_string_lossy(), &shown.display().to_string());
     Err(ApplyError::Invalid(last))
 }
 

@@ -441,11 +441,12 @@ fn note_support(engine: &mut Engine) {
             if let Some(repair) = engine.needs_repair(DEFAULT_PORT) {
                 engine.notes.push(repair);
             } else if matches!(method, Method::HostsOnly | Method::HostsAndMirrors) && loopback && !hub {
-                engine.notes.push(
-                    "daemon.json lists a mirror on this machine and there is no hosts.toml for docker.io: from Docker \
-                     28 on both files belong together. Enabling Sampan writes both."
-                        .into(),
-                );
+                let config = engine.config.as_ref().map(|file| file.path.display().to_string());
+                let config = config.unwrap_or_else(|| "Docker's configuration".into());
+                engine.notes.push(format!(
+                    "{config} lists a mirror on this machine and there is no hosts.toml for docker.io: from Docker 28 on \
+                     both files belong together. Enabling Sampan writes both."
+                ));
             }
         }
     }

@@ -228,7 +228,8 @@ impl Elevation for OsaScript {
             trusted(helper).map_err(ElevationError::Unavailable)?;
             // Verb and port are the only parts that vary, and neither can hold a quote.
             let script = format!(
-                "do shell script \"{} {} {port}\" with administrator privileges",
+                "do shell script \"{} {} {port}\" with prompt \"Sampan changes the daemon.json that Docker reads.\" \
+                 with administrator privileges",
                 helper.display(),
                 verb
             );

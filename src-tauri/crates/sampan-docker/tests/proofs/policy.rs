@@ -1,5 +1,8 @@
 //! R103: what polkit asks before the privileged step, each time, in the person's own language.
 
+use sampan_docker::{Access, Action, Choice, Engine, FileSeen, HostsSeen, ImageStore, Kind, plan};
+use sampan_oci::RegistryName;
+
 const POLICY: &str = include_str!("../../polkit/org.sampan.docker.policy");
 
 /// The texts of every element of that name, with its attributes.
@@ -49,6 +52,53 @@ fn the_prompt_names_the_files_in_english_and_vietnamese() {
                 .filter(|path| text.contains(**path));
             assert!(named.count() >= least, "the prompt names what changes: {text}");
             assert!(!text.contains("$("), "nothing in it comes from the caller: {text}");
+        }
+    }
+}
+
+/// A Docker of the system's whose files belong to root.
+fn engine(kind: Kind, version: &str, store: ImageStore, config: &str) -> Engine {
+    let file = |path: &str| FileSeen {
+        path: path.into(),
+        target: path.into(),
+        bytes: None,
+        access: Access::NeedsElevation,
+        problem: None,
+    };
+    let mut engine = Engine::unknown("unix:///var/run/docker.sock".into());
+    (engine.found, engine.kind, engine.pid) = (true, kind, Some(4242));
+    (engine.version, engine.image_store) = (Some(version.into()), Some(store));
+    engine.config = Some(file(config));
+    for registry in [RegistryName::docker_hub(), "ghcr.io".parse().unwrap()] {
+        let file = file(&format!("/etc/docker/certs.d/{registry}/hosts.toml"));
+        engine.hosts.push(HostsSeen { registry, served: true, beside: Vec::new(), file });
+    }
+    engine
+}
+
+#[test]
+fn the_prompt_names_every_file_that_the_helper_changes_by_whichever_method() {
+    let usual = "/etc/docker/daemon.json";
+    let snap = "/var/snap/docker/current/config/daemon.json";
+    for (engine, registries, files) in [
+        (engine(Kind::Linux, "20.10.24", ImageStore::Classic, usual), &[][..], 1),
+        (engine(Kind::Linux, "27.5.1", ImageStore::Containerd, usual), &[], 1),
+        (engine(Kind::Linux, "29.7.2", ImageStore::Classic, usual), &["ghcr.io"], 3),
+        (engine(Kind::Linux, "29.7.2", ImageStore::Containerd, usual), &["ghcr.io"], 2),
+        (engine(Kind::Snap, "24.0.5", ImageStore::Classic, snap), &[], 1),
+    ] {
+        let choice = Choice::only(registries.iter().map(|name| name.parse().unwrap()));
+        let planned = plan(&engine, Action::Enable, 7267, &choice).unwrap();
+        assert!(planned.needs_elevation && planned.files.len() == files, "{planned:#?}");
+        for (_, message) in elements("message") {
+            let words = || message.split([' ', ',', '(', ')']).filter(|word| word.starts_with('/'));
+            for file in &planned.files {
+                assert!(
+                    words().any(|named| file.path.starts_with(named)),
+                    "{}: {message}",
+                    file.path.display()
+                );
+            }
         }
     }
 }
