@@ -1,4 +1,5 @@
-//! `sampan clients`: the other programs that pull images, and setting them up after the change was shown.
+//! `sampan clients`: the other programs that pull images, and setting them up after the change was shown. The running
+//! Sampan does the work; where none runs, this process does it by itself.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
@@ -6,11 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use sampan_app::Config;
-use sampan_app::api::{ClientSetup, Command, DiffKind, DockerAction, DockerPlan, Reply};
+use sampan_app::api::{ClientApplied, ClientSetup, Command, DiffKind, DockerAction, DockerPlan, Reply};
+use sampan_app::{Alone, Client, ClientError, Config, Surroundings};
 
 use crate::arguments::Format;
-use crate::ask::{answer, ask, connect, unexpected};
+use crate::ask::{Refused, answer, ask, connect, unexpected};
 use crate::output;
 use crate::show::{columns, plain};
 
@@ -27,6 +28,8 @@ pub(crate) struct Clients {
 /// Which way.
 #[derive(Subcommand, Debug)]
 enum Change {
+    /// List them, as without a word
+    List(Format),
     /// Show exactly what setting one up would change, and the same as commands
     Plan(Planned),
     /// Point one at Sampan; shows the change and asks first
@@ -68,40 +71,95 @@ struct Planned {
 )]
 pub(crate) struct NotAsked;
 
-/// `sampan clients`.
-pub(crate) async fn clients(config: &Config, clients: &Clients) -> anyhow::Result<ExitCode> {
-    match &clients.change {
-        None => list(config, clients.format).await,
-        Some(Change::Plan(planned)) => {
-            let action = if planned.disable { DockerAction::Disable } else { DockerAction::Enable };
-            let plan = plan(config, &planned.chosen, action).await?;
-            answer(&plan, planned.chosen.format, || show_plan(&plan))?;
-            Ok(ExitCode::SUCCESS)
+/// Who looks and changes: the running Sampan, or this process where none runs.
+enum Whom {
+    Running(Client),
+    Alone(Box<Alone>),
+}
+
+impl Whom {
+    async fn find(config: &Config, surroundings: &Surroundings) -> anyhow::Result<Self> {
+        match connect(config).await {
+            Ok(client) => Ok(Self::Running(client)),
+            Err(ClientError::NotRunning { .. }) => {
+                Ok(Self::Alone(Box::new(Alone::new(config, surroundings))))
+            }
+            Err(error) => Err(error.into()),
         }
-        Some(Change::Enable(chosen)) => change(config, chosen, DockerAction::Enable).await,
-        Some(Change::Disable(chosen)) => change(config, chosen, DockerAction::Disable).await,
+    }
+
+    async fn list(&mut self) -> anyhow::Result<Vec<ClientSetup>> {
+        match self {
+            Self::Running(client) => {
+                let Reply::Clients(found) = ask(client, Command::Clients).await? else { bail!(unexpected()) };
+                Ok(found)
+            }
+            Self::Alone(alone) => Ok(alone.clients()),
+        }
+    }
+
+    async fn plan(&mut self, chosen: &Chosen, action: DockerAction) -> anyhow::Result<DockerPlan> {
+        let registries = (!chosen.registries.is_empty()).then(|| chosen.registries.clone());
+        match self {
+            Self::Running(client) => {
+                let command = Command::ClientPlan { client: chosen.client.clone(), action, registries };
+                let Reply::DockerPlan(plan) = ask(client, command).await? else { bail!(unexpected()) };
+                Ok(plan)
+            }
+            Self::Alone(alone) => {
+                let plan = alone.client_plan(&chosen.client, action, registries.as_deref());
+                Ok(plan.map_err(Refused::from)?)
+            }
+        }
+    }
+
+    async fn apply(&mut self, plan: &DockerPlan) -> anyhow::Result<ClientApplied> {
+        match self {
+            Self::Running(client) => {
+                let command = Command::ClientApply { plan: plan.id.clone() };
+                let Reply::ClientApplied(applied) = ask(client, command).await? else { bail!(unexpected()) };
+                Ok(applied)
+            }
+            Self::Alone(alone) => Ok(alone.client_apply(&plan.id).await.map_err(Refused::from)?),
+        }
     }
 }
 
-async fn list(config: &Config, format: Format) -> anyhow::Result<ExitCode> {
-    let Reply::Clients(found) = ask(&mut connect(config).await?, Command::Clients).await? else {
-        bail!(unexpected())
-    };
-    answer(&found, format, || show_list(&found))?;
+/// `sampan clients`.
+pub(crate) async fn clients(
+    config: &Config,
+    surroundings: &Surroundings,
+    clients: &Clients,
+) -> anyhow::Result<ExitCode> {
+    let mut whom = Whom::find(config, surroundings).await?;
+    match &clients.change {
+        None => list(&mut whom, clients.format).await,
+        Some(Change::List(format)) => list(&mut whom, *format).await,
+        Some(Change::Plan(planned)) => {
+            let action = if planned.disable { DockerAction::Disable } else { DockerAction::Enable };
+            let plan = whom.plan(&planned.chosen, action).await?;
+            answer(&plan, planned.chosen.format, || show_plan(&plan))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Change::Enable(chosen)) => change(&mut whom, chosen, DockerAction::Enable).await,
+        Some(Change::Disable(chosen)) => change(&mut whom, chosen, DockerAction::Disable).await,
+    }
+}
+
+async fn list(whom: &mut Whom, format: Format) -> anyhow::Result<ExitCode> {
+    let found = whom.list().await?;
+    answer(&found, format, || {
+        let mut text = show_list(&found);
+        if matches!(whom, Whom::Alone(_)) {
+            text.push_str("\nSampan is not running: until it does they go straight to their registries.\n");
+        }
+        text
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn plan(config: &Config, chosen: &Chosen, action: DockerAction) -> anyhow::Result<DockerPlan> {
-    let registries = (!chosen.registries.is_empty()).then(|| chosen.registries.clone());
-    let command = Command::ClientPlan { client: chosen.client.clone(), action, registries };
-    let Reply::DockerPlan(plan) = ask(&mut connect(config).await?, command).await? else {
-        bail!(unexpected())
-    };
-    Ok(plan)
-}
-
-async fn change(config: &Config, chosen: &Chosen, action: DockerAction) -> anyhow::Result<ExitCode> {
-    let plan = plan(config, chosen, action).await?;
+async fn change(whom: &mut Whom, chosen: &Chosen, action: DockerAction) -> anyhow::Result<ExitCode> {
+    let plan = whom.plan(chosen, action).await?;
     if !chosen.yes && !plan.files.is_empty() {
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
             bail!(NotAsked);
@@ -115,10 +173,7 @@ async fn change(config: &Config, chosen: &Chosen, action: DockerAction) -> anyho
             return Ok(ExitCode::FAILURE);
         }
     }
-    let command = Command::ClientApply { plan: plan.id.clone() };
-    let Reply::ClientApplied(applied) = ask(&mut connect(config).await?, command).await? else {
-        bail!(unexpected())
-    };
+    let applied = whom.apply(&plan).await?;
     answer(&applied, chosen.format, || lines(&applied.steps, ""))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -184,8 +239,9 @@ mod tests {
     #[test]
     fn what_goes_where_must_be_said() {
         let parse = |words: &[&str]| Line::try_parse_from(std::iter::once(&"clients").chain(words));
-        let good: [&[&str]; 6] = [
+        let good: [&[&str]; 7] = [
             &[],
+            &["list", "--json"],
             &["--json"],
             &["plan", "podman"],
             &["plan", "k3s", "--disable", "--json"],

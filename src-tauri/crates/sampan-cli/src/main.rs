@@ -98,7 +98,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Pause(pause) => ask::pause(&config?, pause).await,
             Command::Resume(format) => ask::resume(&config?, format).await,
             Command::Docker { what } => docker::docker(&config?, surroundings, what).await,
-            Command::Clients(change) => clients::clients(&config?, &change).await,
+            Command::Clients(change) => clients::clients(&config?, surroundings, &change).await,
             Command::Doctor(format) => ask::doctor(config, surroundings, format).await,
         }
     });

@@ -458,3 +458,44 @@ fn the_log_is_on_standard_error_and_cannot_steer_a_terminal() {
     assert!(!told.replace('\n', "").contains(|c: char| c.is_control()), "{told:?}");
     assert!(!told.lines().any(|line| line.starts_with("forged")), "a path cannot forge a line: {told:?}");
 }
+
+#[test]
+fn other_clients_are_set_up_and_taken_back_where_no_sampan_runs() {
+    let place = Place::new();
+    let file = place.dir.path().join("buildx/buildkitd.default.toml");
+    let run = |listen: Option<&str>, arguments: &[&str], code: i32| {
+        let mut command = place.sampan();
+        command
+            .env_remove("SAMPAN_LISTEN")
+            .env("BUILDX_CONFIG", place.path("buildx"))
+            .arg("clients")
+            .args(arguments);
+        if let Some(listen) = listen {
+            command.args(["--listen", listen]);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        said
+    };
+    let state = |said: &str| said.lines().find(|line| line.starts_with("buildkit")).unwrap().to_owned();
+    let before = run(None, &["list"], 0);
+    assert!(before.contains("Sampan is not running") && !state(&before).contains("asks Sampan"), "{before}");
+    assert!(run(None, &["plan", "buildkit"], 0).contains("buildkitd.default.toml is made"), "shown");
+    assert!(run(None, &["enable", "buildkit"], 2).contains("--yes"), "there is nobody to ask");
+    assert!(!file.exists() && !place.dir.path().join("state").exists(), "looking leaves nothing behind");
+
+    run(Some("127.0.0.1:7300"), &["enable", "buildkit", "--yes"], 0);
+    assert!(std::fs::read_to_string(&file).unwrap().contains("127.0.0.1:7300"), "by the port it was told of");
+    let during = run(None, &[], 0);
+    assert!(state(&during).contains("asks Sampan for docker.io"), "whichever port that is: {during}");
+    assert!(run(None, &["plan", "buildkit", "--disable"], 0).contains("is removed"), "shown first");
+    assert!(file.exists(), "and only shown");
+    run(None, &["disable", "buildkit", "--yes"], 0);
+    assert!(!file.exists(), "taken back by the command alone, without being told of the port");
+    assert!(
+        run(None, &["disable", "buildkit", "--yes"], 0).contains("as wanted"),
+        "an uninstaller may ask twice"
+    );
+    assert!(run(None, &["enable", "nothing", "--yes"], 1).contains("podman"), "the names there are");
+}

@@ -244,6 +244,11 @@ impl ClientSeen {
         self.set_up().into_iter().filter(|(_, named)| *named == port).map(|(registry, _)| registry).collect()
     }
 
+    /// The port of Sampan's for which it is set up; `None`: it is not.
+    pub fn set_up_for(&self) -> Option<u16> {
+        self.set_up().first().map(|(_, port)| *port)
+    }
+
     /// Whether it is set up to ask Sampan on `port` for Docker Hub.
     pub fn enabled(&self, port: u16) -> bool {
         self.registries(port).iter().any(RegistryName::is_docker_hub)

@@ -54,7 +54,21 @@ impl Alone {
         planned(&engine, action, self.reach(), &wish).map(|plan| shown_plan(action, plan))
     }
 
-    fn reach(&self) -> Reach {
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Holds the state folder, which is made private first where there is none.
+    pub(crate) fn hold(&self) -> Result<std::fs::File, ApiError> {
+        crate::start::make_private(&self.environment.state_dir).map_err(|error| ApiError {
+            code: Code::NotPermitted,
+            message: error.to_string(),
+            next_step: None,
+        })?;
+        super::alone_with_the_files(&self.environment)
+    }
+
+    pub(crate) fn reach(&self) -> Reach {
         let listen = self.config.listen;
         Reach { listen, fixed: listen.port() != 0 }
     }
@@ -78,12 +92,7 @@ impl Alone {
             let steps = vec!["Everything was as wanted already.".into()];
             return Ok(DockerApplied { steps, docker: self.look().await, proof: None });
         }
-        crate::start::make_private(&env.state_dir).map_err(|error| ApiError {
-            code: Code::NotPermitted,
-            message: error.to_string(),
-            next_step: None,
-        })?;
-        let _alone = super::alone_with_the_files(env)?;
+        let _alone = self.hold()?;
         let steps = sampan_docker::recover(env, &engine).await.map_err(|error| failed(&error, &[]))?;
         let engine = detect(env).await;
         // What was finished just now may be all that was wanted.
