@@ -198,6 +198,8 @@ pub struct ClientSeen {
     pub evidence: Vec<String>,
     /// Registries that another file of the client's has an entry for, and that file.
     pub(crate) taken: Vec<(String, PathBuf)>,
+    /// The folder of its file for each registry that it reads; what is elsewhere was left there.
+    pub(crate) certs: Option<PathBuf>,
     /// Why Sampan does not write its files, one English sentence, where that is not a matter of rights.
     pub(crate) hands_off: Option<String>,
 }
@@ -214,6 +216,7 @@ impl ClientSeen {
             notes: Vec::new(),
             evidence: Vec::new(),
             taken: Vec::new(),
+            certs: None,
             hands_off: None,
         }
     }
@@ -229,8 +232,14 @@ impl ClientSeen {
         }
     }
 
+    /// Whether that file is where the client looks.
+    fn reads(&self, hosts: &HostsSeen) -> bool {
+        self.certs.as_ref().is_none_or(|certs| hosts.file.path.starts_with(certs))
+    }
+
     fn set_up(&self) -> Vec<(RegistryName, u16)> {
-        let of_hosts = self.hosts.iter().filter_map(|seen| Some((seen.registry.clone(), seen.port()?)));
+        let of_hosts = self.hosts.iter().filter(|seen| self.reads(seen));
+        let of_hosts = of_hosts.filter_map(|seen| Some((seen.registry.clone(), seen.port()?)));
         let bytes = self.file.as_ref().and_then(|file| file.bytes.as_deref());
         let of_file = bytes.zip(self.id.format()).and_then(|(bytes, format)| format.read(bytes));
         let of_file =
@@ -422,7 +431,7 @@ fn host_files(
 ) -> Result<Vec<FileChange>, PlanError> {
     let mut files = Vec::new();
     for hosts in &seen.hosts {
-        let mut wanted = action == Action::Enable && choice.takes(hosts);
+        let mut wanted = action == Action::Enable && choice.takes(hosts) && seen.reads(hosts);
         if let Some(why) = trust::obstacle(hosts, &[]).filter(|_| wanted && !hosts.is_foreign()) {
             trust::allowed(hosts, choice, &why)?;
             notes.push(format!("{} no longer asks Sampan: {why}", hosts.registry));

@@ -124,7 +124,8 @@ pub(crate) fn file_of<'a>(change: &Change, engine: &'a Engine) -> Option<&'a Fil
     let file = match &change.part {
         Part::DaemonJson | Part::Client => engine.config.as_ref(),
         Part::Hosts(registry) => {
-            engine.hosts.iter().find(|seen| seen.registry == *registry).map(|seen| &seen.file)
+            let mut hosts = engine.hosts.iter().filter(|seen| seen.registry == *registry);
+            hosts.find(|seen| seen.file.target == change.target).map(|seen| &seen.file)
         }
     };
     file.filter(|file| file.target == change.target && file.problem.is_none())

@@ -350,6 +350,68 @@ fn who_reads_containerds_files_is_said_from_its_configuration() {
     }
 }
 
+#[tokio::test]
+async fn containerds_files_are_written_where_it_was_told_to_look() {
+    let place = Place::new();
+    let config = place.places.etc.join("containerd/config.toml");
+    let usual = place.places.etc.join("containerd/certs.d");
+    let other = place.dir.path().join("srv/certs");
+    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+    place.change(ClientId::Containerd, Action::Enable, &only(&["ghcr.io"])).await.unwrap();
+    assert!(usual.join("docker.io/hosts.toml").exists() && usual.join("ghcr.io/hosts.toml").exists());
+
+    let line = format!("config_path = \"{}:{}\" # ours\n", other.display(), usual.display());
+    std::fs::write(
+        &config,
+        format!("[plugins.a]\n config_path = '/not/this'\n[plugins.cri.registry]\n  {line}"),
+    )
+    .unwrap();
+    let moved = place.seen(ClientId::Containerd);
+    assert!(!moved.enabled(PORT), "what it does not read counts for nothing");
+    place.change(ClientId::Containerd, Action::Enable, &Choice::AsNow).await.unwrap();
+    assert!(other.join("docker.io/hosts.toml").exists(), "the first folder decides");
+    assert!(
+        !usual.join("docker.io").exists() && !usual.join("ghcr.io").exists(),
+        "and nothing is left elsewhere"
+    );
+    assert!(place.seen(ClientId::Containerd).enabled(PORT));
+    place.change(ClientId::Containerd, Action::Disable, &Choice::AsNow).await.unwrap();
+    assert!(!other.exists() && place.files() == [config.clone()], "nor afterwards: {:?}", place.files());
+
+    for (text, words) in [
+        ("config_path = \"certs.d\"", "no folder that Sampan can tell"),
+        ("config_path = x", "no folder that Sampan can tell"),
+        ("config_path = \"/a\"\n[plugins.y.registry]\nconfig_path = \"/b\"", "more than once"),
+    ] {
+        std::fs::write(&config, format!("[plugins.x.registry]\n{text}\n")).unwrap();
+        let seen = place.seen(ClientId::Containerd);
+        assert!(!seen.can_apply(), "{text}: nothing is written where nobody may look");
+        let plan = plan_client(&seen, Action::Enable, PORT, &Choice::AsNow).unwrap();
+        assert!(plan.notes.iter().any(|note| note.contains(words)), "{text}: {:?}", plan.notes);
+    }
+}
+
+#[test]
+fn nerdctls_own_folders_are_known() {
+    let mut place = Place::new();
+    let toml = |folder: &Path| folder.join("nerdctl/nerdctl.toml");
+    for folder in [&place.places.etc, &place.places.config] {
+        std::fs::create_dir_all(folder.join("nerdctl")).unwrap();
+        std::fs::write(
+            toml(folder),
+            "debug = false\nhosts_dir = [\"/srv/hosts\", '/etc/containerd/certs.d']\n",
+        )
+        .unwrap();
+    }
+    let said = place.seen(ClientId::Containerd).notes.join(" ");
+    assert!(said.contains("nerdctl does not read them"), "{said}");
+    place.places.uid = 1000;
+    let paths = place.seen(ClientId::Nerdctl).paths();
+    assert!(paths.iter().all(|path| path.starts_with("/srv/hosts")), "where it looks: {paths:?}");
+    std::fs::write(toml(&place.places.config), "hosts_dir = []\n").unwrap();
+    assert!(!place.seen(ClientId::Nerdctl).can_apply(), "nowhere");
+}
+
 #[test]
 fn a_registry_that_sampan_does_not_serve_is_refused_for_every_client() {
     let place = Place::new();
