@@ -78,3 +78,33 @@ fn uid() -> u32 {
 fn uid() -> u32 {
     0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_clients_ask_without_tls_gets_no_file_that_names_it_by_https() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.toml"), "").unwrap();
+        let table = [
+            ("docker.io", "http://127.0.0.1:9", true, "clients ask Docker Hub itself by TLS"),
+            ("r.example:5000", "http://r.example:5000", false, "it is the registry itself, without TLS"),
+            ("plain.example", "http://plain.example", false, "the same without a port"),
+            ("t.example:5000", "https://t.example:5000", true, "by TLS"),
+            ("m.example", "http://mirror.lan:5000", true, "another machine stands in for it"),
+        ];
+        let upstream = |(name, url): (&str, &str)| (name.parse().unwrap(), url.parse().unwrap());
+        let flags = crate::Flags {
+            config: Some(dir.path().join("config.toml")),
+            state_dir: Some(dir.path().join("state")),
+            cache_dir: Some(dir.path().join("cache")),
+            upstream: table.iter().map(|(name, url, _, _)| upstream((name, url))).collect(),
+            ..crate::Flags::default()
+        };
+        let env = Surroundings::default().docker(&Config::load(flags).unwrap());
+        for (name, _, expected, why) in table {
+            assert_eq!(env.registries.iter().any(|known| known.as_str() == name), expected, "{name}: {why}");
+        }
+    }
+}

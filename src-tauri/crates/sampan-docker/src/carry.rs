@@ -16,7 +16,7 @@ use crate::manual;
 use crate::plan::{ApplyMethod, FileChange, Part};
 use crate::process;
 use crate::service::{self, Service};
-use crate::together::is_loopback;
+use crate::together;
 
 /// How long a reload may take until the engine lists what it was told: it takes milliseconds.
 const RELOADED: Duration = Duration::from_secs(10);
@@ -382,7 +382,8 @@ impl<'a> Carrier<'a> {
         let listed = client::mirrors(&self.engine.endpoint).await.unwrap_or_default();
         let agreed = agreed.unwrap_or_default();
         named.extend(listed.into_iter().filter(|url| !agreed.iter().any(|other| same_mirror(url, other))));
-        let url = named.into_iter().find(|url| is_loopback(url))?;
+        let insecure = together::insecure(self.engine);
+        let url = named.into_iter().find(|url| together::belongs_beside(url, &insecure))?;
         Some(format!("{url} is still among Docker's mirrors, and both files belong together."))
     }
 

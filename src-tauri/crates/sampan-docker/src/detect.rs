@@ -16,7 +16,7 @@ use crate::method::{Method, WSL_DESKTOP};
 use crate::neighbours;
 use crate::plan::{DEFAULT_PORT, Part};
 use crate::process::{self, Daemon};
-use crate::together::is_loopback;
+use crate::together;
 use crate::trust;
 
 /// How many folders of `certs.d` are looked into: a person has a handful of registries.
@@ -437,14 +437,18 @@ fn note_support(engine: &mut Engine) {
                 engine.notes.extend(obstacles);
             }
             let hub = engine.hosts.iter().any(|h| h.registry.is_docker_hub() && h.file.bytes.is_some());
-            let loopback = engine.mirrors.iter().any(|mirror| is_loopback(mirror));
+            let insecure = together::insecure(engine);
+            let bare =
+                engine.mirrors.iter().find(|mirror| together::belongs_beside(mirror, &insecure)).cloned();
             if let Some(repair) = engine.needs_repair(DEFAULT_PORT) {
                 engine.notes.push(repair);
-            } else if matches!(method, Method::HostsOnly | Method::HostsAndMirrors) && loopback && !hub {
+            } else if let Some(bare) =
+                bare.filter(|_| matches!(method, Method::HostsOnly | Method::HostsAndMirrors) && !hub)
+            {
                 let config = engine.config.as_ref().map(|file| file.path.display().to_string());
                 let config = config.unwrap_or_else(|| "Docker's configuration".into());
                 engine.notes.push(format!(
-                    "{config} lists a mirror on this machine and there is no hosts.toml for docker.io: from Docker 28 on \
+                    "{config} lists the mirror {bare} and there is no hosts.toml for docker.io: from Docker 28 on \
                      both files belong together. Enabling Sampan writes both."
                 ));
             }

@@ -1,12 +1,16 @@
-//! From Docker 28 on a mirror on this machine and docker.io's `hosts.toml` belong together: checked once, here.
+//! From Docker 28 on a mirror on this machine, or one among the insecure registries, and docker.io's `hosts.toml` belong
+//! together: checked once, here.
+
+use serde_json::Value;
 
 use crate::daemon_json;
 use crate::engine::Engine;
 use crate::method::Method;
 use crate::plan::{Action, FileChange, Part, PlanError, checked, refused};
+use crate::trust;
 
 /// Checks a finished plan: it never removes Docker Hub's `hosts.toml`, and never does without it where the engine
-/// needs it, while `daemon.json` or the engine itself still name a mirror on this machine in the end.
+/// needs it, while `daemon.json` or the engine itself still name a mirror in the end that belongs beside it.
 ///
 /// # Errors
 /// [`PlanError::Together`] with that mirror; the file's own refusal where what it names cannot be known.
@@ -39,10 +43,28 @@ pub(crate) fn check(
         };
         named.extend(daemon_json::mirrors(last.unwrap_or_default()).map_err(|r| refused(file, r))?);
     }
-    match named.into_iter().find(|url| is_loopback(url)) {
+    let insecure = insecure(engine);
+    match named.into_iter().find(|url| belongs_beside(url, &insecure)) {
         Some(url) => Err(PlanError::Together(url)),
         None => Ok(()),
     }
+}
+
+/// What the engine asks without TLS, and what it will once it has read its file.
+pub(crate) fn insecure(engine: &Engine) -> Vec<String> {
+    let file = engine.config.as_ref().and_then(|file| file.bytes.as_deref()).unwrap_or_default();
+    let config: Value =
+        serde_json::from_slice(file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file)).unwrap_or_default();
+    let listed = config.get("insecure-registries").and_then(Value::as_array).into_iter().flatten();
+    let listed = listed.filter_map(|name| name.as_str().map(str::to_owned));
+    engine.insecure.iter().cloned().chain(listed).collect()
+}
+
+/// Whether a mirror belongs beside docker.io's `hosts.toml`: it is on this machine, or among the insecure registries.
+pub(crate) fn belongs_beside(url: &str, insecure: &[String]) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    is_loopback(url) || trust::is_insecure(&authority.to_ascii_lowercase(), insecure)
 }
 
 /// Whether a mirror's URL leads to this machine.
@@ -56,6 +78,24 @@ pub(crate) fn is_loopback(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_insecure_mirror_belongs_beside_the_hosts_file_too() {
+        let insecure = ["corp:5000", "10.1.0.0/16", "fd00::/8"].map(str::to_owned);
+        for (url, expected) in [
+            ("http://corp:5000", true),
+            ("https://CORP:5000/path/", true),
+            ("http://corp", false),
+            ("http://10.1.2.3:80", true),
+            ("https://10.1.2.3", true),
+            ("http://10.2.0.1", false),
+            ("http://[fd00::1]:5000/", true),
+            ("https://mirror.example", false),
+            ("http://127.0.0.1:7267", true),
+        ] {
+            assert_eq!(belongs_beside(url, &insecure), expected, "{url}");
+        }
+    }
 
     #[test]
     fn a_mirror_on_this_machine_is_recognised_in_every_spelling() {

@@ -3,8 +3,6 @@
 
 use std::net::IpAddr;
 
-use sampan_oci::RegistryName;
-
 use crate::choice::Choice;
 use crate::engine::HostsSeen;
 use crate::plan::PlanError;
@@ -21,7 +19,7 @@ pub(crate) fn obstacle(seen: &HostsSeen, insecure: &[String]) -> Option<String> 
             "{folder} holds {file}, which is no longer read once a hosts.toml is beside it."
         ));
     }
-    is_insecure(&seen.registry, insecure).then(|| {
+    is_insecure(seen.registry.as_str(), insecure).then(|| {
         format!(
             "{} is among the engine's insecure registries, which it is no longer once it has a hosts.toml.",
             seen.registry
@@ -41,8 +39,8 @@ pub(crate) fn allowed(seen: &HostsSeen, choice: &Choice, why: &str) -> Result<()
     Ok(())
 }
 
-fn is_insecure(registry: &RegistryName, insecure: &[String]) -> bool {
-    let name = registry.as_str();
+/// Whether a registry, as `host` or `host:port`, is among them.
+pub(crate) fn is_insecure(name: &str, insecure: &[String]) -> bool {
     let host = match name.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
         Some(_) | None => name,
@@ -86,7 +84,7 @@ mod tests {
             ("10.2.2.3:5000", false),
             ("ghcr.io", false),
         ] {
-            assert_eq!(is_insecure(&name.parse().unwrap(), &insecure), expected, "{name}");
+            assert_eq!(is_insecure(name, &insecure), expected, "{name}");
         }
     }
 }

@@ -394,7 +394,9 @@ fn rights_are_asked_for_only_where_the_helper_changes_the_engine_that_was_shown(
 fn the_hubs_hosts_file_never_goes_while_a_mirror_on_this_machine_stays() {
     let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
     let listing = |urls: &[&str]| format!("{{\"registry-mirrors\": {urls:?}}}");
-    let (local, corp) = ("http://127.0.0.1:5000", "https://corp");
+    let (local, corp, lan) = ("http://127.0.0.1:5000", "https://corp", "http://10.1.2.3:5000");
+    let insecure = listing(&[OURS, "http://cache.lan:5000"])
+        .replace('}', ", \"insecure-registries\": [\"cache.lan:5000\"]}");
     for (store, config, listed, refused, why) in [
         (ImageStore::Classic, listing(&[OURS]), vec![OURS], false, "nothing is left"),
         (ImageStore::Classic, listing(&[OURS, corp]), vec![OURS, corp], false, "what is left is far away"),
@@ -403,10 +405,19 @@ fn the_hubs_hosts_file_never_goes_while_a_mirror_on_this_machine_stays() {
         (ImageStore::Containerd, listing(&[local]), vec![], true, "the next reload lists it"),
         (ImageStore::Containerd, "{}".into(), vec![local], true, "the running engine still has it"),
         (ImageStore::Containerd, listing(&["http://LOCALHOST:1"]), vec![], true, "another spelling"),
+        (
+            ImageStore::Classic,
+            listing(&[OURS, lan]),
+            vec![OURS, lan],
+            true,
+            "an insecure network, as it runs",
+        ),
+        (ImageStore::Classic, insecure, vec![OURS], true, "an insecure registry, once the file is read"),
     ] {
         let mut engine = engine(Kind::Linux, "29.7.2", store, Some(&config));
         engine.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
         engine.mirrors = listed.iter().map(|url| format!("{url}/")).collect();
+        engine.insecure = vec!["10.1.0.0/16".into(), "127.0.0.0/8".into()];
         let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow);
         assert_eq!(matches!(planned, Err(PlanError::Together(_))), refused, "{why}: {planned:?}");
         assert_eq!(planned.is_ok(), !refused, "{why}");

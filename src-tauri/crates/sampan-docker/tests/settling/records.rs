@@ -1,6 +1,9 @@
 //! Journals that are not as this Sampan writes them: damaged ones are kept, newer ones are left alone.
 
-use sampan_docker::{Action, ApplyError, Choice, Direct, ImageStore, apply, plan, recover, undo};
+use sampan_docker::{
+    Action, ApplyError, Choice, Direct, Environment, ImageStore, Remembered, apply, detect, hold, plan,
+    recover, undo,
+};
 use serde_json::json;
 
 use crate::place::{AFTER, BEFORE, Place};
@@ -60,4 +63,70 @@ async fn a_newer_sampans_journal_is_left_alone_and_nothing_is_changed() {
     newer["pending"] = json!(place.interrupted(AFTER));
     std::fs::write(place.journal(), newer.to_string()).unwrap();
     assert!(!recover(&place.env, &place.engine()).await.unwrap().is_empty(), "this version's own is settled");
+}
+
+/// What the helper set up, and somebody has taken back by hand since.
+fn helpers_journal(place: &Place) -> Environment {
+    let mut change = place.interrupted(BEFORE).remove(1);
+    change.endpoint = format!("unix://{}", place.dir.path().join("nobody.sock").display());
+    std::fs::remove_dir_all(place.dir.path().join("certs.d")).unwrap();
+    std::fs::create_dir(&place.env.system_state_dir).unwrap();
+    let journal = json!({"pending": [], "installed": [change]}).to_string();
+    std::fs::write(place.env.system_state_dir.join("docker.json"), journal).unwrap();
+    Environment { docker_host: Some(change.endpoint), ..place.env.clone() }
+}
+
+/// Disables, where there is nothing left to do.
+async fn disable(place: &Place, env: &Environment) {
+    let mut engine = place.engine();
+    engine.endpoint = env.docker_host.clone().unwrap();
+    engine.remembered = detect(env).await.remembered;
+    assert_eq!(engine.remembered.len(), 1, "the helper's journal says so");
+    engine.hosts.clear();
+    let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow).unwrap();
+    assert!(planned.is_nothing(), "{planned:#?}");
+    apply(env, &engine, &planned, false, &Direct).await.unwrap();
+}
+
+#[tokio::test]
+async fn root_forgets_in_the_helpers_journal_what_was_taken_back_by_hand_unless_a_helper_is_at_work() {
+    let place = Place::new();
+    if place.env.uid != 0 {
+        return;
+    }
+    let env = helpers_journal(&place);
+    let journal = || std::fs::read_to_string(place.env.system_state_dir.join("docker.json")).unwrap();
+    let at_work = hold(&env.system_state_dir, 0).unwrap();
+    let before = journal();
+    disable(&place, &env).await;
+    assert_eq!(journal(), before, "one at a time writes there");
+    drop(at_work);
+    disable(&place, &env).await;
+    assert!(!journal().contains("DaemonJson"), "{}", journal());
+    let known: Vec<Remembered> = detect(&env).await.remembered;
+    assert!(known.is_empty(), "nothing looks like somebody else's change any more: {known:?}");
+}
+
+#[tokio::test]
+async fn a_user_remembers_that_the_helpers_journal_is_out_of_date_and_writes_nothing_there() {
+    let place = Place::new();
+    if place.env.uid != 0 {
+        return;
+    }
+    let root = helpers_journal(&place);
+    let user = 65_534;
+    std::os::unix::fs::chown(&place.env.state_dir, Some(user), None).unwrap();
+    let env = Environment { uid: user, ..root };
+    let helpers = place.env.system_state_dir.join("docker.json");
+    let before = std::fs::read(&helpers).unwrap();
+    disable(&place, &env).await;
+    assert_eq!(std::fs::read(&helpers).unwrap(), before, "it is root's");
+    assert!(
+        std::fs::read_to_string(place.journal()).unwrap().contains("\"settled\""),
+        "it is noted on this side"
+    );
+    assert!(detect(&env).await.remembered.is_empty(), "and no longer looked for");
+    let again = json!({"pending": [], "installed": []}).to_string();
+    std::fs::write(&helpers, again).unwrap();
+    assert!(detect(&env).await.remembered.is_empty(), "nor when the helper forgets it too");
 }
