@@ -218,6 +218,14 @@ pub(crate) const TESTS: &[Need] = &[
         pacman: &["podman"],
     },
     UNSHARE,
+    Need {
+        name: "strace",
+        why: "sees which programs the privileged helper starts",
+        probe: Probe::Program(&["strace"]),
+        apt: &["strace"],
+        dnf: &["strace"],
+        pacman: &["strace"],
+    },
 ];
 
 /// The package managers whose names the tables know.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use sampan_docker::{Engine, Environment, HostsSeen, ImageStore, Kind, look};
 use sampan_oci::{Clock, Millis, RegistryName};
+use sampan_testkit::cannot_run;
 
 /// A user of no importance, who would like to be root.
 pub(crate) const STRANGER: u32 = 4321;
@@ -99,21 +100,21 @@ pub(crate) fn mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Whether the test may give files away; says so where it may not.
+/// Whether the test may give files away; says so where it may not, and fails in CI.
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::getuid().is_root();
     if !root {
-        eprintln!("skipped: only root can give files away and act as another user");
+        cannot_run("only root can give files away and act as another user");
     }
     root
 }
 
-/// Whether `program` is installed; says so where it is not.
+/// Whether `program` is installed; says so where it is not, and fails in CI.
 pub(crate) fn has(program: &str) -> bool {
     let found =
         ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].iter().any(|dir| Path::new(dir).join(program).exists());
     if !found {
-        eprintln!("skipped: {program} is not installed");
+        cannot_run(&format!("{program} is not installed"));
     }
     found
 }
