@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn orders_are_read_as_they_were_written() {
-        for order in [Order::Focus(None), Order::Focus(Some(Page::Setup)), Order::Quit] {
+        let undo = Order::Focus(Some(Page::SetupUndo));
+        for order in [Order::Focus(None), Order::Focus(Some(Page::Setup)), undo, Order::Quit] {
             assert_eq!(order.line().parse(), Ok(order));
         }
         for line in ["", "focus ../../etc", "quit now", "FOCUS"] {

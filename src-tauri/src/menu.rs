@@ -48,6 +48,7 @@ pub(crate) enum Item {
 pub(crate) enum Action {
     Open,
     Setup,
+    Undo,
     Pause(PauseFor),
     Resume,
     Limit(Limit),
@@ -104,9 +105,10 @@ pub(crate) enum PauseFor {
 /// Names for menus that tell a choice by its name; Linux tells it by the item itself.
 #[cfg(any(not(target_os = "linux"), test))]
 impl Action {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Open,
         Self::Setup,
+        Self::Undo,
         Self::Pause(PauseFor::QuarterHour),
         Self::Pause(PauseFor::Hour),
         Self::Pause(PauseFor::UntilTomorrow),
@@ -126,6 +128,7 @@ impl Action {
         match self {
             Self::Open => "open",
             Self::Setup => "setup",
+            Self::Undo => "undo",
             Self::Pause(PauseFor::QuarterHour) => "pause-15min",
             Self::Pause(PauseFor::Hour) => "pause-1h",
             Self::Pause(PauseFor::UntilTomorrow) => "pause-tomorrow",
@@ -215,6 +218,9 @@ pub(crate) fn serving(snapshot: &Snapshot, locale: Locale) -> Tray {
     items.push(Item::Choice(Action::Open, text("tray.open")));
     let setup = if snapshot.docker_drift.is_some() { "tray.docker_drift" } else { "tray.docker_setup" };
     items.push(Item::Choice(Action::Setup, text(setup)));
+    if snapshot.docker_set_up {
+        items.push(Item::Choice(Action::Undo, text("tray.docker_undo")));
+    }
     items.push(Item::Separator);
     items.push(Item::Choice(Action::Quit, text("tray.quit")));
     Tray { icon, items }
@@ -338,6 +344,7 @@ mod tests {
     fn every_text_of_the_menu_exists_in_both_languages() {
         let mut snapshot = snapshot();
         snapshot.pulls = vec![pull("docker.io/library/node", "20", Some(100), 62)];
+        snapshot.docker_set_up = true;
         for locale in Locale::ALL {
             let mut texts = Vec::new();
             let states =
@@ -365,6 +372,15 @@ mod tests {
             "{:?}",
             tray.items
         );
+    }
+
+    #[test]
+    fn only_a_docker_that_is_set_up_can_be_taken_back() {
+        let mut snapshot = snapshot();
+        assert!(!actions(&serving(&snapshot, EN)).contains(&Action::Undo), "there is nothing to take back");
+        snapshot.docker_set_up = true;
+        let undo = Item::Choice(Action::Undo, "Stop using Sampan for Docker …".into());
+        assert!(serving(&snapshot, EN).items.contains(&undo), "{:?}", serving(&snapshot, EN).items);
     }
 
     #[test]

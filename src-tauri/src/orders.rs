@@ -7,6 +7,8 @@ use std::str::FromStr;
 pub enum Page {
     /// Docker's set-up.
     Setup,
+    /// Docker's set-up, where taking it back is shown and asked for.
+    SetupUndo,
 }
 
 impl Page {
@@ -14,6 +16,7 @@ impl Page {
     pub fn name(self) -> &'static str {
         match self {
             Self::Setup => "setup",
+            Self::SetupUndo => "setup-undo",
         }
     }
 }
@@ -44,6 +47,7 @@ impl FromStr for Order {
         match line.trim_end() {
             "focus" => Ok(Self::Focus(None)),
             "focus setup" => Ok(Self::Focus(Some(Page::Setup))),
+            "focus setup-undo" => Ok(Self::Focus(Some(Page::SetupUndo))),
             "quit" => Ok(Self::Quit),
             _ => Err(()),
         }

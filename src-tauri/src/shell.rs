@@ -147,6 +147,7 @@ impl<C: Fn(Action) + Clone + Send + Sync + 'static> Shell<C> {
                     Some(Action::Quit) | None => return 0,
                     Some(Action::Open) => self.open(None).await,
                     Some(Action::Setup) => self.open(Some(Page::Setup)).await,
+                    Some(Action::Undo) => self.open(Some(Page::SetupUndo)).await,
                     Some(Action::Pause(length)) => {
                         let seconds = Some(length.seconds(&engine::now()));
                         change(engine, Command::Pause { seconds }).await;

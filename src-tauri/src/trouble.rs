@@ -139,6 +139,7 @@ pub(crate) mod tests {
             settings: Settings::default(),
             task: None,
             docker_drift: None,
+            docker_set_up: false,
             allowances: Vec::new(),
         }
     }

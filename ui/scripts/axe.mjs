@@ -114,6 +114,16 @@ const SCENES = [
       await page.getByTestId("setup-consent").waitFor();
     },
   },
+  {
+    name: "setup-restart-asked",
+    fixture: "hubonly",
+    hash: "setup-undo",
+    act: async (page) => {
+      await page.getByTestId("setup-restart-instead").click();
+      await page.getByTestId("setup-restart-consent").waitFor();
+    },
+  },
+  { name: "setup-undo-asked", fixture: "busy", hash: "setup-undo", act: (page) => page.getByTestId("setup-consent").waitFor() },
   { name: "setup-enabled", fixture: "registries", hash: "setup" },
   { name: "setup-passing", fixture: "passing", hash: "setup" },
   { name: "setup-others", fixture: "busy", hash: "setup", act: opened("setup-others") },

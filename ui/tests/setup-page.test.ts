@@ -136,7 +136,7 @@ describe("the registries", () => {
     expect(why("registry.gitlab.com")).toBe(
       "/etc/docker/certs.d/registry.gitlab.com/hosts.toml was written by somebody else and stays as it is.",
     );
-    expect(why("registry.example.com:5000")).toContain("Sampan cannot write /etc/docker/certs.d/registry.example.com:5000/hosts.toml");
+    expect(why("registry.example.com:5000")).toContain("Sampan's privileged helper does not know registry.example.com:5000");
     expect([box("registry.gitlab.com").disabled, box("gcr.io").disabled]).toEqual([true, false]);
   });
 
@@ -187,6 +187,45 @@ describe("what a consent is for", () => {
     await click("setup-consent");
     expect(the("setup-error").dataset.code).toBe("not_permitted");
     expect(commands()).toBe(true);
+  });
+});
+
+describe("a restart", () => {
+  it("is offered where a reload would do, and has a consent of its own that names what stops", async () => {
+    await open("first");
+    expect(all("setup-restart-consent"), "nobody asked for it").toEqual([]);
+    await click("setup-restart-instead");
+    expect(sent("docker_plan").at(-1)).toMatchObject({ action: "enable", restart: true });
+    expect(the("setup-restart-consent").closest("label")?.textContent).toContain("This stops 2 running containers: web, db.");
+    expect((the("setup-consent") as HTMLButtonElement).disabled, "the box comes first").toBe(true);
+    await click("setup-consent");
+    nothingChanged();
+    await click("setup-restart-consent");
+    await click("setup-consent");
+    expect(sent("docker_apply").at(-1)).toMatchObject({ restart: true });
+  });
+
+  it("is taken back without losing the change", async () => {
+    await open("first");
+    await click("setup-restart-instead");
+    await click("setup-restart-instead");
+    expect(sent("docker_plan").at(-1)).toMatchObject({ restart: false });
+    await click("setup-consent");
+    expect(sent("docker_apply").at(-1)).toMatchObject({ restart: false });
+  });
+});
+
+describe("the way from the tray", () => {
+  it("leads to the consent of taking it back, and changes nothing by itself", async () => {
+    await open("busy", "#/setup-undo");
+    await settle();
+    expect(sent("docker_plan")).toEqual([{ call: "docker_plan", action: "disable", registries: null, restart: false }]);
+    expect(the("setup-plan").dataset.action).toBe("disable");
+    expect(document.activeElement?.id).toBe("step-change");
+    expect(location.hash, "once").toBe("#/setup");
+    nothingChanged();
+    await click("setup-consent");
+    expect(the("setup-result").dataset.action).toBe("disable");
   });
 });
 

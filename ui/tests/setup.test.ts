@@ -9,6 +9,7 @@ const one = (registry: string, active: boolean, part: Partial<DockerRegistry> = 
   path: `/etc/docker/certs.d/${registry}/hosts.toml`,
   foreign: false,
   changeable: registry !== "docker.io",
+  note: null,
   ...part,
 });
 const REGISTRIES = [

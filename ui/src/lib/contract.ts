@@ -416,7 +416,9 @@ export type DockerRegistry = {
   /** Whether that file is somebody else's. */
   foreign: boolean,
   /** Whether a person can choose it, or no longer choose it. */
-  changeable: boolean, };
+  changeable: boolean,
+  /** Why not: one English sentence. */
+  note: string | null, };
 
 /** The engine the current Docker context means, and whether it uses Sampan. From evidence, which is shown. */
 export type Docker = {
@@ -813,6 +815,8 @@ export type Snapshot = {
   task: Task | null,
   /** What somebody else changed of Docker's set-up, as far as it was noticed and not left as it is. */
   docker_drift: DockerDrift | null,
+  /** Whether Docker asks Sampan, as it was seen last: there is something to take back. */
+  docker_set_up: boolean,
   /** What registries that count pulls let this machine have, by name; empty where none told yet. */
   allowances: Array<Allowance>, };
 

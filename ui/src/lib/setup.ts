@@ -13,6 +13,8 @@ export interface Tick {
   /** `hub`: it always is. `foreign`: `path` is somebody else's. `locked`: Sampan cannot write `path`. */
   why: "hub" | "foreign" | "locked" | null;
   path: string | null;
+  /** The engine side's own words for `locked`. */
+  note: string | null;
 }
 
 /** Which registries are chosen besides Docker Hub; `null`: those that are set up now. */
@@ -25,12 +27,13 @@ const now = (registries: readonly DockerRegistry[]): string[] =>
 /** The registries to show, each as chosen. */
 export function ticks(registries: readonly DockerRegistry[], chosen: Chosen): Tick[] {
   const wanted = chosen ?? now(registries);
-  return registries.map(({ registry, path, foreign, changeable }) => ({
+  return registries.map(({ registry, path, foreign, changeable, note }) => ({
     registry,
     checked: registry === HUB || wanted.includes(registry),
     fixed: registry === HUB || !changeable,
     why: registry === HUB ? "hub" : foreign ? "foreign" : changeable ? null : "locked",
     path,
+    note,
   }));
 }
 
@@ -53,6 +56,7 @@ export function clientRegistries(served: readonly string[], active: readonly str
     path: null,
     foreign: false,
     changeable: registry !== HUB,
+    note: null,
   }));
 }
 

@@ -312,6 +312,9 @@ pub struct Snapshot {
     /// What somebody else changed of Docker's set-up, as far as it was noticed and not left as it is.
     #[serde(default)]
     pub docker_drift: Option<DockerDrift>,
+    /// Whether Docker asks Sampan, as it was seen last: there is something to take back.
+    #[serde(default)]
+    pub docker_set_up: bool,
     /// What registries that count pulls let this machine have, by name; empty where none told yet.
     #[serde(default)]
     pub allowances: Vec<Allowance>,

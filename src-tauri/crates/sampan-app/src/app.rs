@@ -474,6 +474,7 @@ impl Inner {
             settings,
             task: self.task.shown(),
             docker_drift: self.drift.shown(),
+            docker_set_up: self.drift.is_set_up(),
             allowances: allowance::gauges(&self.mirror, now),
         }
     }

@@ -39,6 +39,7 @@ pub(crate) fn empty_snapshot(config: &Config, started: Millis) -> Snapshot {
         settings: config.settings.clone(),
         task: None,
         docker_drift: None,
+        docker_set_up: false,
         allowances: Vec::new(),
     }
 }

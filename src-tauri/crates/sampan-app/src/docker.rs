@@ -437,6 +437,7 @@ pub(crate) fn shown(
         path: state.path.map(|path| path.display().to_string()),
         foreign: state.foreign,
         changeable: state.changeable,
+        note: state.note,
     };
     let builders = engine.builders_seen(port);
     let builder = |(builder, uses_mirror, why): (&sampan_docker::Builder, bool, String)| DockerBuilder {

@@ -145,6 +145,8 @@ pub struct RegistryState {
     pub foreign: bool,
     /// Whether a person can choose it, or no longer choose it.
     pub changeable: bool,
+    /// Why not, or what would follow: one English sentence.
+    pub note: Option<String>,
 }
 
 /// The registries of an engine that asks Sampan on `port`: Docker Hub, those Sampan serves, and those it left a file
@@ -156,6 +158,7 @@ pub fn registries(engine: &Engine, port: u16) -> Vec<RegistryState> {
         path: None,
         foreign: false,
         changeable: false,
+        note: None,
     };
     let method = engine.method();
     if !matches!(method, Ok(Method::HostsOnly | Method::HostsAndMirrors)) {
@@ -164,25 +167,41 @@ pub fn registries(engine: &Engine, port: u16) -> Vec<RegistryState> {
     let by_helper = needs_helper(engine);
     let state = |seen: &HostsSeen| {
         let (mine, registry) = (seen.port(), &seen.registry);
-        let writable = match seen.file.access {
-            Access::Writable | Access::NeedsElevation => !by_helper || KnownSet::knows(registry),
-            Access::ReadOnly => false,
-        };
         let hub = registry.is_docker_hub();
+        let note = locked(seen, engine, by_helper);
         RegistryState {
             registry: registry.clone(),
             active: if hub { engine.enabled(port) } else { mine == Some(port) },
             path: Some(seen.file.path.clone()),
             foreign: seen.is_foreign(),
-            changeable: !hub
-                && writable
-                && !seen.is_foreign()
-                && seen.file.problem.is_none()
-                && (mine.is_some() || trust::obstacle(seen, &engine.insecure).is_none()),
+            changeable: !hub && note.is_none(),
+            note,
         }
     };
     let concerned = engine.hosts.iter().filter(|seen| seen.served || seen.port().is_some());
     concerned.map(state).collect()
+}
+
+/// Why a registry stays as it is: one English sentence.
+fn locked(seen: &HostsSeen, engine: &Engine, by_helper: bool) -> Option<String> {
+    let (path, registry) = (seen.file.path.display(), &seen.registry);
+    if seen.is_foreign() {
+        return Some(format!("{path} was written by somebody else and stays as it is."));
+    }
+    if seen.file.access == Access::ReadOnly {
+        return Some(format!("{path} cannot be written: it is read-only."));
+    }
+    if seen.file.problem.is_some() {
+        return seen.file.problem.clone();
+    }
+    if by_helper && !registry.is_docker_hub() && !KnownSet::knows(registry) {
+        return Some(format!(
+            "Sampan's privileged helper does not know {registry}: `sampan docker plan enable --registry {registry}` shows \
+             the commands for {path}."
+        ));
+    }
+    // What is set up can always be taken out.
+    trust::obstacle(seen, &engine.insecure).filter(|_| seen.port().is_none())
 }
 
 /// Whether `hosts.toml` files are written by the privileged helper.

@@ -316,6 +316,26 @@ fn the_state_of_every_registry_says_what_can_be_chosen() {
         expected(false),
         "the helper has no word for a custom registry"
     );
+    let why = |engine: &Engine, registry: &str| {
+        let mut all = registries(engine, PORT).into_iter();
+        all.find(|state| state.registry.as_str() == registry).unwrap().note
+    };
+    for registry in ["docker.io", "ghcr.io", "gcr.io", "r.example"] {
+        assert_eq!(why(&base, registry), None, "{registry} can be chosen, or always is");
+    }
+    assert!(why(&base, "quay.io").unwrap().contains("written by somebody else"));
+    let by_hand = why(&elevated(base.clone()), "r.example").unwrap();
+    assert!(by_hand.contains("--registry r.example"), "with the way to do it: {by_hand}");
+    let mut odd = base.clone();
+    odd.insecure = vec!["r.example".into()];
+    odd.hosts[1].beside = vec!["ca.crt".into()];
+    assert!(why(&odd, "r.example").unwrap().contains("insecure registries"), "what it would lose");
+    assert_eq!(why(&odd, "ghcr.io"), None, "what is set up can be taken out all the same");
+    odd.hosts[2].file.access = Access::ReadOnly;
+    assert!(why(&odd, "gcr.io").unwrap().contains("read-only"));
+    for state in registries(&odd, PORT).into_iter().filter(|state| !state.registry.is_docker_hub()) {
+        assert_eq!(state.changeable, state.note.is_none(), "whoever cannot tick it is told why: {state:?}");
+    }
     let mut old = base;
     old.version = Some("27.5.1".into());
     assert_eq!(

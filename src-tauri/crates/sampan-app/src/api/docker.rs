@@ -119,6 +119,9 @@ pub struct DockerRegistry {
     pub foreign: bool,
     /// Whether a person can choose it, or no longer choose it.
     pub changeable: bool,
+    /// Why not: one English sentence.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 /// Exactly what will be changed, before it is.

@@ -44,6 +44,8 @@ pub(crate) struct Watch {
 struct Seen {
     record: Option<Record>,
     shown: Option<DockerDrift>,
+    /// Whether the engine asked Sampan when it last answered.
+    set_up: bool,
 }
 
 impl Watch {
@@ -51,12 +53,17 @@ impl Watch {
     pub(crate) fn open(state_dir: &Path) -> Self {
         let file = state_dir.join(FILE);
         let record = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Self { file, seen: Mutex::new(Seen { record, shown: None }) }
+        Self { file, seen: Mutex::new(Seen { record, ..Seen::default() }) }
     }
 
     /// What is to be shown now.
     pub(crate) fn shown(&self) -> Option<DockerDrift> {
         self.seen().shown.clone()
+    }
+
+    /// Whether the engine asked Sampan when it last answered.
+    pub(crate) fn is_set_up(&self) -> bool {
+        self.seen().set_up
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -70,7 +77,7 @@ impl Watch {
         {
             tracing::warn!(%error, "what was noticed of Docker's set-up could not be written down");
         }
-        *seen = Seen { record, shown };
+        (seen.record, seen.shown) = (record, shown);
     }
 
     fn save(&self, record: Option<&Record>) -> std::io::Result<()> {
@@ -112,6 +119,7 @@ pub(super) fn judge(app: &Inner, engine: &Engine) -> Option<DockerDrift> {
     let port = app.config.listen.port();
     // One that does not answer is not changed: what was seen last is what is known.
     if let Some((what, mark)) = differences(engine, port) {
+        app.drift.seen().set_up = engine.enabled(port);
         let known = app.drift.seen().record.clone();
         let before = app.drift.shown();
         let (record, shown) = settled(known, mark, what, app.clock.now().0);
@@ -183,10 +191,10 @@ pub(crate) async fn watch(app: &Inner, token: CancellationToken) {
             known = None;
             continue;
         };
-        let before = app.drift.shown();
+        let before = (app.drift.shown(), app.drift.is_set_up());
         let looked = async {
             let engine = sampan_docker::detect(&app.environment).await;
-            judge(app, &engine)
+            (judge(app, &engine), app.drift.is_set_up())
         };
         tokio::select! {
             () = token.cancelled() => return,

@@ -33,6 +33,7 @@ fn snapshot(sequence: u64) -> Snapshot {
         settings: Settings::default(),
         task: None,
         docker_drift: None,
+        docker_set_up: false,
         allowances: Vec::new(),
     }
 }
