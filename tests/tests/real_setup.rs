@@ -238,3 +238,24 @@ async fn real_docker_that_never_asks_sampan_is_put_back_to_the_byte_and_goes_on_
     let again = sampan.plan(DockerAction::Enable).await.expect("nothing is in the way of another try");
     assert_eq!(again.files.len(), 1, "{again:#?}");
 }
+
+#[tokio::test]
+async fn real_docker_with_mirrors_on_its_command_line_is_refused_with_that_line_and_left_alone() {
+    let Some(_turn) = turn(&DOCKER) else { return };
+    let original = "{\"debug\": false}\n";
+    let mut dockerd = dockerd(original);
+    dockerd.stop();
+    dockerd.edit_unit("exec dockerd --registry-mirror=https://mirror.example \"$@\"");
+    dockerd.start_again();
+    while !dockerd.is_ready().expect("it starts") {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let sampan = sampan(&dockerd, false);
+    let refused = sampan.plan(DockerAction::Enable).await.unwrap_err();
+    assert_eq!(refused.code, Code::DockerUnsupported, "{refused:?}");
+    assert!(refused.message.contains("--registry-mirror=https://mirror.example"), "the line: {refused:?}");
+    assert!(refused.next_step.is_some_and(|next| next.contains("command line")), "and what to do");
+    assert_eq!(dockerd.config().as_deref(), Some(original), "untouched");
+    assert_eq!(dockerd.mirrors(), ["https://mirror.example/"], "dockerd was told nothing");
+    assert!(dockerd.runs());
+}
