@@ -24,6 +24,10 @@ use crate::trust;
 /// The port Sampan listens on unless told otherwise: an entry that names it is Sampan's.
 pub const DEFAULT_PORT: u16 = 7267;
 
+/// Observed with dockerd 20.10; those up to 27 are built alike.
+pub(crate) const BUILDS_LATER: &str = "docker build (BuildKit) may go on as before until the mirrors are read anew, which is \
+                                       when Docker next starts; docker pull asks Sampan at once.";
+
 /// Which way to change an engine's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -460,6 +464,9 @@ impl<'a> Draft<'a> {
                 self.notes.push("Docker reads hosts.toml at each pull: nothing restarts.".into());
             }
             ApplyMethod::Reload => {
+                if action == Action::Enable && engine.method() == Ok(Method::Mirrors) {
+                    self.notes.push(BUILDS_LATER.into());
+                }
                 self.notes.push("Docker reads its configuration again: no container stops.".into());
             }
             ApplyMethod::Restart => {

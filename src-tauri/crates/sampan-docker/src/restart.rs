@@ -7,7 +7,7 @@ use crate::context;
 use crate::engine::{Engine, Kind};
 use crate::manual;
 use crate::places::System;
-use crate::plan::{ApplyMethod, Part, Plan, PlanError};
+use crate::plan::{ApplyMethod, BUILDS_LATER, Part, Plan, PlanError};
 use crate::service;
 use crate::stops::Stops;
 
@@ -34,7 +34,9 @@ impl Plan {
         self.stops = stopped(engine, &self);
         self.verb = self.verb.restarting(Stops::of(&self.stops));
         self.needs_elevation |= !engine.may_signal;
-        self.notes.retain(|note| !note.contains("nothing restarts") && !note.contains("no container stops"));
+        self.notes.retain(|note| {
+            !note.contains("nothing restarts") && !note.contains("no container stops") && note != BUILDS_LATER
+        });
         self.notes.extend(notes(engine, &self));
         self.commands = manual::commands(engine, &self.files, self.apply, self.needs_elevation);
         let systems =

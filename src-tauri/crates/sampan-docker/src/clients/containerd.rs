@@ -85,12 +85,11 @@ pub(super) fn look_rootless(places: &Places, served: &[RegistryName]) -> ClientS
     let told = nerdctl_folders(&places.config.join("nerdctl/nerdctl.toml"));
     let mut certs = usual.clone();
     if let Some(folders) = told {
-        match folders.first().filter(|first| first.is_absolute()) {
-            Some(first) => certs.clone_from(first),
-            None => {
-                let why = "nerdctl.toml has a hosts_dir that Sampan cannot tell: put the files where nerdctl reads them.";
-                seen.hands_off = Some(why.into());
-            }
+        if let Some(first) = folders.first().filter(|first| first.is_absolute()) {
+            certs.clone_from(first);
+        } else {
+            let why = "nerdctl.toml has a hosts_dir that Sampan cannot tell: put the files where nerdctl reads them.";
+            seen.hands_off = Some(why.into());
         }
     }
     seen.hosts = hosts(&certs, &usual, served, places.uid);
