@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::fault::{Fault, TokenRule};
 use crate::record::Recorded;
 use crate::shelf::Shelf;
-use crate::token::Tokens;
+use crate::token::{Asker, Tokens};
 use crate::wire::{Route, parameter};
 
 /// An answer, with everything that shall go wrong while it is written.
@@ -188,9 +188,10 @@ impl Desk<'_> {
             self.tokens.spoil(authorization);
         }
         let private = route.repository().is_some_and(|name| self.shelf.is_private(name));
+        let opened = self.tokens.opens_private(authorization, route.repository());
         let refused = faults.contains(&Fault::ExpiredToken)
-            || private
-            || (rule.is_some() && !self.tokens.accepts(authorization, route.repository()));
+            || private && !opened
+            || (rule.is_some() && !opened && !self.tokens.accepts(authorization, route.repository()));
         refused.then(|| {
             let rule = rule.or(self.token_rule.as_ref()).cloned().unwrap_or_default();
             let realm = rule.realm.unwrap_or_else(|| format!("{}/token", self.origin));
@@ -325,7 +326,12 @@ impl Desk<'_> {
                 }
             }
             Route::Token => {
-                let token = self.tokens.issue(self.port, &parameter(query, "scope").unwrap_or_default());
+                let scope = parameter(query, "scope").unwrap_or_default();
+                let token = match self.tokens.asker(request.header("authorization")) {
+                    Asker::Nobody => self.tokens.issue(self.port, &scope),
+                    Asker::Known => self.tokens.issue_to_login(self.port, &scope),
+                    Asker::Wrong => return Answer::error(401, "UNAUTHORIZED"),
+                };
                 let mut body = json!({"token": token, "access_token": token});
                 let lifetime = self.token_rule.as_ref().map_or(Some(300), |rule| rule.expires_in);
                 if let Some(seconds) = lifetime {

@@ -259,6 +259,12 @@ impl FakeRegistry {
         self.shared.state().shelf.set_private(&named(repository));
     }
 
+    /// Makes one login the only good one: it opens what is [private](Self::make_private), by a token of this registry's
+    /// `/token` or shown as it is. `None`: no login is good any more, nor is any token that was given to one.
+    pub fn knows_login(&self, login: Option<(&str, &str)>) {
+        self.shared.state().tokens.set_login(login);
+    }
+
     /// Counts manifests from now on, and refuses more than the limit. Healing does not end that; a new limit begins anew.
     pub fn limits(&self, limit: RateLimit) {
         self.shared.state().meter = Some(Meter::new(limit));

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sampan_oci::Digest;
 
 /// Tokens issued and spoilt by one registry.
@@ -9,6 +11,21 @@ use sampan_oci::Digest;
 pub(crate) struct Tokens {
     serial: u64,
     spoilt: HashSet<String>,
+    /// The `Authorization` of the one login that is good.
+    login: Option<String>,
+    /// How often the login changed: tokens issued to an earlier one are good no longer.
+    era: u64,
+}
+
+/// What a token endpoint makes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// It shows no login.
+    Nobody,
+    /// It shows the one that is good.
+    Known,
+    /// It shows another one.
+    Wrong,
 }
 
 impl Tokens {
@@ -17,6 +34,36 @@ impl Tokens {
     pub(crate) fn issue(&mut self, issuer: u16, scope: &str) -> String {
         self.serial += 1;
         format!("fake-{issuer}-{}-{}", self.serial, Digest::of(scope.as_bytes()).hex())
+    }
+
+    /// Makes this login the only good one; `None`: no login is.
+    pub(crate) fn set_login(&mut self, login: Option<(&str, &str)>) {
+        self.login =
+            login.map(|(user, password)| format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
+        self.era += 1;
+    }
+
+    /// Who asks.
+    pub(crate) fn asker(&self, authorization: Option<&str>) -> Asker {
+        match authorization {
+            None => Asker::Nobody,
+            Some(shown) if self.login.as_deref() == Some(shown) => Asker::Known,
+            Some(_) => Asker::Wrong,
+        }
+    }
+
+    /// A new token for `scope` that opens what is private.
+    pub(crate) fn issue_to_login(&mut self, issuer: u16, scope: &str) -> String {
+        let era = self.era;
+        self.issue(issuer, scope).replacen("fake-", &format!("fake-login-{era}-"), 1)
+    }
+
+    /// Whether the `Authorization` header opens what is private in `repository`: by a token of the login, or by itself.
+    pub(crate) fn opens_private(&self, authorization: Option<&str>, repository: Option<&str>) -> bool {
+        let of_login = format!("Bearer fake-login-{}-", self.era);
+        let token = authorization.is_some_and(|shown| shown.starts_with(&of_login));
+        self.login.is_some()
+            && (self.asker(authorization) == Asker::Known || token && self.accepts(authorization, repository))
     }
 
     /// Whether the `Authorization` header holds a token for pulling from `repository`.

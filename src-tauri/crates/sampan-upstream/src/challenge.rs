@@ -54,6 +54,12 @@ pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Result<Challenge,
     Err(InvalidChallenge::NotBearer)
 }
 
+/// Whether one of the challenges asks for HTTP's own login (RFC 7617).
+pub(crate) fn asks_basic<'a>(values: impl IntoIterator<Item = &'a str>) -> bool {
+    let short = values.into_iter().filter(|value| value.len() <= CHALLENGE_BYTES_MAX);
+    short.filter_map(|value| challenges(value).ok()).flatten().any(|c| c.scheme.eq_ignore_ascii_case("basic"))
+}
+
 /// `Url` forgives backslashes, tabs and missing slashes; what it forgives, another parser reads differently.
 fn address(text: &str) -> Result<Url, InvalidChallenge> {
     let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');

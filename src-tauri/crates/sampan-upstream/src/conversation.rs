@@ -12,10 +12,11 @@ use crate::challenge::{self, InvalidChallenge};
 use crate::health::Pulse;
 use crate::limits::{REDIRECTS_MAX, REFERRERS_PAGES_MAX, TAGS_BYTES_MAX, TAGS_MAX};
 use crate::listing::Next;
+use crate::login::{Desk, LoginOptions};
 use crate::part::{Part, whole_body};
 use crate::ratelimit::RateHeaders;
 use crate::request::{Request, asked_to_wait, bounded, check, content_length, finish, header, send, whole};
-use crate::token::{Issuer, Tokens};
+use crate::token::{Issuer, Tokens, Wants};
 use crate::{
     BlobBody, Client, FetchedManifest, Health, Limits, Referrers, TagsPage, UpstreamConfig, UpstreamError,
     listing, redirect,
@@ -40,6 +41,8 @@ pub(crate) struct Conversation {
     tokens: Tokens,
     pulse: Pulse,
     book: Book,
+    /// The login it is asked with; `None`: it is asked as nobody.
+    login: Option<Desk>,
 }
 
 /// An answer, and who gave it.
@@ -60,7 +63,24 @@ impl Conversation {
             tokens: Tokens::default(),
             pulse: Pulse::default(),
             book: Book::default(),
+            login: None,
         }
+    }
+
+    /// Another conversation with the same upstream, as somebody: nothing one learns is told in the other.
+    pub(crate) fn with_login(&self, options: LoginOptions) -> Self {
+        if let Some(named) =
+            options.realm.as_ref().and_then(|host| Url::parse(&format!("https://{host}/")).ok())
+        {
+            // A person named it: it may be in a private network, as the registry may.
+            self.client.trust(&named);
+        }
+        let login = Some(Desk::new(self.config.registry.clone(), options));
+        Self { login, ..Self::new(self.config.clone(), self.client.clone(), self.limits.clone()) }
+    }
+
+    pub(crate) fn login(&self) -> Option<&Desk> {
+        self.login.as_ref()
     }
 
     pub(crate) fn config(&self) -> &UpstreamConfig {
@@ -159,7 +179,11 @@ impl Conversation {
         request: &Request,
         repository: &RepositoryName,
     ) -> Result<Response, UpstreamError> {
-        let issuer = Issuer { client: &self.client, limits: &self.limits, upstream: &self.config.url };
+        let login = self.login.as_ref();
+        if let Some(desk) = login {
+            desk.may_meet(&self.config.url)?;
+        }
+        let issuer = Issuer { client: &self.client, limits: &self.limits, upstream: &self.config.url, login };
         let known = self.tokens.known(issuer, repository).await;
         let token = known.as_ref().ok().and_then(Option::as_ref);
         let response = send(&self.client, &self.limits, request, token).await?;
@@ -167,12 +191,20 @@ impl Conversation {
             return Ok(response);
         }
         let values =
-            response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-        let challenge = challenge::parse(values).map_err(|error| match error {
-            InvalidChallenge::NotBearer => UpstreamError::Denied,
-            InvalidChallenge::Syntax => UpstreamError::Protocol("its challenge cannot be read"),
-            InvalidChallenge::Realm => UpstreamError::Protocol("its token realm is no address"),
-        })?;
+            || response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let challenge = match challenge::parse(values()) {
+            Ok(challenge) => Wants::Token(challenge),
+            Err(InvalidChallenge::NotBearer) if login.is_some() && challenge::asks_basic(values()) => {
+                Wants::Login
+            }
+            Err(InvalidChallenge::NotBearer) => return Err(UpstreamError::Denied),
+            Err(InvalidChallenge::Syntax) => {
+                return Err(UpstreamError::Protocol("its challenge cannot be read"));
+            }
+            Err(InvalidChallenge::Realm) => {
+                return Err(UpstreamError::Protocol("its token realm is no address"));
+            }
+        };
         finish(response, &self.limits).await;
         // The token server failed a moment ago; without a token it was worth a try, a second question is not.
         let refused = known?;

@@ -75,6 +75,9 @@ pub enum UpstreamError {
     /// Its strong ETag or its size is not what the same place told before: another blob is there now.
     #[error("the blob changed while it was fetched")]
     Changed,
+    /// The login that was to be shown could not be, or was not taken.
+    #[error(transparent)]
+    Login(#[from] crate::LoginTrouble),
     /// The upstream broke HTTP or the distribution specification, or led somewhere we do not go.
     #[error("the registry broke the rules: {0}")]
     Protocol(&'static str),
@@ -99,6 +102,7 @@ impl UpstreamError {
             | Self::RangeRefused
             | Self::OtherPart
             | Self::Changed
+            | Self::Login(_)
             | Self::Protocol(_) => false,
         }
     }
@@ -117,7 +121,8 @@ impl UpstreamError {
     /// The same in the vocabulary of outcomes.
     pub fn failure(&self) -> Failure {
         match self {
-            Self::NotFound | Self::Denied => Failure::NotFound,
+            // Docker then asks with its own login, whatever is wrong with ours.
+            Self::NotFound | Self::Denied | Self::Login(_) => Failure::NotFound,
             Self::RateLimited { .. } => Failure::RateLimited,
             Self::Busy { .. } | Self::Status(_) => Failure::Upstream,
             Self::Unreachable(_) | Self::Resting | Self::Timeout | Self::Truncated { .. } => {

@@ -37,7 +37,26 @@ pub(crate) async fn send(
     request: &Request,
     token: Option<&Token>,
 ) -> Result<Response, UpstreamError> {
-    let attempt = || build(client, request, token).send();
+    send_with(client, limits, request, token.map(Token::header)).await
+}
+
+/// The same with a login in place of a token: for a token server, or a registry that knows no tokens.
+pub(crate) async fn send_as(
+    client: &Client,
+    limits: &Limits,
+    request: &Request,
+    login: HeaderValue,
+) -> Result<Response, UpstreamError> {
+    send_with(client, limits, request, Some(login)).await
+}
+
+async fn send_with(
+    client: &Client,
+    limits: &Limits,
+    request: &Request,
+    authorization: Option<HeaderValue>,
+) -> Result<Response, UpstreamError> {
+    let attempt = || build(client, request, authorization.clone()).send();
     let twice = async {
         match attempt().await {
             // GET and HEAD may be sent again. Once: an upstream that always does this is broken.
@@ -55,7 +74,7 @@ pub(crate) async fn send(
     Ok(response)
 }
 
-fn build(client: &Client, request: &Request, token: Option<&Token>) -> reqwest::RequestBuilder {
+fn build(client: &Client, request: &Request, authorization: Option<HeaderValue>) -> reqwest::RequestBuilder {
     let mut builder = client
         .http(&request.url)
         .request(request.method.clone(), request.url.clone())
@@ -64,8 +83,8 @@ fn build(client: &Client, request: &Request, token: Option<&Token>) -> reqwest::
     if let Some(range) = &request.range {
         builder = builder.header(RANGE, range);
     }
-    if let Some(token) = token {
-        builder = builder.header(AUTHORIZATION, token.header());
+    if let Some(authorization) = authorization {
+        builder = builder.header(AUTHORIZATION, authorization);
     }
     builder
 }

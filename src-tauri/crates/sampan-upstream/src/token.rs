@@ -1,4 +1,4 @@
-//! Anonymous tokens: one for each repository, asked for once however many requests wait for it.
+//! Tokens: one for each repository, asked for once however many requests wait for it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::challenge::{self, Challenge};
 use crate::limits::{Limits, TOKEN_BODY_BYTES_MAX, TOKEN_BYTES_MAX};
+use crate::login::Desk;
 use crate::request::{self, Request};
 use crate::{Client, UpstreamError};
 
@@ -20,12 +21,14 @@ use crate::{Client, UpstreamError};
 const SLOTS_MAX: usize = 1024;
 /// The lifetime of a token that does not tell it (distribution's token specification: 60 seconds).
 const LIFETIME_DEFAULT: Duration = Duration::from_mins(1);
+/// How long a login is shown before it is read again.
+const LOGIN_SHOWN: Duration = Duration::from_mins(5);
 /// The longest lifetime that is believed.
 const LIFETIME_MAX: Duration = Duration::from_hours(1);
 /// How long before its end a token is no longer used, at most.
 const MARGIN_MAX: Duration = Duration::from_secs(10);
 
-/// A bearer token. Shows itself to the upstream alone.
+/// A bearer token, or the login itself where an upstream wants that. Shows itself to the upstream alone.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(HeaderValue);
 
@@ -55,7 +58,7 @@ impl fmt::Debug for Token {
 pub(crate) struct Tokens {
     slots: Mutex<HashMap<RepositoryName, Arc<tokio::sync::Mutex<Slot>>>>,
     /// The last challenge that was allowed: it saves the round trip of being refused once for every repository.
-    challenge: Mutex<Option<Challenge>>,
+    challenge: Mutex<Option<Wants>>,
     /// That the token server wants to be left alone, whatever it is asked for, and until when.
     rest: Mutex<Option<(UpstreamError, Instant)>>,
 }
@@ -79,6 +82,17 @@ pub(crate) struct Issuer<'a> {
     pub(crate) client: &'a Client,
     pub(crate) limits: &'a Limits,
     pub(crate) upstream: &'a Url,
+    /// The login to ask with; `None`: as nobody.
+    pub(crate) login: Option<&'a Desk>,
+}
+
+/// What an upstream asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum Wants {
+    /// A token of this realm.
+    Token(Challenge),
+    /// The login itself, by HTTP's own way.
+    Login,
 }
 
 impl Tokens {
@@ -101,10 +115,13 @@ impl Tokens {
         &self,
         issuer: Issuer<'_>,
         repository: &RepositoryName,
-        challenge: Challenge,
+        challenge: Wants,
         refused: Option<&Token>,
     ) -> Result<Token, UpstreamError> {
-        if !challenge::allow(&challenge.realm, issuer.upstream) {
+        if let Wants::Token(challenge) = &challenge
+            && issuer.login.is_none()
+            && !challenge::allow(&challenge.realm, issuer.upstream)
+        {
             return Err(UpstreamError::Protocol("it sent us to a token realm that is not its own"));
         }
         let token = self.token(issuer, repository, &challenge, refused).await?;
@@ -116,7 +133,7 @@ impl Tokens {
         &self,
         issuer: Issuer<'_>,
         repository: &RepositoryName,
-        challenge: &Challenge,
+        challenge: &Wants,
         refused: Option<&Token>,
     ) -> Result<Token, UpstreamError> {
         let began = Instant::now();
@@ -132,7 +149,11 @@ impl Tokens {
             return Err(again(error));
         }
         self.rested()?;
-        match fetch(issuer, repository, challenge).await {
+        let fetched = match challenge {
+            Wants::Token(challenge) => fetch(issuer, repository, challenge).await,
+            Wants::Login => show(issuer, refused).await,
+        };
+        match fetched {
             Ok((token, lifetime)) => {
                 let until = Instant::now() + lifetime.saturating_sub(margin(lifetime));
                 *slot = Slot { held: Some((token.clone(), until)), failed: None };
@@ -203,6 +224,7 @@ pub(crate) fn again(error: &UpstreamError) -> UpstreamError {
         UpstreamError::RangeRefused => UpstreamError::RangeRefused,
         UpstreamError::OtherPart => UpstreamError::OtherPart,
         UpstreamError::Changed => UpstreamError::Changed,
+        UpstreamError::Login(trouble) => UpstreamError::Login(trouble.clone()),
         UpstreamError::Protocol(why) => UpstreamError::Protocol(why),
         UpstreamError::InvalidManifest(_) => UpstreamError::Protocol("its token is none"),
     }
@@ -214,26 +236,35 @@ async fn fetch(
     repository: &RepositoryName,
     challenge: &Challenge,
 ) -> Result<(Token, Duration), UpstreamError> {
-    let Issuer { client, limits, upstream } = issuer;
+    let Issuer { client, limits, upstream, login } = issuer;
     if !crate::redirect::same_origin(&challenge.realm, upstream)
         && !crate::redirect::is_loopback(&challenge.realm)
     {
         client.watch(&challenge.realm)?;
     }
-    let request = Request {
-        method: Method::GET,
-        url: challenge.token_url(&format!("repository:{repository}:pull")),
-        accept: "application/json",
-        range: None,
+    let scope = format!("repository:{repository}:pull");
+    let asked = if let Some(desk) = login {
+        desk.grant(issuer, challenge, &scope).await
+    } else {
+        let url = challenge.token_url(&scope);
+        let request = Request { method: Method::GET, url, accept: "application/json", range: None };
+        let response = request::send(client, limits, &request, None).await?;
+        request::check(response, limits, true).await
     };
-    let response = request::send(client, limits, &request, None).await?;
-    let response = match request::check(response, limits, true).await {
+    let response = match asked {
         // The token server's 404 says nothing about the image.
         Err(UpstreamError::NotFound) => return Err(UpstreamError::Status(404)),
         checked => checked?,
     };
     let body = request::bounded(response, limits, TOKEN_BODY_BYTES_MAX).await?;
     read(&body.ok_or(UpstreamError::Protocol("its token is too large"))?)
+}
+
+/// Shows the login to the registry itself, which knows no tokens.
+async fn show(issuer: Issuer<'_>, refused: Option<&Token>) -> Result<(Token, Duration), UpstreamError> {
+    let desk = issuer.login.ok_or(UpstreamError::Denied)?;
+    let header = desk.shown(issuer, refused.map(|token| &token.0)).await?;
+    Ok((Token(header), LOGIN_SHOWN))
 }
 
 /// The answer of a token endpoint; `access_token` is OAuth 2.0's name for the same thing.

@@ -8,6 +8,7 @@ use sampan_oci::{Digest, Manifest, Reference, RegistryName, RepositoryName};
 
 use crate::allowance::Ask;
 use crate::conversation::Conversation;
+use crate::login::LoginOptions;
 use crate::part::Part;
 use crate::{Allowance, BlobBody, BlobSource, Client, Health, Limits, Referrers, TagsPage, UpstreamError};
 
@@ -46,6 +47,27 @@ impl Upstream {
     pub fn with_limits(config: UpstreamConfig, client: Client, limits: Limits) -> Self {
         client.trust(&config.url);
         Self(Arc::new(Conversation::new(config, client, limits)))
+    }
+
+    /// The same upstream, asked with a login: what that opens is private (SECURITY R85). The two share no token.
+    #[must_use]
+    pub fn with_login(&self, options: LoginOptions) -> Self {
+        Self(Arc::new(self.0.with_login(options)))
+    }
+
+    /// Takes the permission to use the login back: whatever is asked from now on fails, also by those who have this
+    /// upstream already.
+    pub fn withdraw_login(&self) {
+        if let Some(desk) = self.0.login() {
+            desk.withdraw();
+        }
+    }
+
+    /// Lets a login that failed a moment ago be tried at once: a person changed something.
+    pub async fn try_login_again(&self) {
+        if let Some(desk) = self.0.login() {
+            desk.try_again().await;
+        }
     }
 
     /// The registry whose images it has.

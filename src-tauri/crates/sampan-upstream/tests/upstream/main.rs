@@ -3,6 +3,7 @@
 mod allowances;
 mod blobs;
 mod listings;
+mod logins;
 mod manifests;
 mod redirects;
 mod sources;
