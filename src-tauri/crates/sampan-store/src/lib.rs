@@ -36,6 +36,7 @@ mod own;
 mod partial;
 mod parts;
 mod pins;
+mod private;
 mod publish;
 mod quarantine;
 mod quota;

@@ -85,7 +85,7 @@ impl Inner {
     }
 }
 
-/// Every image held, as `index.json` is to tell it, and every pin on what is held. A pin on a tag that is not held, or on a
+/// Every image held that everybody may see, as `index.json` is to tell it, and every pin on what is held. A pin on a tag that is not held, or on a
 /// digest while it is damaged, has no descriptor it could stand at: it is lost with the index.
 fn roots(connection: &Connection) -> rusqlite::Result<Vec<Root>> {
     let catalog = index::catalog(connection)?;
@@ -114,8 +114,10 @@ fn roots(connection: &Connection) -> rusqlite::Result<Vec<Root>> {
         .filter(|entry| entry.shown.tag.is_none())
         .map(|entry| (entry.key, entry.shown.digest))
         .collect();
+    let private = index::private::keys(connection)?;
     let mut roots: Vec<Root> = entries
         .into_iter()
+        .filter(|entry| !private.contains(&entry.key))
         .filter_map(|entry| {
             let proven = proven(entry.key, &entry.reach, &entry.shown.digest);
             let (key, shown) = (entry.key, entry.shown);
@@ -145,6 +147,9 @@ fn roots(connection: &Connection) -> rusqlite::Result<Vec<Root>> {
     let pinned = catalog.pins.iter().filter_map(|(key, reference)| {
         let Reference::Digest(digest) = reference else { return None };
         let place = (*key, *digest);
+        if private.contains(key) {
+            return None;
+        }
         Some(Root {
             size: size_of(&catalog, digest).filter(|_| !untagged.contains(&place))?,
             media_type: MediaType::parse(media_types.get(&digest.to_string())?)?,

@@ -4,6 +4,7 @@ mod age;
 mod change;
 pub(crate) mod damage;
 mod lookup;
+pub(crate) mod private;
 pub(crate) mod readable;
 mod report;
 pub(crate) mod restore;

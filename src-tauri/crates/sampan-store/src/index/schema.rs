@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 /// One step per version of the schema; `PRAGMA user_version` counts the steps taken. Steps are never edited, only added.
-const MIGRATIONS: [&str; 4] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+const MIGRATIONS: [&str; 5] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 const VERSION_1: &str = "
     CREATE TABLE image (
@@ -79,8 +79,15 @@ const VERSION_4: &str = "
     ALTER TABLE tag ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
 ";
 
+const VERSION_5: &str = "
+    -- Repositories of which what is known was shown to a login, not to everybody.
+    CREATE TABLE private (
+        registry TEXT NOT NULL, repository TEXT NOT NULL, PRIMARY KEY (registry, repository)
+    ) STRICT, WITHOUT ROWID;
+";
+
 /// The version this Sampan writes: the number of [`MIGRATIONS`].
-pub(crate) const VERSION: i32 = 4;
+pub(crate) const VERSION: i32 = 5;
 
 /// The version an open index has.
 pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i32> {
@@ -101,7 +108,7 @@ pub(crate) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// The tables of [`VERSION`].
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "image",
     "blob",
     "manifest",
@@ -113,10 +120,11 @@ const TABLES: [&str; 11] = [
     "pin",
     "damage",
     "note",
+    "private",
 ];
 
 /// All that is text in them.
-const TEXTS: [&str; 10] = [
+const TEXTS: [&str; 11] = [
     "SELECT registry, repository FROM image",
     "SELECT digest FROM blob",
     "SELECT digest, media_type FROM manifest",
@@ -127,6 +135,7 @@ const TEXTS: [&str; 10] = [
     "SELECT subject FROM referrers",
     "SELECT reference FROM pin",
     "SELECT digest FROM damage",
+    "SELECT registry, repository FROM private",
 ];
 
 /// Whether the file is sound: its pages, its values, its texts, and the tables of its version.

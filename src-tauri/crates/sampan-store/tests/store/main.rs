@@ -32,6 +32,7 @@ mod pins;
 mod places;
 #[cfg(unix)]
 mod power;
+mod private;
 mod quota;
 mod read_only;
 mod rebuild;
