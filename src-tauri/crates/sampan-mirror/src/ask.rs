@@ -11,6 +11,7 @@ use sampan_upstream::UpstreamError;
 use crate::freshness::Check;
 use crate::mirror::Inner;
 use crate::plan::Word;
+use crate::private::Sought;
 
 /// Questions to one upstream that may be overdue at once: while it says nothing, more of them would tell nothing more.
 const OVERDUE_MAX: u32 = 3;
@@ -132,7 +133,7 @@ impl Inner {
         let this = self.clone();
         let (their_image, reference) = (image.clone(), Reference::Tag(tag.clone()));
         let asked = Box::pin(async move {
-            let Some(upstream) = this.upstream(&their_image.registry) else { return Word::Denied };
+            let Some(upstream) = this.upstream_for(&their_image) else { return Word::Denied };
             let question = upstream.head_manifest(&their_image.repository, &reference);
             tokio::pin!(question);
             // A little before those who wait give up: whoever asks next knows then. Where nobody waits, at once: questions
@@ -144,10 +145,13 @@ impl Inner {
                 let _overdue = this.overdue.add(&their_image.registry);
                 question.await
             };
+            if let Err(error) = &answer {
+                this.note_refusal(&their_image, error);
+            }
             match answer {
                 Ok(digest) => Word::Points(digest),
                 Err(UpstreamError::NotFound) => Word::Gone,
-                Err(UpstreamError::Denied) => Word::Denied,
+                Err(UpstreamError::Denied | UpstreamError::Login(_)) => Word::Denied,
                 Err(UpstreamError::Resting) => Word::Resting,
                 Err(error) => Word::Failed(error.failure()),
             }
@@ -163,6 +167,9 @@ impl Inner {
 
     /// Asks about a tag because a person wants it, and fetches the manifest where it moved.
     pub(crate) async fn refresh(self: &Arc<Self>, image: &ImageName, tag: &Tag) -> Refreshed {
+        if let Err(error) = self.admit(image, Sought::Manifest(&Reference::Tag(tag.clone()))).await {
+            return Refreshed::Failed(error.to_string());
+        }
         let held = match self.store.held_tag(image, tag).await {
             Ok(held) => held,
             Err(error) => return Refreshed::Failed(format!("the cache failed: {error}")),

@@ -16,6 +16,7 @@ use crate::error::PullError;
 use crate::manifests::bypass;
 use crate::mirror::Inner;
 use crate::passthrough::{Passthrough, Remains};
+use crate::private::Sought;
 use crate::sendfile::Conduit;
 
 /// How long a client waits for headers while the upstream is slow and the size is known from the manifest. Docker with
@@ -49,7 +50,8 @@ impl Inner {
     ) -> Result<Found, PullError> {
         let began = Instant::now();
         let unknown = || PullError::BlobUnknown { image: wanted.image.clone(), digest: wanted.digest };
-        let upstream = self.upstream(&wanted.image.registry).ok_or_else(unknown)?.clone();
+        self.admit(&wanted.image, Sought::Blob(&wanted.digest)).await?;
+        let upstream = self.upstream_for(&wanted.image).ok_or_else(unknown)?;
         let link = self.store.link(&wanted.image, &wanted.digest).await?;
         let size = link.and_then(|link| link.size);
         let held = self.store.open_blob(&wanted.digest).await?;
@@ -159,14 +161,15 @@ impl Inner {
     /// The size of a blob for a HEAD request; nothing is downloaded for it.
     pub(crate) async fn blob_size(&self, wanted: &Wanted) -> Result<(u64, Outcome), PullError> {
         let unknown = || PullError::BlobUnknown { image: wanted.image.clone(), digest: wanted.digest };
-        let upstream = self.upstream(&wanted.image.registry).ok_or_else(unknown)?;
+        self.admit(&wanted.image, Sought::Blob(&wanted.digest)).await?;
+        let upstream = self.upstream_for(&wanted.image).ok_or_else(unknown)?;
         let link = self.store.link(&wanted.image, &wanted.digest).await?;
         if let (Some(_), Some(file)) = (&link, self.store.open_blob(&wanted.digest).await?) {
             // A file of another size is damaged, or the manifest is wrong: a GET finds out.
             return Ok((link.and_then(|link| link.size).unwrap_or(file.size()), Outcome::Hit));
         }
         let known = link.and_then(|link| link.size);
-        let told = self.prove(wanted, upstream, known).await?;
+        let told = self.prove(wanted, &upstream, known).await?;
         let size = known.or(told).ok_or_else(unknown)?;
         Ok((size, Outcome::Bypass(Bypass::Uncacheable)))
     }
@@ -253,6 +256,7 @@ fn not_kept(error: &PullError) -> Option<Bypass> {
         PullError::ManifestUnknown { .. }
         | PullError::BlobUnknown { .. }
         | PullError::NameUnknown { .. }
+        | PullError::Private { .. }
         | PullError::Upstream { .. }
         | PullError::TooOld { .. }
         | PullError::Stopping => None,

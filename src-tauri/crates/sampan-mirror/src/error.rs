@@ -7,6 +7,8 @@ use sampan_oci::{Digest, Failure, ImageName, OciCode, Reference};
 use sampan_store::StoreError;
 use sampan_upstream::UpstreamError;
 
+use crate::private::Barred;
+
 /// Why something asked for cannot be served. Cheap to clone: everybody who waited for the same download gets it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum PullError {
@@ -19,6 +21,9 @@ pub(crate) enum PullError {
     /// The upstream has no such repository, or does not show it to someone without a login.
     #[error("{image} is not at its registry, or needs a login that Sampan does not have")]
     NameUnknown { image: ImageName },
+    /// It is private, and who asks may not have it: Docker then asks its registry with its own login.
+    #[error("{image} is private: {why}")]
+    Private { image: ImageName, why: Barred },
     /// The upstream failed otherwise.
     #[error("{registry}: {source}", registry = image.registry)]
     Upstream { image: ImageName, source: Arc<UpstreamError> },
@@ -56,9 +61,10 @@ impl PullError {
     /// The reason, for logs and numbers.
     pub(crate) fn failure(&self) -> Failure {
         match self {
-            Self::ManifestUnknown { .. } | Self::BlobUnknown { .. } | Self::NameUnknown { .. } => {
-                Failure::NotFound
-            }
+            Self::ManifestUnknown { .. }
+            | Self::BlobUnknown { .. }
+            | Self::NameUnknown { .. }
+            | Self::Private { .. } => Failure::NotFound,
             Self::Upstream { source, .. } => source.failure(),
             Self::TooOld { .. } => Failure::Unreachable,
             Self::Store(_) => Failure::Store,

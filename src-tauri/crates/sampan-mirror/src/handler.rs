@@ -67,6 +67,9 @@ pub(crate) async fn handle<B>(served: &Served, conduit: Option<&Conduit>, reques
         mirror.probe_if_due(&image.registry);
     }
     let draft = Draft::new(account, is_head);
+    if let Some(barred) = route.image().and_then(|image| mirror.bars_here(served.listen, image)) {
+        return draft.failed(&barred);
+    }
     let range = head.headers.get(header::RANGE).and_then(|value| value.to_str().ok()).filter(|_| !is_head);
     match route {
         Route::Ping => draft.ping(),

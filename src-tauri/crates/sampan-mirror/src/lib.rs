@@ -24,6 +24,7 @@ mod mirror;
 mod parsed;
 mod passthrough;
 mod plan;
+mod private;
 mod probe;
 mod route;
 #[cfg_attr(
@@ -40,5 +41,6 @@ mod upstream_body;
 pub use ask::{Refreshed, TagAnswers};
 pub use freshness::{Check, Freshness, InvalidPattern, Pattern, Policy};
 pub use mirror::{EventSink, Mirror, MirrorOptions};
+pub use private::{Barred, InvalidPrivatePattern, PrivateCheck, PrivatePattern, PrivateRule, PrivateSeen};
 pub use probe::ProbeTicket;
 pub use tasks::Tasks;

@@ -10,6 +10,7 @@ use sampan_upstream::UpstreamError;
 use crate::error::PullError;
 use crate::manifests::{bypass, empty_index};
 use crate::mirror::Inner;
+use crate::private::Sought;
 
 /// Tags without `n` are asked for in pages of this size, so that no answer grows without bound.
 const PAGE: u32 = 1000;
@@ -39,7 +40,8 @@ impl Inner {
         last: Option<&Tag>,
     ) -> Result<TagList, PullError> {
         let unknown = || PullError::NameUnknown { image: image.clone() };
-        let upstream = self.upstream(&image.registry).ok_or_else(unknown)?;
+        self.admit(image, Sought::Lists).await?;
+        let upstream = self.upstream_for(image).ok_or_else(unknown)?;
         let n = n.unwrap_or(PAGE);
         // Registries disagree on what a page of no tags is; that the repository is there, all of them tell with one.
         let asked = upstream.tags(&image.repository, Some(n.max(1)), last.map(Tag::as_str)).await;
@@ -89,8 +91,12 @@ impl Inner {
 
     /// The whole list. The upstream is never asked to filter it: only a whole list can answer later questions.
     async fn all_referrers(self: &Arc<Self>, image: &ImageName, subject: &Digest) -> Referrers {
-        let asked = match self.upstream(&image.registry) {
-            // Asked after the last layer, by a client that gives a mirror 30 s: memory answers a dead link at once.
+        if self.admit(image, Sought::Lists).await.is_err() {
+            let outcome = Outcome::Bypass(Bypass::Uncacheable);
+            return Referrers { body: empty_index(), filtered: false, outcome };
+        }
+        let asked = match self.upstream_for(image) {
+            // Sought after the last layer, by a client that gives a mirror 30 s: memory answers a dead link at once.
             Some(upstream) => {
                 let asked = upstream.referrers(&image.repository, subject, None);
                 let asked = tokio::time::timeout(self.revalidate_timeout, asked).await;

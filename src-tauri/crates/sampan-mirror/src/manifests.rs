@@ -13,6 +13,7 @@ use crate::error::PullError;
 use crate::freshness::Policy;
 use crate::mirror::Inner;
 use crate::plan::{self, Plan, Verdict, plan, stale, verdict};
+use crate::private::Sought;
 
 /// How long a client waits for a manifest that has to be fetched. containerd gives a mirror 30 s for its head, and the
 /// question where a tag points may have taken its time before (CLIENTS.md 2).
@@ -45,6 +46,7 @@ impl Inner {
         image: &ImageName,
         reference: &Reference,
     ) -> Result<Resolved, PullError> {
+        self.admit(image, Sought::Manifest(reference)).await?;
         let now = self.ages.now(&*self.clock);
         let known = match reference {
             Reference::Tag(tag) => self.store.held_tag(image, tag).await?.map(|held| {
@@ -141,7 +143,7 @@ impl Inner {
 
     /// Whether nearly nothing is left of the allowance of the image's registry.
     fn is_low(&self, image: &ImageName) -> bool {
-        self.upstream(&image.registry).is_some_and(Upstream::is_low)
+        self.upstream_for(image).is_some_and(|upstream| upstream.is_low())
     }
 
     pub(crate) async fn fetched(
@@ -166,14 +168,15 @@ impl Inner {
 
     async fn fetch_manifest(&self, image: &ImageName, reference: &Reference) -> Result<Resolved, PullError> {
         let unknown = || PullError::ManifestUnknown { image: image.clone(), reference: reference.clone() };
-        let upstream = self.upstream(&image.registry).ok_or_else(unknown)?;
+        let upstream = self.upstream_for(image).ok_or_else(unknown)?;
         // The flight before may have landed between this client's look at the cache and now.
         if let Reference::Digest(digest) = reference
             && let Some(held) = self.held(image, digest).await?
         {
             return Ok(held);
         }
-        let fetched = get_patiently(upstream, image, reference).await.map_err(|error| {
+        let fetched = get_patiently(&upstream, image, reference).await.map_err(|error| {
+            self.note_refusal(image, &error);
             if error.failure() == Failure::NotFound { unknown() } else { PullError::upstream(image, error) }
         })?;
         let manifest = Arc::new(fetched.manifest);

@@ -21,6 +21,7 @@ use crate::manifests::Resolved;
 use crate::parsed::Parsed;
 use crate::passthrough::Passage;
 use crate::plan::Word;
+use crate::private::Private;
 use crate::probe::{Probe, ProbeTicket};
 use crate::single_flight::SingleFlight;
 use crate::{Tasks, server};
@@ -74,7 +75,7 @@ pub struct MirrorOptions {
 /// A registry mirror. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Mirror {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -97,6 +98,7 @@ pub(crate) struct Inner {
     pub(crate) overdue: Overdue,
     pub(crate) counts: Counts,
     pub(crate) probe: Probe,
+    pub(crate) private: Private,
     upstreams: HashMap<RegistryName, Upstream>,
     freshness: Mutex<Arc<Freshness>>,
     paused: AtomicBool,
@@ -145,6 +147,7 @@ impl Mirror {
                 counts: Counts::default(),
                 freshness: Mutex::new(Arc::new(freshness)),
                 probe: Probe::default(),
+                private: Private::default(),
                 upstreams,
                 paused: AtomicBool::new(false),
                 offline: AtomicBool::new(false),

@@ -21,6 +21,19 @@ pub(crate) enum Route {
     Referrers { image: ImageName, subject: Digest, artifact_type: Option<String> },
 }
 
+impl Route {
+    /// The repository it is about.
+    pub(crate) fn image(&self) -> Option<&ImageName> {
+        match self {
+            Self::Ping => None,
+            Self::Manifest(image, _)
+            | Self::Blob(image, _)
+            | Self::Tags { image, .. }
+            | Self::Referrers { image, .. } => Some(image),
+        }
+    }
+}
+
 /// A request that is refused before anything is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {

@@ -101,8 +101,8 @@ async fn refresh(
         .header(CONTENT_TYPE, FORM)
         .body(body.as_bytes().to_vec())
         .send();
-    let answer = timeout(limits.headers, sent).await.map_err(|_| UpstreamError::Timeout)?;
-    answer.map_err(|error| UpstreamError::of_request(&error))
+    let answer = client.online(timeout(limits.headers, sent)).await?;
+    answer.map_err(|_| UpstreamError::Timeout)?.map_err(|error| UpstreamError::of_request(&error))
 }
 
 /// Writes a value as a form does, every byte but the plainest as `%XX`.
