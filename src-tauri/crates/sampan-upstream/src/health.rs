@@ -75,7 +75,8 @@ impl Pulse {
 /// Whether the upstream answered; `None`: it was not asked.
 fn said<T>(result: &Result<T, UpstreamError>) -> Option<bool> {
     match result {
-        Err(UpstreamError::Offline | UpstreamError::Resting) => None,
+        // A login that could not be used says nothing of who it was for.
+        Err(UpstreamError::Offline | UpstreamError::Resting | UpstreamError::Login(_)) => None,
         Err(UpstreamError::Unreachable(_) | UpstreamError::Timeout) => Some(false),
         Ok(_) | Err(_) => Some(true),
     }
