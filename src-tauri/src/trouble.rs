@@ -141,6 +141,7 @@ pub(crate) mod tests {
             docker_drift: None,
             docker_set_up: false,
             allowances: Vec::new(),
+            private: sampan_desktop::engine::api::PrivateImages::default(),
         }
     }
 

@@ -10,6 +10,7 @@ mod clients;
 mod docker;
 mod freshness;
 mod health;
+mod private;
 mod settings;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,7 @@ pub use freshness::{
     Refreshed, StaleReason, TagAnswers, age, parse_age,
 };
 pub use health::{Damage, Health, HealthReport, ScrubRun, ScrubState};
+pub use private::{LoginKind, PrivateImages, PrivateProblem, PrivateRule, PrivateSeen, WhyPrivate};
 pub use settings::{SPEED_LIMIT_MAX, SPEED_LIMIT_MIN, Settings, SettingsChange, SpeedLimit, Theme};
 
 /// One question to a running Sampan. Read-only unless its description says what it changes.
@@ -189,6 +191,24 @@ pub enum Command {
         /// The new values; absent ones stay.
         change: SettingsChange,
     },
+    /// Lets Sampan fetch private images with a login, or changes with which: [`Reply::PrivateAllowed`].
+    PrivateAllow {
+        /// `ghcr.io/acme/app`, or `ghcr.io/acme/*` with everything below.
+        pattern: String,
+        /// Which login.
+        #[serde(default)]
+        login: LoginKind,
+        /// The host of a token server that is not the registry's own, of the same domain.
+        #[serde(default)]
+        realm: Option<String>,
+    },
+    /// Takes such a permission back: [`Reply::Done`], or [`Code::NotHeld`]. What was fetched by it is answered no longer.
+    PrivateRemove {
+        /// [`PrivateRule::pattern`].
+        pattern: String,
+    },
+    /// Looks for every login again, and lets those that failed be tried at once: [`Reply::Done`].
+    PrivateRetry,
     /// Brings the window to the front, or opens it; an error where there is no desktop: [`Reply::Done`].
     OpenWindow,
 }
@@ -235,6 +255,8 @@ pub enum Reply {
     ClientApplied(ClientApplied),
     /// To [`Command::Doctor`].
     Doctor(Vec<Check>),
+    /// To [`Command::PrivateAllow`]: what is wrong with the login, if something is. The rule is in force all the same.
+    PrivateAllowed(Option<PrivateProblem>),
     /// To commands that only change something.
     Done,
     /// The command failed; nothing was changed unless the message says so.
@@ -318,6 +340,9 @@ pub struct Snapshot {
     /// What registries that count pulls let this machine have, by name; empty where none told yet.
     #[serde(default)]
     pub allowances: Vec<Allowance>,
+    /// What holds for private images.
+    #[serde(default)]
+    pub private: PrivateImages,
 }
 
 /// The mirror's own state.

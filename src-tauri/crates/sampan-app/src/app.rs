@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sampan_mirror::{EventSink, Mirror, MirrorOptions, Tasks};
-use sampan_oci::{Clock, Event, Millis};
+use sampan_oci::{Clock, Event, Failure, Millis, Outcome};
 use sampan_stats::{Stats, engine_asked};
 use sampan_store::{Store, StoreOptions};
 use sampan_upstream::{Upstream, UpstreamConfig};
@@ -24,7 +24,7 @@ use crate::socket::{ControlSocket, Handler};
 use crate::start::{StartError, listen, make_private};
 use crate::state::{Bounds, Keeping, mirror_state, same};
 use crate::task::TaskSlot;
-use crate::{Config, Surroundings, SystemClock, allowance, cache, convert, docker, freshness};
+use crate::{Config, Surroundings, SystemClock, allowance, cache, convert, docker, freshness, private};
 
 /// How often the state is looked at for something new to show.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -72,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) lower_quota: Mutex<Option<u64>>,
     /// Grows with each change of the list of images.
     pub(crate) listed: AtomicU64,
+    pub(crate) private: private::Rules,
     tasks: Tasks,
     stop: CancellationToken,
     /// Cancelled once the mirror has let its connections end.
@@ -156,6 +157,7 @@ impl App {
                 port_is_fixed,
                 changing_docker: tokio::sync::RwLock::new(()),
                 drift: docker::Watch::open(&config.state_dir),
+                private: private::Rules::open(&config.state_dir, surroundings.docker_logins()),
                 last_used: AtomicI64::new(stats.last_used().map_or(i64::MIN, |at| at.0)),
                 settings: Mutex::new(config.settings.clone()),
                 changing_settings: tokio::sync::Mutex::new(()),
@@ -190,6 +192,7 @@ impl App {
         let app = Self { inner };
         allowance::recall(&app.inner.stats, &app.inner.mirror, app.inner.started);
         app.inner.keep_by(&app.inner.settings(), None).await;
+        app.inner.enforce_private();
         app.inner.read_health().await;
         app.inner.refresh().await;
         app.run(listener, socket);
@@ -286,6 +289,12 @@ impl Inner {
         }
         // The newest and not the latest: a clock that was set back must not hide what flows.
         self.flowed.store(scrub::flowed(event).0, Ordering::Relaxed);
+        if let Event::Answered(answered) = event
+            && answered.outcome == Outcome::Failed(Failure::NotFound)
+        {
+            // Perhaps it is private, and there is something to say about it.
+            self.shows_something_new.store(true, Ordering::Relaxed);
+        }
         if let Some(at) = engine_asked(event) {
             self.last_used.fetch_max(at.0, Ordering::Relaxed);
         }
@@ -476,6 +485,7 @@ impl Inner {
             docker_drift: self.drift.shown(),
             docker_set_up: self.drift.is_set_up(),
             allowances: allowance::gauges(&self.mirror, now),
+            private: self.private_images(),
         }
     }
 

@@ -128,6 +128,7 @@ mod tests {
             include_str!("api/docker.rs"),
             include_str!("api/freshness.rs"),
             include_str!("api/health.rs"),
+            include_str!("api/private.rs"),
             include_str!("api/settings.rs"),
         ]
         .concat();

@@ -41,6 +41,7 @@ pub(crate) fn empty_snapshot(config: &Config, started: Millis) -> Snapshot {
         docker_drift: None,
         docker_set_up: false,
         allowances: Vec::new(),
+        private: crate::api::PrivateImages::default(),
     }
 }
 

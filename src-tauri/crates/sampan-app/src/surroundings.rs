@@ -36,6 +36,14 @@ impl Surroundings {
         ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(|name| self.text(name))
     }
 
+    /// Where Docker keeps its logins.
+    pub fn docker_logins(&self) -> sampan_upstream::DockerLogins {
+        let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().join(".docker"));
+        let folder = self.path("DOCKER_CONFIG").or(home).unwrap_or_else(|| PathBuf::from("/"));
+        let search = self.0.get(&OsString::from("PATH")).cloned().unwrap_or_default();
+        sampan_upstream::DockerLogins::new(folder, search)
+    }
+
     /// What decides which container engine is meant.
     pub fn docker(&self, config: &Config) -> Environment {
         let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());

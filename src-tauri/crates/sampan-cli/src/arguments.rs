@@ -2,6 +2,7 @@
 
 mod docker;
 mod freshness;
+mod private;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use crate::pause::parse_time;
 use crate::speed::parse_limit;
 
 pub(crate) use freshness::{FreshnessCommand, Offline, Switch};
+pub(crate) use private::{Private, PrivateCommand};
 
 pub(crate) use docker::{Change, Docker as DockerCommand, Plan};
 
@@ -127,6 +129,12 @@ pub(crate) enum Command {
     Pause(Pause),
     /// End a pause
     Resume(Format),
+    /// Show which private images Sampan may fetch with a login, and change that
+    ///
+    /// By default none: Docker fetches private images itself, past Sampan. What is allowed is fetched with the login Docker
+    /// has, kept, and answered to this machine alone, while the registry says at least every 15 minutes that the login
+    /// still opens it. Ends with 1 where a login does not work.
+    Private(Private),
     /// Set Docker up to ask Sampan, look at that, take it back
     #[command(after_help = docker::EXIT_CODES, arg_required_else_help = true)]
     Docker {

@@ -13,6 +13,7 @@ mod docker;
 mod freshness;
 mod output;
 mod pause;
+mod private;
 mod serve;
 mod show;
 mod speed;
@@ -66,6 +67,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         | Command::Allowance(_)
         | Command::Pause(_)
         | Command::Resume(_)
+        | Command::Private(_)
         | Command::Docker { .. }
         | Command::Clients(_)
         | Command::Doctor(_) => tokio::runtime::Builder::new_current_thread().enable_all().build(),
@@ -97,6 +99,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Allowance(format) => ask::allowance(&config?, format).await,
             Command::Pause(pause) => ask::pause(&config?, pause).await,
             Command::Resume(format) => ask::resume(&config?, format).await,
+            Command::Private(private) => private::private(&config?, &private).await,
             Command::Docker { what } => docker::docker(&config?, surroundings, what).await,
             Command::Clients(change) => clients::clients(&config?, surroundings, &change).await,
             Command::Doctor(format) => ask::doctor(config, surroundings, format).await,

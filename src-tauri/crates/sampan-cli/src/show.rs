@@ -4,6 +4,7 @@ mod allowance;
 mod cache;
 mod docker;
 mod freshness;
+mod private;
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ pub(crate) use cache::{
 };
 pub(crate) use docker::{applied, docker, plan, questions};
 pub(crate) use freshness::{freshness, offline, refreshed};
+pub(crate) use private::private;
 
 /// What `status` says.
 pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {

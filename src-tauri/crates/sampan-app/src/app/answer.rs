@@ -83,6 +83,14 @@ impl Inner {
             Command::ClientApply { plan } => clients::apply(&self, &plan).await.map(Reply::ClientApplied),
             Command::Doctor => Ok(Reply::Doctor(doctor::of_running(&self).await)),
             Command::Configure { change } => self.configure(&change).await.map(|()| Reply::Done),
+            Command::PrivateAllow { pattern, login, realm } => {
+                self.private_allow(&pattern, login, realm.as_deref()).await.map(Reply::PrivateAllowed)
+            }
+            Command::PrivateRemove { pattern } => self.private_remove(&pattern).await.map(|()| Reply::Done),
+            Command::PrivateRetry => {
+                self.private_retry().await;
+                Ok(Reply::Done)
+            }
             Command::OpenWindow => {
                 let open = locked(&self.open_window).clone();
                 let no_desktop = || ApiError {

@@ -35,6 +35,7 @@ fn snapshot(sequence: u64) -> Snapshot {
         docker_drift: None,
         docker_set_up: false,
         allowances: Vec::new(),
+        private: crate::api::PrivateImages::default(),
     }
 }
 

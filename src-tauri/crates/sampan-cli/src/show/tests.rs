@@ -89,6 +89,7 @@ pub(super) fn snapshot() -> Snapshot {
         task: None,
         docker_drift: None,
         allowances: Vec::new(),
+        private: sampan_app::api::PrivateImages::default(),
     }
 }
 
