@@ -104,7 +104,8 @@ pub(crate) fn flowed(event: &Event) -> Millis {
         | Event::BlobStarted { at, .. }
         | Event::BlobProgress { at, .. }
         | Event::Fetched { at, .. }
-        | Event::Download { at, .. } => *at,
+        | Event::Download { at, .. }
+        | Event::Lied { at, .. } => *at,
         Event::Answered(answered) => answered.at,
     }
 }

@@ -182,9 +182,9 @@ impl Inner {
         if !self.downloads.is_idle() && !self.quiet().await || !self.fetches_unasked() {
             return Err(PullError::Paused);
         }
-        let Some(upstream) = self.upstream_for(image) else { return Err(PullError::Stopping) };
+        let Some(sources) = self.sources_for(image) else { return Err(PullError::Stopping) };
         let wanted = Wanted { image: image.clone(), digest: blob.digest, size: Some(blob.size) };
-        let (download, _) = self.downloads.join_or_start(wanted, &upstream);
+        let (download, _) = self.downloads.join_or_start(wanted, &sources, true);
         download.verified().await
     }
 }

@@ -18,6 +18,7 @@ use crate::mirror::Inner;
 use crate::passthrough::{Passthrough, Remains};
 use crate::private::Sought;
 use crate::sendfile::Conduit;
+use crate::sources::Sources;
 
 /// How long a client waits for headers while the upstream is slow and the size is known from the manifest. Docker with
 /// the containerd store gives a mirror 30 s (CLIENTS.md 2).
@@ -51,7 +52,8 @@ impl Inner {
         let began = Instant::now();
         let unknown = || PullError::BlobUnknown { image: wanted.image.clone(), digest: wanted.digest };
         self.admit(&wanted.image, Sought::Blob(&wanted.digest)).await?;
-        let upstream = self.upstream_for(&wanted.image).ok_or_else(unknown)?;
+        let sources = self.sources_for(&wanted.image).ok_or_else(unknown)?;
+        let upstream = sources.trusted().ok_or_else(unknown)?.upstream.clone();
         let link = self.store.link(&wanted.image, &wanted.digest).await?;
         let size = link.and_then(|link| link.size);
         let held = self.store.open_blob(&wanted.digest).await?;
@@ -70,14 +72,14 @@ impl Inner {
             return Ok(Found { size, outcome, source, from, wanted, upstream });
         }
         wanted.size = size;
-        if self.will_not_come(&wanted, &upstream) {
+        if self.will_not_come(&wanted, &sources, proven) {
             let why = if self.offline() { UpstreamError::Offline } else { UpstreamError::Resting };
             return Err(PullError::upstream(&wanted.image, why));
         }
         if self.paused() {
             return self.through(wanted, upstream, Bypass::Paused, began).await;
         }
-        let (download, joined) = self.downloads.join_or_start(wanted.clone(), &upstream);
+        let (download, joined) = self.downloads.join_or_start(wanted.clone(), &sources, proven);
         let (mut outcome, mut source) = (Outcome::Miss, Source::Upstream);
         if joined {
             (outcome, source) = (Outcome::Joined, Source::Joined);
@@ -109,13 +111,12 @@ impl Inner {
 
     /// Whether nobody will bring this blob soon: Sampan is offline, or its upstream is left alone and nothing says that
     /// this outage is about to end. A download that goes on is followed all the same: it waits for better times.
-    fn will_not_come(&self, wanted: &Wanted, upstream: &Upstream) -> bool {
+    fn will_not_come(&self, wanted: &Wanted, sources: &Sources, proven: bool) -> bool {
         if self.downloads.is_running(&wanted.digest) {
             return false;
         }
-        let is_hopeful =
-            || self.downloads.is_hopeful(&wanted.image.registry) || self.store.left_of(&wanted.digest) > 0;
-        self.offline() || (upstream.health().resting && !is_hopeful())
+        let is_hopeful = || sources.is_hopeful() || self.store.left_of(&wanted.digest) > 0;
+        self.offline() || (sources.all_rest(proven) && !is_hopeful())
     }
 
     /// Whether a blob on disk may be served, and what has to be waited for before the end of the answer; `None`: it may not.

@@ -286,7 +286,8 @@ mod tests {
             | Event::BlobStarted { .. }
             | Event::BlobProgress { .. }
             | Event::Fetched { .. }
-            | Event::Download { .. } => None,
+            | Event::Download { .. }
+            | Event::Lied { .. } => None,
         };
         told.iter().filter_map(end).collect()
     }

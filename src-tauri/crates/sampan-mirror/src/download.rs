@@ -16,15 +16,15 @@ mod pace;
 mod patience;
 mod run;
 mod slots;
+mod supply;
 mod throttle;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sampan_oci::{Clock, Digest, ImageName, RegistryName};
+use sampan_oci::{Clock, Digest, ImageName};
 use sampan_store::Store;
-use sampan_upstream::Upstream;
 use tokio::sync::watch;
 
 pub(crate) use follow::{Download, Follower};
@@ -34,8 +34,9 @@ pub(crate) use throttle::Throttle;
 
 use crate::error::PullError;
 use crate::manifests::bypass;
+use crate::sources::Sources;
 use crate::{EventSink, Tasks};
-use link::Link;
+pub(crate) use link::Link;
 use run::Run;
 
 /// Blobs up to this size are verified whole before their first byte is let out (CLIENTS.md R-M5).
@@ -63,8 +64,6 @@ pub(crate) struct Wanted {
 /// What a person decides about all downloads.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// The most connections to one upstream.
-    pub(crate) connections_max: usize,
     /// How long an outage is waited out while a client listens.
     pub(crate) outage_wait: Duration,
     /// The speed limit all connections share.
@@ -75,7 +74,6 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Downloads {
     running: Arc<Mutex<HashMap<Digest, Arc<Download>>>>,
-    links: Mutex<HashMap<RegistryName, Arc<Link>>>,
     paused: watch::Sender<bool>,
     limits: Limits,
     store: Store,
@@ -92,8 +90,8 @@ impl Downloads {
         tasks: Tasks,
         limits: Limits,
     ) -> Self {
-        let (running, links, paused) = (Arc::default(), Mutex::default(), watch::Sender::new(false));
-        Self { running, links, paused, limits, store, clock, sink, tasks }
+        let (running, paused) = (Arc::default(), watch::Sender::new(false));
+        Self { running, paused, limits, store, clock, sink, tasks }
     }
 
     /// Whether that digest is being downloaded now.
@@ -106,18 +104,19 @@ impl Downloads {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Whether bytes of that registry came lately.
-    pub(crate) fn is_hopeful(&self, registry: &RegistryName) -> bool {
-        self.link(registry).is_hopeful()
-    }
-
     /// While paused nothing is downloaded: what runs ends at once, and its bytes stay on disk.
     pub(crate) fn set_paused(&self, paused: bool) {
         self.paused.send_replace(paused);
     }
 
-    /// The running download of that digest and `true`, or a new one and `false`.
-    pub(crate) fn join_or_start(&self, wanted: Wanted, upstream: &Upstream) -> (Arc<Download>, bool) {
+    /// The running download of that digest and `true`, or a new one and `false`. `proven`: the repository is known to have
+    /// it; else only the trusted upstream's bytes show that (SECURITY.md R84).
+    pub(crate) fn join_or_start(
+        &self,
+        wanted: Wanted,
+        sources: &Arc<Sources>,
+        proven: bool,
+    ) -> (Arc<Download>, bool) {
         let download = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(download) = running.get(&wanted.digest) {
@@ -134,17 +133,18 @@ impl Downloads {
             store: self.store.clone(),
             clock: self.clock.clone(),
             sink: self.sink.clone(),
-            link: self.link(upstream.registry()),
+            sources: sources.clone(),
+            proven,
+            evidence: Mutex::default(),
             throttle: self.limits.throttle.clone(),
             outage_wait: self.limits.outage_wait,
             paused: self.paused.subscribe(),
             wanted,
             download: download.clone(),
         };
-        let upstream = upstream.clone();
         self.tasks.spawn("download", |token| async move {
             let ended = ended;
-            let result = run.fetch(&upstream, token).await;
+            let result = run.fetch(token).await;
             let not_kept = |error: &PullError| matches!(error, PullError::Store(why) if bypass(why).is_some());
             // A full or read-only disk is told by the app, once a minute and not per request (SECURITY.md R70).
             if let Err(error) = &result
@@ -153,15 +153,9 @@ impl Downloads {
                 tracing::warn!(digest = %run.wanted.digest, image = %run.wanted.image, %error, "a download failed");
             }
             ended.settle(result);
+            run.name_the_liars().await;
         });
         (download, false)
-    }
-
-    fn link(&self, registry: &RegistryName) -> Arc<Link> {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let link =
-            links.entry(registry.clone()).or_insert_with(|| Arc::new(Link::new(self.limits.connections_max)));
-        link.clone()
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) async fn handle<B>(served: &Served, conduit: Option<&Conduit>, reques
         let (status, code, message) = refused;
         return Draft::new(account, is_head).error(status, code, message, Failure::Invalid);
     }
-    let registries = |registry: &_| mirror.upstream(registry).is_some();
+    let registries = |registry: &_| mirror.is_mirrored(registry);
     let route = match route::parse(head.uri.path(), head.uri.query(), registries) {
         Ok(route) => route,
         Err(refused) => {

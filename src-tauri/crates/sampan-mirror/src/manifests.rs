@@ -143,7 +143,7 @@ impl Inner {
 
     /// Whether nearly nothing is left of the allowance of the image's registry.
     fn is_low(&self, image: &ImageName) -> bool {
-        self.upstream_for(image).is_some_and(|upstream| upstream.is_low())
+        self.spends_the_last(image)
     }
 
     pub(crate) async fn fetched(
@@ -168,14 +168,14 @@ impl Inner {
 
     async fn fetch_manifest(&self, image: &ImageName, reference: &Reference) -> Result<Resolved, PullError> {
         let unknown = || PullError::ManifestUnknown { image: image.clone(), reference: reference.clone() };
-        let upstream = self.upstream_for(image).ok_or_else(unknown)?;
+        let sources = self.sources_for(image).ok_or_else(unknown)?;
         // The flight before may have landed between this client's look at the cache and now.
         if let Reference::Digest(digest) = reference
             && let Some(held) = self.held(image, digest).await?
         {
             return Ok(held);
         }
-        let fetched = get_patiently(&upstream, image, reference).await.map_err(|error| {
+        let fetched = Box::pin(self.get_manifest(&sources, image, reference)).await?.map_err(|error| {
             self.note_refusal(image, &error);
             if error.failure() == Failure::NotFound { unknown() } else { PullError::upstream(image, error) }
         })?;
@@ -217,7 +217,7 @@ impl Inner {
 }
 
 /// Fetches a manifest; a 429 that asks for a moment only is waited out, because engines do not: they ask again at once.
-async fn get_patiently(
+pub(crate) async fn get_patiently(
     upstream: &Upstream,
     image: &ImageName,
     reference: &Reference,

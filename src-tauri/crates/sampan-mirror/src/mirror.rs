@@ -1,13 +1,12 @@
 //! The mirror as the rest of Sampan sees it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sampan_oci::{Clock, Digest, Event, ImageName, Reference, RegistryName, Tag, TransferId};
 use sampan_store::{BlobFile, Store};
-use sampan_upstream::Upstream;
+use sampan_upstream::{Upstream, Url};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +23,7 @@ use crate::plan::Word;
 use crate::private::Private;
 use crate::probe::{Probe, ProbeTicket};
 use crate::single_flight::SingleFlight;
+use crate::sources::{Dropped, Registries, RegistryUpstreams, Sources, UpstreamWeather};
 use crate::{Tasks, server};
 
 /// Takes every [`Event`] the moment it happens. Called on request tasks: it must be quick and must not block.
@@ -99,7 +99,7 @@ pub(crate) struct Inner {
     pub(crate) counts: Counts,
     pub(crate) probe: Probe,
     pub(crate) private: Private,
-    upstreams: HashMap<RegistryName, Upstream>,
+    pub(crate) registries: Registries,
     freshness: Mutex<Arc<Freshness>>,
     paused: AtomicBool,
     offline: AtomicBool,
@@ -123,10 +123,10 @@ impl Mirror {
         } = options;
         let ages = Ages::new(&*clock);
         let throttle = Arc::new(Throttle::new(speed_limit));
-        let limits = Limits { connections_max, outage_wait, throttle: throttle.clone() };
+        let limits = Limits { outage_wait, throttle: throttle.clone() };
         let passage = Passage::new(outage_wait, throttle.clone(), clock.clone(), sink.clone());
         let downloads = Downloads::new(store.clone(), clock.clone(), sink.clone(), tasks.clone(), limits);
-        let upstreams = upstreams.into_iter().map(|u| (u.registry().clone(), u)).collect();
+        let registries = Registries::new(upstreams, connections_max, clock.clone(), sink.clone());
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -148,7 +148,7 @@ impl Mirror {
                 freshness: Mutex::new(Arc::new(freshness)),
                 probe: Probe::default(),
                 private: Private::default(),
-                upstreams,
+                registries,
                 paused: AtomicBool::new(false),
                 offline: AtomicBool::new(false),
                 next_id: AtomicU64::new(1),
@@ -208,9 +208,37 @@ impl Mirror {
         self.inner.throttle.limit()
     }
 
-    /// The registries behind the mirror.
-    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
-        self.inner.upstreams.values()
+    /// Of each registry behind the mirror, by name, the upstream that says where tags point.
+    pub fn upstreams(&self) -> impl Iterator<Item = Upstream> {
+        let trusted = |sources: &Arc<Sources>| sources.trusted().map(|source| source.upstream.clone());
+        self.inner.registries.all().into_iter().filter_map(move |sources| trusted(&sources))
+    }
+
+    /// Of each registry behind the mirror, by name, the registry itself.
+    pub fn origins(&self) -> impl Iterator<Item = Upstream> {
+        let origin = |sources: &Arc<Sources>| sources.origin().map(|source| source.upstream.clone());
+        self.inner.registries.all().into_iter().filter_map(move |sources| origin(&sources))
+    }
+
+    /// These are the upstreams of their registry from now on, which is mirrored from now on if it was not. Downloads under
+    /// way end as they began. What is known of an upstream that stays, stays known.
+    pub fn set_upstreams(&self, upstreams: RegistryUpstreams) {
+        self.inner.registries.set(upstreams);
+    }
+
+    /// That registry is mirrored no longer. What is held of it stays on disk.
+    pub fn remove_registry(&self, registry: &RegistryName) {
+        self.inner.registries.remove(registry);
+    }
+
+    /// How the upstreams of each registry do: the registries by name, of each its origin first.
+    pub fn weather(&self) -> Vec<Vec<UpstreamWeather>> {
+        self.inner.registries.weather()
+    }
+
+    /// Puts a mirror back that lied (`None`), or drops it as an earlier run did. Whether there is such a one.
+    pub fn set_dropped(&self, registry: &RegistryName, url: &Url, dropped: Option<Dropped>) -> bool {
+        self.inner.registries.set_dropped(registry, url, dropped)
     }
 
     /// Makes a tiny image that an engine can be told to pull, to prove that it asks this mirror.
@@ -225,8 +253,21 @@ impl Mirror {
 }
 
 impl Inner {
-    pub(crate) fn upstream(&self, registry: &RegistryName) -> Option<&Upstream> {
-        self.upstreams.get(registry)
+    /// The upstream that is believed about what a registry has, and where its tags point.
+    pub(crate) fn upstream(&self, registry: &RegistryName) -> Option<Upstream> {
+        Some(self.registries.of(registry)?.trusted()?.upstream.clone())
+    }
+
+    /// Whether a manifest fetched now would be one of the last few its registry allows, and nobody else can be asked.
+    pub(crate) fn spends_the_last(&self, image: &ImageName) -> bool {
+        self.sources_for(image).is_some_and(|sources| {
+            sources.is_alone() && sources.trusted().is_some_and(|trusted| trusted.upstream.is_low())
+        })
+    }
+
+    /// Whether that registry is mirrored.
+    pub(crate) fn is_mirrored(&self, registry: &RegistryName) -> bool {
+        self.registries.has(registry)
     }
 
     /// What holds for the tags of an image.

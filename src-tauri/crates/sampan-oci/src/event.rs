@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Digest, ImageName, Manifest, Millis, Outcome, Reference, Source};
 
 /// Names one answer to one request, unique within a run of the mirror.
@@ -123,6 +125,47 @@ pub enum Event {
         /// Nothing comes from the upstream now, and the download waits for it to come back.
         waiting: bool,
     },
+    /// An upstream did not send what the digest it was asked for names. Never dropped.
+    Lied {
+        /// When it was found out.
+        at: Millis,
+        /// The repository it was asked for.
+        image: ImageName,
+        /// What it was asked for.
+        digest: Digest,
+        /// The upstream's address.
+        url: String,
+        /// What it did.
+        lie: Lie,
+        /// Whether it is asked nothing any more; a registry itself cannot be dropped.
+        dropped: bool,
+    },
     /// A request ended. Never dropped.
     Answered(Answered),
+}
+
+/// How an upstream lied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lie {
+    /// It sent other bytes than the digest names.
+    Bytes,
+    /// It told another size than the bytes have.
+    Size,
+    /// It sent another part than the one asked for.
+    Part,
+    /// Its header named another digest than the one asked for.
+    Digest,
+}
+
+impl Lie {
+    /// One stable word for logs and files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Size => "size",
+            Self::Part => "part",
+            Self::Digest => "digest",
+        }
+    }
 }

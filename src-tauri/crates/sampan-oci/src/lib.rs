@@ -17,7 +17,7 @@ mod ranges;
 pub use clock::{Clock, Millis};
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{ErrorBody, OciCode};
-pub use event::{Answered, Event, RequestKind, TransferId};
+pub use event::{Answered, Event, Lie, RequestKind, TransferId};
 pub use manifest::{
     Descriptor, InvalidManifest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, MediaType, Platform,
 };

@@ -118,7 +118,7 @@ impl State {
                 }
             }
             // Neither crosses a byte by itself: what comes in is told as fetched, what goes out as answered.
-            Event::Manifest { .. } | Event::Download { .. } => {}
+            Event::Manifest { .. } | Event::Download { .. } | Event::Lied { .. } => {}
             Event::BlobProgress { id, at, sent } => self.flowed(*id, *sent, day_of(*at, zone)),
         }
         (self.touched, self.dirty) = (true, true);

@@ -145,6 +145,7 @@ impl PullTracker {
                 let (connections, retries, repaired) = (*connections, *retries, *repaired);
                 self.download(*at, *digest, Effort { connections, retries, repaired, waiting: *waiting });
             }
+            Event::Lied { .. } => {}
             Event::Answered(answer) => self.answered(answer),
         }
     }

@@ -310,6 +310,11 @@ impl FakeRegistry {
         }
     }
 
+    /// Breaks every connection that is open, in the middle of whatever it carries.
+    pub fn cuts(&self) {
+        self.shared.cut.send_replace(());
+    }
+
     /// Ends every fault; what stalled goes on, and a closed socket opens again at the same port.
     /// # Panics
     /// If another process took the port meanwhile.

@@ -8,6 +8,9 @@ use sampan_oci::{Digest, Failure, InvalidManifest, Stale};
 
 use crate::address::PrivateAddress;
 
+/// What [`UpstreamError::Protocol`] says of a blob of another size than the one known.
+pub const OTHER_SIZE: &str = "the blob has another size than its manifest says";
+
 /// Why an upstream did not give what was asked. Texts are for people; they hold no URL, no token and no header.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {

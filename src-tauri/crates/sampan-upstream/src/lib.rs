@@ -32,7 +32,7 @@ mod upstream;
 pub use allowance::{Allowance, is_low};
 pub use body::{BlobBody, BodyStream};
 pub use client::{Client, client};
-pub use error::UpstreamError;
+pub use error::{OTHER_SIZE, UpstreamError};
 pub use health::Health;
 pub use limits::Limits;
 pub use listing::{Referrers, TagsPage};

@@ -6,7 +6,7 @@ use sampan_oci::ContentRange;
 
 use crate::body::Reader;
 use crate::request::{content_length, header, whole};
-use crate::{BlobBody, Limits, UpstreamError};
+use crate::{BlobBody, Limits, OTHER_SIZE, UpstreamError};
 
 /// A part of a blob to ask for.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +88,7 @@ pub(crate) fn whole_body(
     if let (Some(size), Some(length)) = (size, length)
         && size != length
     {
-        return Err(UpstreamError::Protocol("the blob has another size than its manifest says"));
+        return Err(UpstreamError::Protocol(OTHER_SIZE));
     }
     let size = size.or(length);
     let reader = Reader::new(response, limits.clone(), size);

@@ -72,12 +72,15 @@ struct InFlight {
     range: Range<u64>,
     /// The byte that comes next.
     position: u64,
+    /// Others may bring its bytes too.
+    loose: bool,
 }
 
 /// What of one blob is held, what is on its way and with whom, and what is left.
 ///
-/// No byte is on its way twice, and none that is held is asked for again (but for a stream of the whole, which cannot
-/// leave any out). What a claim did not bring is free again when it is released.
+/// No byte is on its way twice (but for those of a [loosened](Claims::loosen) claim), and none that is held is asked for
+/// again (but for a stream of the whole, which cannot leave any out). What a claim did not bring is free again when it is
+/// released.
 #[derive(Debug)]
 pub(crate) struct Claims {
     size: u64,
@@ -118,7 +121,7 @@ impl Claims {
         let id = ClaimId(self.next_id);
         self.next_id += 1;
         self.taken.insert(range.clone());
-        self.in_flight.insert(id, InFlight { range: range.clone(), position: range.start });
+        self.in_flight.insert(id, InFlight { range: range.clone(), position: range.start, loose: false });
         Claim { id, range }
     }
 
@@ -139,7 +142,8 @@ impl Claims {
     /// less than `min` bytes are left alone, and so is a stream of the whole, which sends everything whatever is wanted.
     pub(crate) fn split(&mut self, id: ClaimId, min: u64) -> bool {
         let size = self.size;
-        let Some(claim) = self.in_flight.get_mut(&id).filter(|c| c.range != (0..size)) else { return false };
+        let fit = |claim: &&mut InFlight| claim.range != (0..size) && !claim.loose;
+        let Some(claim) = self.in_flight.get_mut(&id).filter(fit) else { return false };
         let rest = claim.range.end - claim.position;
         if rest < 2 * min.max(1) {
             return false;
@@ -157,9 +161,21 @@ impl Claims {
         }
     }
 
+    /// Lets others bring what a claim has still to bring, because it may never come: who brings a byte first, brings it.
+    pub(crate) fn loosen(&mut self, id: ClaimId) {
+        let Some(claim) = self.in_flight.get_mut(&id) else { return };
+        claim.loose = true;
+        let rest = claim.position..claim.range.end;
+        self.free(rest);
+    }
+
     fn free(&mut self, range: Range<u64>) {
         for gap in self.held.gaps(range) {
             self.taken.remove(gap);
+        }
+        // What was loosened may be on its way with somebody else by now.
+        for claim in self.in_flight.values().filter(|claim| !claim.loose) {
+            self.taken.insert(claim.position..claim.range.end);
         }
     }
 
@@ -257,6 +273,26 @@ mod tests {
         assert_eq!((claims.in_flight(), claims.unclaimed()), (0, 70 * KIB));
         assert_eq!(claims.received(broken.id, 30 * KIB, KIB), [], "it is over");
         assert_eq!(taken(&mut claims, None, 100 * KIB), 30 * KIB..100 * KIB);
+    }
+
+    #[test]
+    fn a_loosened_claim_is_brought_by_whoever_is_first() {
+        let mut claims = Claims::new(100, RangeSet::new());
+        let slow = claims.next(None, 100).unwrap();
+        claims.received(slow.id, 0, 10);
+        claims.loosen(slow.id);
+        let quick = claims.next(None, 100).unwrap();
+        assert_eq!(quick.range, 10..100, "what came is not asked for again");
+        assert_eq!(claims.received(quick.id, 10, 40), one(10, 50));
+        assert_eq!(claims.received(slow.id, 10, 50), one(50, 60), "and the slow one's bytes are of use too");
+        claims.release(slow.id);
+        assert_eq!(
+            (claims.unclaimed(), claims.next(None, 1)),
+            (0, None),
+            "the quick one still brings the rest"
+        );
+        assert_eq!(claims.received(quick.id, 50, 50), one(60, 100));
+        assert!(claims.is_complete());
     }
 
     #[test]

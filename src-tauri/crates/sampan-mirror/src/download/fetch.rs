@@ -1,5 +1,8 @@
 //! Drives the connections of one download until all of its bytes are on disk.
 
+mod choose;
+mod fail;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,20 +12,22 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::{AbortHandle, Abortable, BoxStream, SelectAll, StreamExt as _};
+use sampan_oci::Lie;
 use sampan_store::{Partial, StoreError};
-use sampan_upstream::{BlobBody, BlobSource, Upstream, UpstreamError};
+use sampan_upstream::{BlobBody, BlobSource, OTHER_SIZE, UpstreamError};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::Wanted;
-use super::claims::{Claims, FIRST_PIECE, MIN_PIECE, piece_len};
+use super::claims::{Claims, FIRST_PIECE, MIN_PIECE};
 use super::lane::{self, Ask, Happened};
 use super::lanes::Lane;
 use super::meter::Meter;
 use super::pace::{self, SILENCE_AT_MOST, SOON};
-use super::patience::{self, Facts, Patience, Verdict};
+use super::patience;
 use super::run::Run;
-use super::slots::{Member, Slot};
+use super::slots::Slot;
+use super::supply::{Supply, any_slot};
 use crate::error::PullError;
+use crate::sources::{Brought, Receipt, Source};
 
 /// Received bytes are written at the latest when there are so many, or after this time.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -45,10 +50,16 @@ pub(super) struct Fetched {
     pub(super) partial: Partial,
     /// Whether more than one answer brought them.
     pub(super) in_pieces: bool,
+    /// Who brought what, where it may have to be told.
+    pub(super) brought: Vec<Brought>,
+    /// Who told of the blob what cannot be true if it turns out right.
+    pub(super) suspects: Vec<(Arc<Source>, Lie)>,
 }
 
 /// An answer that came before the download knew what it is about.
 pub(super) struct Begun {
+    /// Who gave it.
+    pub(super) by: Arc<Source>,
     pub(super) source: BlobSource,
     /// Its first [`FIRST_PIECE`] bytes, or the whole.
     pub(super) body: BlobBody,
@@ -59,15 +70,17 @@ pub(super) struct Begun {
 pub(super) struct Fetch<'r> {
     run: &'r Run,
     meter: &'r mut Meter,
-    upstream: &'r Upstream,
-    source: BlobSource,
+    /// Who may bring bytes; the best one at `lead`.
+    supplies: Vec<Supply>,
+    lead: usize,
+    /// So many besides it are asked although nobody has answered yet.
+    asked_besides: usize,
+    brought: Vec<Brought>,
     begun: Option<(BlobBody, Duration)>,
     partial: Partial,
     claims: Claims,
     lanes: HashMap<u64, Lane>,
     happenings: SelectAll<Abortable<BoxStream<'static, (u64, Happened)>>>,
-    member: Arc<Member>,
-    asking_for_slot: Option<BoxFuture<'static, Slot>>,
     /// Received, not written yet.
     pending: Vec<(u64, Bytes)>,
     pending_bytes: usize,
@@ -77,49 +90,51 @@ pub(super) struct Fetch<'r> {
     unsynced_bytes: usize,
     /// One stream from the first byte: the upstream gives no parts, or lies about them.
     one_stream: bool,
-    /// The first answer came: the rest may be asked for side by side.
-    answered: bool,
     asked: u64,
     held_back: u64,
     looked_at: Instant,
-    patience: Patience,
-    last_error: Option<UpstreamError>,
 }
 
 impl<'r> Fetch<'r> {
+    /// `sources`: who is asked, most promising first; not empty. `hopeful`: an outage is waited out from the start.
     pub(super) fn new(
         run: &'r Run,
-        upstream: &'r Upstream,
+        sources: Vec<Arc<Source>>,
         partial: Partial,
         meter: &'r mut Meter,
         one_stream: bool,
         begun: Option<Begun>,
+        hopeful: bool,
     ) -> Self {
         let now = Instant::now();
         let claims = Claims::new(partial.size(), partial.held().clone());
-        let hopeful = !partial.held().is_empty() || run.link.is_hopeful();
-        let (source, begun) = match begun {
+        let mut supplies: Vec<_> = sources
+            .into_iter()
+            .map(|source| {
+                let hopeful = hopeful && (!partial.held().is_empty() || source.link.is_hopeful());
+                Supply::new(source, &run.wanted, hopeful)
+            })
+            .collect();
+        let begun = begun.and_then(|Begun { by, source, body, after }| {
+            let nth = supplies.iter().position(|supply| Arc::ptr_eq(&supply.source, &by))?;
+            supplies.swap(0, nth);
+            supplies[0].blob = source;
             // Of use only where nothing of it is held, and no rest behind it is worth taking along.
-            Some(Begun { source, body, after })
-                if claims.held().is_empty()
-                    && !(FIRST_PIECE + 1..FIRST_PIECE + MIN_PIECE).contains(&partial.size()) =>
-            {
-                (source, Some((body, after)))
-            }
-            Some(Begun { source, .. }) => (source, None),
-            None => (source(upstream, &run.wanted), None),
-        };
+            let is_of_use = claims.held().is_empty()
+                && !(FIRST_PIECE + 1..FIRST_PIECE + MIN_PIECE).contains(&partial.size());
+            is_of_use.then_some((body, after))
+        });
         Self {
             meter,
-            upstream,
-            source,
+            supplies,
+            lead: 0,
+            asked_besides: 0,
+            brought: Vec::new(),
             begun,
             partial,
             claims,
             lanes: HashMap::new(),
             happenings: SelectAll::new(),
-            member: Arc::new(run.link.join()),
-            asking_for_slot: None,
             pending: Vec::new(),
             pending_bytes: 0,
             written_at: now,
@@ -127,12 +142,9 @@ impl<'r> Fetch<'r> {
             syncing: None,
             unsynced_bytes: 0,
             one_stream,
-            answered: false,
             asked: 0,
             held_back: 0,
             looked_at: now,
-            patience: Patience::new(now, hopeful),
-            last_error: None,
             run,
         }
     }
@@ -154,14 +166,17 @@ impl<'r> Fetch<'r> {
             syncing.await?;
         }
         self.meter.connections(0);
-        Ok(Fetched { in_pieces: self.asked > 1, partial: self.partial })
+        self.note_unanswered();
+        self.close_all(None);
+        let suspects = self.supplies.iter().filter_map(|s| Some((s.source.clone(), s.suspect?))).collect();
+        Ok(Fetched { in_pieces: self.asked > 1, partial: self.partial, brought: self.brought, suspects })
     }
 
     async fn drive(&mut self) -> Result<(), PullError> {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.claims.is_complete() {
-            self.want_slot();
+            self.want_slots();
             tokio::select! {
                 Some((lane, happened)) = self.happenings.next(), if !self.happenings.is_empty() => {
                     self.take(lane, happened)?;
@@ -172,10 +187,7 @@ impl<'r> Fetch<'r> {
                         self.take(lane, happened)?;
                     }
                 }
-                Some(slot) = OptionFuture::from(self.asking_for_slot.as_mut()) => {
-                    self.asking_for_slot = None;
-                    self.start(slot);
-                }
+                (nth, slot) = any_slot(&mut self.supplies) => self.start(nth, slot),
                 () = tokio::time::sleep_until(self.written_at + WRITE_EVERY), if self.pending_bytes > 0 => {
                     self.write().await?;
                 }
@@ -192,33 +204,19 @@ impl<'r> Fetch<'r> {
         Ok(())
     }
 
-    /// Gets in line for a connection when there is something to ask for; leaves the line when there is not.
-    fn want_slot(&mut self) {
-        let resting = self.is_resting();
-        // The first answer, a probe after failures, and an upstream without ranges: one connection.
-        let alone = !self.answered || self.patience.is_failing() || self.one_stream;
-        let wants = !resting && self.claims.unclaimed() > 0 && (!alone || self.lanes.is_empty());
-        if !wants {
-            self.asking_for_slot = None;
-        } else if self.asking_for_slot.is_none() {
-            let member = self.member.clone();
-            self.asking_for_slot = Some(async move { member.acquire().await }.boxed());
-        }
-    }
-
-    fn is_resting(&self) -> bool {
-        self.patience.is_pausing(Instant::now()) || self.run.link.resting().is_some()
-    }
-
-    fn start(&mut self, slot: Slot) {
+    fn start(&mut self, nth: usize, slot: Slot) {
         let size = self.partial.size();
-        let turn = usize::try_from(self.asked).unwrap_or(0);
+        let now = Instant::now();
+        let source = self.supplies[nth].source.clone();
+        if self.is_choice() && nth != self.lead && !source.weather(|weather| weather.may_ask(now)) {
+            self.supplies[nth].scouted = Some(now);
+            return;
+        }
         let claim = if self.one_stream {
             self.claims.claim_whole()
         } else {
-            let known = self.run.link.known(self.member.held());
-            let len = if self.answered { piece_len(known, self.claims.unclaimed()) } else { FIRST_PIECE };
-            self.claims.next(self.run.download.reader(turn), len)
+            let Some((from, len)) = self.piece(nth) else { return };
+            self.claims.next(from, len)
         };
         let Some(claim) = claim else { return };
         let range = claim.range.clone();
@@ -226,25 +224,28 @@ impl<'r> Fetch<'r> {
             Ask::Nothing { body, after }
         } else if self.one_stream {
             // What earlier answers said is not held against it: the digest will tell.
-            self.source = source(self.upstream, &self.run.wanted);
+            self.supplies[nth].blob =
+                source.upstream.blob_source(&self.run.wanted.image.repository, &self.run.wanted.digest);
             Ask::Whole { size: Some(size) }
-        } else if !self.answered && range.start == 0 {
+        } else if !self.supplies[nth].answered && range.start == 0 {
             Ask::Begin { len: range.end, size }
         } else {
             Ask::Part { range: range.clone(), size }
         };
         tracing::trace!(digest = %self.run.wanted.digest, ?ask, "asking");
-        let (id, now) = (self.asked, Instant::now());
+        let id = self.asked;
         self.asked += 1;
         let (stop, registration) = AbortHandle::new_pair();
-        let events = lane::run(self.source.clone(), ask, self.run.throttle.clone());
+        let events = lane::run(self.supplies[nth].blob.clone(), ask, self.run.throttle.clone());
         let events = events.map(move |happened| (id, happened)).boxed();
         self.happenings.push(Abortable::new(events, registration));
         let lane = Lane {
             claim: claim.id,
+            supply: nth,
+            receipt: self.run.is_choice().then(|| Receipt::new(&self.run.wanted.digest)),
             at: range.start,
             whole: self.one_stream,
-            reused: self.run.link.asks(),
+            reused: source.link.asks(),
             shrunk: false,
             last: now,
             measured: None,
@@ -264,22 +265,26 @@ impl<'r> Fetch<'r> {
                 Ok(())
             }
             Happened::Ended => {
-                let Some(ended) = self.lanes.remove(&id) else { return Ok(()) };
-                if let Some(rate) = ended.rate_at_end(Instant::now()) {
-                    self.run.link.measured(rate);
+                let Some(mut ended) = self.lanes.remove(&id) else { return Ok(()) };
+                let (now, nth) = (Instant::now(), ended.supply);
+                if let Some(rate) = ended.rate_at_end(now) {
+                    self.supplies[nth].source.link.measured(rate);
+                    self.supplies[nth].source.weather(|weather| weather.part_at(rate, now));
                 }
+                self.close_receipt(&mut ended);
                 let (missing, got) = (self.claims.remaining_of(ended.claim), ended.at);
                 self.claims.release(ended.claim);
                 self.go();
                 if missing == 0 {
                     return Ok(());
                 }
-                self.failed(UpstreamError::Truncated { got, expected: got + missing }, true)
+                self.failed(nth, UpstreamError::Truncated { got, expected: got + missing }, true)
             }
             Happened::Broke(error) => {
-                let Some(lane) = self.lanes.remove(&id) else { return Ok(()) };
+                let Some(mut lane) = self.lanes.remove(&id) else { return Ok(()) };
+                self.close_receipt(&mut lane);
                 self.claims.release(lane.claim);
-                self.failed(error, lane.is_open())
+                self.failed(lane.supply, error, lane.is_open())
             }
         }
     }
@@ -293,29 +298,41 @@ impl<'r> Fetch<'r> {
         size: Option<u64>,
     ) -> Result<(), PullError> {
         let expected = self.partial.size();
+        let Some(nth) = self.lanes.get(&id).map(|lane| lane.supply) else { return Ok(()) };
         if size.is_some_and(|told| told != expected) {
-            // A manifest and its registry disagree: no stream will change that.
-            return Err(self
-                .run
-                .failed(UpstreamError::Protocol("the blob has another size than its manifest says")));
+            // A manifest and its registry disagree: no stream will change that. Another upstream may know better.
+            let error = UpstreamError::Protocol(OTHER_SIZE);
+            if !self.is_choice() || self.one_stream {
+                return Err(self.run.failed(error));
+            }
+            self.close(id);
+            return self.failed(nth, error, false);
         }
         self.run.download.flow();
-        self.answered = true;
+        let now = Instant::now();
+        let supply = &mut self.supplies[nth];
+        supply.answered = true;
+        supply.source.weather(|weather| weather.answered(after, now));
+        supply.source.has(&self.run.wanted.image);
         let Some(lane) = self.lanes.get_mut(&id) else { return Ok(()) };
-        self.run.link.answered(after, lane.reused);
-        lane.open(Instant::now(), offset);
+        supply.source.link.answered(after, lane.reused);
+        lane.open(now, offset);
         if whole && !lane.whole && self.claims.remaining_of(lane.claim) < expected {
             // It was asked for a part and sends everything: then everything is taken from this one stream.
+            if self.supplies.iter().enumerate().any(|(other, s)| other != nth && s.out.is_none()) {
+                self.close(id);
+                return self.failed(nth, UpstreamError::RangeRefused, true);
+            }
             tracing::info!(digest = %self.run.wanted.digest, "the upstream gives no parts: one stream");
             self.claims.release(lane.claim);
-            self.one_stream = true;
+            (self.one_stream, self.lead) = (true, nth);
             let Some(claim) = self.claims.claim_whole() else {
-                return self.failed(UpstreamError::RangeRefused, true);
+                return self.failed(nth, UpstreamError::RangeRefused, true);
             };
             (lane.claim, lane.whole) = (claim.id, true);
         }
         if self.one_stream {
-            self.patience.stream_begins();
+            self.supplies[nth].patience.stream_begins();
         }
         Ok(())
     }
@@ -323,8 +340,10 @@ impl<'r> Fetch<'r> {
     fn bytes(&mut self, id: u64, bytes: &Bytes) {
         let length = bytes.len() as u64;
         self.meter.add(length);
-        self.run.link.received(length);
         let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let supply = &mut self.supplies[lane.supply];
+        supply.source.link.received(length);
+        supply.source.weather(|weather| weather.brought(length));
         let (now, at) = (Instant::now(), lane.at);
         (lane.at, lane.last) = (at + length, now);
         let mut is_new = false;
@@ -332,9 +351,12 @@ impl<'r> Fetch<'r> {
             is_new = true;
             let piece = bytes.slice(within(&wanted, at));
             self.pending_bytes += piece.len();
+            if let Some(receipt) = &mut lane.receipt {
+                receipt.add(wanted.start, &piece);
+            }
             self.pending.push((wanted.start, piece));
         }
-        self.patience.progress(now, is_new);
+        supply.patience.progress(now, is_new);
         if lane.shrunk && self.claims.remaining_of(lane.claim) == 0 {
             self.close(id);
         }
@@ -342,52 +364,17 @@ impl<'r> Fetch<'r> {
 
     /// Ends a lane and its connection; what it did not bring is free again.
     fn close(&mut self, id: u64) {
-        if let Some(lane) = self.lanes.remove(&id) {
+        if let Some(mut lane) = self.lanes.remove(&id) {
             lane.stop.abort();
+            self.close_receipt(&mut lane);
             self.claims.release(lane.claim);
             self.go();
         }
     }
 
-    /// Does what a failure means.
-    fn failed(&mut self, error: UpstreamError, was_open: bool) -> Result<(), PullError> {
-        let link = &self.run.link;
-        let facts = Facts {
-            now: Instant::now(),
-            was_open,
-            others_bring: self.lanes.values().any(Lane::is_open)
-                && link.silent_for().is_some_and(|silence| silence < JUST_NOW),
-            one_stream: self.one_stream,
-            wait: self.wait(),
-        };
-        if self.run.download.is_promised() {
-            self.patience.hope();
-        }
-        let verdict = self.patience.judge(&error, facts);
-        let (digest, held) = (&self.run.wanted.digest, self.claims.held().len());
-        tracing::debug!(%digest, held, %error, ?verdict, "a connection failed");
-        match verdict {
-            Verdict::GiveUp => return Err(self.run.failed(error)),
-            Verdict::OneStream => {
-                // It refuses parts, or lies about them. What it sent so far is judged by the digest.
-                tracing::info!(%digest, %error, "going on with one stream");
-                for id in self.lanes.keys().copied().collect::<Vec<_>>() {
-                    self.close(id);
-                }
-                self.one_stream = true;
-            }
-            Verdict::AgainAfter(rest) => link.refused(rest),
-            Verdict::AgainWithFewer => link.refused(Duration::ZERO),
-            Verdict::Again => {}
-        }
-        if was_open {
-            self.meter.repaired();
-        } else {
-            self.meter.retried();
-        }
-        self.last_error = Some(error);
-        self.go();
-        Ok(())
+    fn close_receipt(&mut self, lane: &mut Lane) {
+        let source = &self.supplies[lane.supply].source;
+        self.brought.extend(lane.receipt.take().and_then(|receipt| receipt.close(source)));
     }
 
     /// How long an outage is waited out.
@@ -397,7 +384,9 @@ impl<'r> Fetch<'r> {
 
     /// Looks at the connections: who is silent, who is far behind.
     fn look(&mut self) -> Result<(), PullError> {
-        self.run.link.look(&self.run.throttle);
+        for supply in &self.supplies {
+            supply.source.link.look(&self.run.throttle);
+        }
         let now = Instant::now();
         let held_up = now - std::mem::replace(&mut self.looked_at, now) >= HELD_UP;
         let throttled = self.run.throttle.held_back_since(&mut self.held_back);
@@ -407,17 +396,25 @@ impl<'r> Fetch<'r> {
                 lane.excuse(now);
             }
         }
-        for rate in self.lanes.values_mut().filter_map(|lane| lane.measure(now)) {
-            self.run.link.measured(rate);
+        for lane in self.lanes.values_mut() {
+            if let Some(rate) = lane.measure(now) {
+                self.supplies[lane.supply].source.link.measured(rate);
+            }
         }
         self.replace_silent_and_slow(now)?;
-        if self.patience.is_failing() && self.lanes.is_empty() && self.patience.is_over(now, self.wait()) {
-            let error = self.last_error.take().unwrap_or(UpstreamError::Timeout);
+        self.look_at_upstreams(now, throttled || held_up)?;
+        let wait = self.wait();
+        let over = |supply: &Supply| supply.patience.is_failing() && supply.patience.is_over(now, wait);
+        if self.lanes.is_empty() && self.supplies.iter().all(|supply| supply.out.is_some() || over(supply)) {
+            let of_one = |supply: &mut Supply| supply.last_error.take();
+            let error = self.supplies.iter_mut().find_map(of_one).unwrap_or(UpstreamError::Timeout);
             return Err(self.run.failed(error));
         }
         self.share_the_end();
-        let link_is_silent = self.run.link.silent_for().is_none_or(|silence| silence >= DOWN_AFTER);
-        self.meter.waits(!throttled && link_is_silent && self.patience.is_over(now, DOWN_AFTER));
+        let silent = |supply: &Supply| supply.source.link.silent_for().is_none_or(|for_| for_ >= DOWN_AFTER);
+        let waits = |supply: &Supply| supply.out.is_some() || supply.patience.is_over(now, DOWN_AFTER);
+        let down = self.supplies.iter().all(silent) && self.supplies.iter().all(waits);
+        self.meter.waits(!throttled && down);
         self.go();
         if self.unsynced_bytes > 0 && self.syncing.is_none() && self.synced_at.elapsed() >= SYNC_EVERY {
             (self.unsynced_bytes, self.syncing) = (0, Some(self.partial.sync().boxed()));
@@ -426,28 +423,34 @@ impl<'r> Fetch<'r> {
     }
 
     fn replace_silent_and_slow(&mut self, now: Instant) -> Result<(), PullError> {
-        let link = &self.run.link;
-        let link_is_alive = link.silent_for().is_some_and(|silence| silence < Duration::from_secs(1));
-        let patience = if link_is_alive { pace::silence(link.round_trip()) } else { SILENCE_AT_MOST };
-        let silent = |lane: &Lane| lane.is_open() && !lane.whole && now - lane.last >= patience;
-        let median = pace::median(self.lanes.values().filter_map(|lane| lane.rate).collect());
-        // The last ones have nobody beside them: they are held against what connections usually bring.
-        let median = median.or(link.rate().filter(|_| self.claims.unclaimed() == 0));
-        let slow = |lane: &Lane| match (lane.rate, median) {
-            (Some(rate), Some(median)) if !lane.whole && lane.was_just_measured(now) => {
-                pace::is_far_below(rate, median, self.claims.remaining_of(lane.claim))
-            }
-            _ => false,
+        let alive = |supply: &Supply| {
+            supply.source.link.silent_for().is_some_and(|silence| silence < Duration::from_secs(1))
         };
-        let given_up: Vec<u64> =
-            self.lanes.iter().filter(|(_, lane)| silent(lane) || slow(lane)).map(|(id, _)| *id).collect();
-        for id in &given_up {
-            self.close(*id);
-            self.failed(UpstreamError::Timeout, true)?;
-        }
-        if link_is_alive && !given_up.is_empty() {
-            // It is these connections that are bad, not the link: others may be tried at once.
-            self.patience.forgive();
+        let somebody_is_alive = self.supplies.iter().any(alive);
+        for nth in 0..self.supplies.len() {
+            let link = &self.supplies[nth].source.link;
+            let patience = if somebody_is_alive { pace::silence(link.round_trip()) } else { SILENCE_AT_MOST };
+            let own = || self.lanes.iter().filter(move |(_, lane)| lane.supply == nth);
+            let silent = |lane: &Lane| lane.is_open() && !lane.whole && now - lane.last >= patience;
+            let median = pace::median(own().filter_map(|(_, lane)| lane.rate).collect());
+            // The last ones have nobody beside them: they are held against what connections usually bring.
+            let median = median.or(link.rate().filter(|_| self.claims.unclaimed() == 0));
+            let slow = |lane: &Lane| match (lane.rate, median) {
+                (Some(rate), Some(median)) if !lane.whole && lane.was_just_measured(now) => {
+                    pace::is_far_below(rate, median, self.claims.remaining_of(lane.claim))
+                }
+                _ => false,
+            };
+            let given_up: Vec<u64> =
+                own().filter(|(_, lane)| silent(lane) || slow(lane)).map(|(id, _)| *id).collect();
+            for id in &given_up {
+                self.close(*id);
+                self.failed(nth, UpstreamError::Timeout, true)?;
+            }
+            if alive(&self.supplies[nth]) && !given_up.is_empty() {
+                // It is these connections that are bad, not the link: others may be tried at once.
+                self.supplies[nth].patience.forgive();
+            }
         }
         Ok(())
     }
@@ -455,8 +458,9 @@ impl<'r> Fetch<'r> {
     /// At the end of a blob, a connection without work takes half of what a slow one still has to bring. The slow one is
     /// closed when it comes to the other's half: what is on its way then is lost, so this is for long waits alone.
     fn share_the_end(&mut self) {
-        let busy = self.claims.unclaimed() > 0 || self.one_stream || self.is_resting();
-        if busy || self.patience.is_failing() || !self.run.link.has_room() {
+        let lead = &self.supplies[self.lead];
+        let busy = self.claims.unclaimed() > 0 || self.one_stream || lead.is_resting();
+        if busy || lead.out.is_some() || lead.patience.is_failing() || !lead.source.link.has_room() {
             return;
         }
         let claims = &mut self.claims;
@@ -464,7 +468,10 @@ impl<'r> Fetch<'r> {
             pace::time_for(claims.remaining_of(lane.claim), lane.rate.unwrap_or(u64::MAX))
         };
         let slowest = self.lanes.values_mut().max_by_key(|lane| left(claims, lane));
-        if let Some(lane) = slowest.filter(|lane| left(claims, lane) > SOON) {
+        // Another upstream's slowness is not shared by the link that helps out.
+        let lead = self.lead;
+        let soon = |lane: &Lane| if lane.supply == lead { SOON } else { SOON / 4 };
+        if let Some(lane) = slowest.filter(|lane| left(claims, lane) > soon(lane)) {
             lane.shrunk |= claims.split(lane.claim, MIN_PIECE);
         }
     }
@@ -486,10 +493,6 @@ impl<'r> Fetch<'r> {
     fn go(&mut self) {
         self.meter.connections(self.lanes.len());
     }
-}
-
-fn source(upstream: &Upstream, wanted: &Wanted) -> BlobSource {
-    upstream.blob_source(&wanted.image.repository, &wanted.digest)
 }
 
 /// `range` as a place in a chunk that begins at `at`.

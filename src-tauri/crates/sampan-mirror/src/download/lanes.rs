@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::claims::ClaimId;
 use super::slots::Slot;
+use crate::sources::Receipt;
 
 /// Over how long speed is measured; the first time over half of it.
 const SPEED_OVER: Duration = Duration::from_secs(4);
@@ -19,6 +20,10 @@ const MEASURED_BYTES: u64 = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) claim: ClaimId,
+    /// Whose it is, among the download's supplies.
+    pub(super) supply: usize,
+    /// What it brought, where it may have to be told who brought what.
+    pub(super) receipt: Option<Receipt>,
     /// Where its next byte belongs.
     pub(super) at: u64,
     pub(super) whole: bool,

@@ -65,7 +65,7 @@ impl State {
 
 impl Link {
     /// No more than `connections_max` at once.
-    pub(super) fn new(connections_max: usize) -> Self {
+    pub(crate) fn new(connections_max: usize) -> Self {
         let (slots, level) = (Slots::new(connections_max), Level::new(connections_max));
         slots.set_level(level.now());
         Self {
@@ -177,7 +177,7 @@ impl Link {
     }
 
     /// Whether bytes came lately.
-    pub(super) fn is_hopeful(&self) -> bool {
+    pub(crate) fn is_hopeful(&self) -> bool {
         self.silent_for().is_some_and(|silence| silence < LATELY)
     }
 

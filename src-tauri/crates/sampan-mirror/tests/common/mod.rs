@@ -173,7 +173,8 @@ impl TestMirror {
                 | Event::BlobStarted { .. }
                 | Event::BlobProgress { .. }
                 | Event::Fetched { .. }
-                | Event::Download { .. } => None,
+                | Event::Download { .. }
+                | Event::Lied { .. } => None,
             })
             .collect()
     }
@@ -212,6 +213,15 @@ impl TestMirror {
         })
     }
 
+    /// Who was told to have lied, and how.
+    pub fn lies(&self) -> Vec<(String, sampan_oci::Lie)> {
+        let events = self.events.lock().unwrap();
+        let lie = |event: &Event| {
+            if let Event::Lied { url, lie, .. } = event { Some((url.clone(), *lie)) } else { None }
+        };
+        events.iter().filter_map(lie).collect()
+    }
+
     /// The connections in use, as told last.
     pub fn connections(&self) -> Option<u32> {
         let events = self.events.lock().unwrap();
@@ -228,6 +238,7 @@ impl TestMirror {
             | Event::BlobStarted { .. }
             | Event::BlobProgress { .. }
             | Event::Download { .. }
+            | Event::Lied { .. }
             | Event::Answered(_) => 0,
         };
         self.events.lock().unwrap().iter().map(bytes).sum()

@@ -514,7 +514,7 @@ proptest! {
                         served_bytes += answer.served_bytes.saturating_sub(counted);
                     }
                 }
-                Event::Manifest { .. } | Event::Fetched { .. } | Event::Download { .. } => {}
+                Event::Manifest { .. } | Event::Fetched { .. } | Event::Download { .. } | Event::Lied { .. } => {}
             }
             if flush == 1 {
                 // A new run knows nothing of the answers of the one before.
@@ -535,7 +535,7 @@ proptest! {
             let answers = || events.iter().filter_map(|event| match event {
                 Event::Answered(answer) => Some(answer),
                 Event::Manifest { .. } | Event::BlobStarted { .. } | Event::BlobProgress { .. }
-                | Event::Fetched { .. } | Event::Download { .. } => None,
+                | Event::Fetched { .. } | Event::Download { .. } | Event::Lied { .. } => None,
             }).filter(counted);
             let hits = || answers().filter(|answer| answer.outcome.is_hit());
             let count = |number: usize| u64::try_from(number).unwrap();
@@ -547,7 +547,7 @@ proptest! {
                 fetched_bytes: events.iter().map(|event| match event {
                     Event::Fetched { bytes, .. } => *bytes,
                     Event::Manifest { .. } | Event::BlobStarted { .. } | Event::BlobProgress { .. }
-                    | Event::Download { .. } | Event::Answered(_) => 0,
+                    | Event::Download { .. } | Event::Lied { .. } | Event::Answered(_) => 0,
                 }).sum(),
                 hit_bytes: hits().map(|answer| answer.served_bytes).sum(),
             }

@@ -451,7 +451,7 @@ proptest! {
         let mut tracker = PullTracker::new(1);
         let fetched: u64 = events.iter().map(|event| match event {
             Event::Fetched { bytes, .. } => *bytes,
-            Event::Manifest { .. } | Event::BlobStarted { .. } | Event::BlobProgress { .. } | Event::Download { .. }
+            Event::Manifest { .. } | Event::BlobStarted { .. } | Event::BlobProgress { .. } | Event::Download { .. } | Event::Lied { .. }
             | Event::Answered(_) => 0,
         }).sum();
         let mut now = 0;
