@@ -277,6 +277,9 @@ export type SettingsChange = {
   /** One rule of freshness. */
   freshness: FreshnessChange | null, };
 
+/** A change of who is asked for a registry. */
+export type UpstreamChange = "add" | "remove" | "trust" | "restore";
+
 /** One question to a running Sampan. Read-only unless its description says what it changes. */
 export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "savings",
   /** 1 to 366. */
@@ -339,7 +342,13 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
   /** As in [`Command::DockerPlan`]. */
   registries: Array<string> | null, } | { "call": "client_apply",
   /** [`DockerPlan::id`] of the plan the person consented to. */
-  plan: string, } | { "call": "doctor" } | { "call": "configure",
+  plan: string, } | { "call": "upstreams" } | { "call": "upstream_change",
+  /** What to do with it. */
+  change: UpstreamChange,
+  /** As in [`RegistryUpstreams::registry`]. */
+  registry: string,
+  /** As in [`UpstreamWeather::url`]. */
+  url: string, } | { "call": "doctor" } | { "call": "configure",
   /** The new values; absent ones stay. */
   change: SettingsChange, } | { "call": "private_allow",
   /** `ghcr.io/acme/app`, or `ghcr.io/acme/*` with everything below. */

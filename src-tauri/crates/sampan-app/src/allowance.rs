@@ -27,7 +27,7 @@ pub(crate) fn recall(stats: &Stats, mirror: &Mirror, now: Millis) {
         tracing::warn!(%error, "what was spent of registries' allowances cannot be read");
         Vec::new()
     });
-    for upstream in mirror.upstreams() {
+    for upstream in mirror.origins() {
         let theirs = spent.iter().filter(|(_, image)| image.registry == *upstream.registry());
         let ago = |at: &Millis| Duration::from_millis(now.since(*at));
         upstream.recall(theirs.map(|(at, image)| (ago(at), image.repository.clone())));
@@ -37,7 +37,7 @@ pub(crate) fn recall(stats: &Stats, mirror: &Mirror, now: Millis) {
 /// Keeps what was spent for the next run, if anything was in the time since `within` ago.
 pub(crate) async fn keep(stats: &Stats, mirror: &Mirror, now: Millis, within: Duration) {
     let mut spent = Vec::new();
-    for upstream in mirror.upstreams() {
+    for upstream in mirror.origins() {
         let image = |repository| ImageName { registry: upstream.registry().clone(), repository };
         spent.extend(upstream.spent().into_iter().map(|(ago, repository)| (ago, image(repository))));
     }
@@ -56,7 +56,7 @@ pub(crate) async fn keep(stats: &Stats, mirror: &Mirror, now: Millis, within: Du
 
 /// The gauge of each registry that has one, by name.
 pub(crate) fn gauges(mirror: &Mirror, now: Millis) -> Vec<Allowance> {
-    let told = mirror.upstreams().filter_map(|upstream| Some((upstream, upstream.allowance()?)));
+    let told = mirror.origins().filter_map(|upstream| upstream.allowance().map(|told| (upstream, told)));
     let mut gauges: Vec<_> =
         told.map(|(upstream, told)| gauge(upstream.registry(), &told, Instant::now(), now)).collect();
     gauges.sort_by(|a, b| a.registry.cmp(&b.registry));

@@ -12,6 +12,7 @@ mod freshness;
 mod health;
 mod private;
 mod settings;
+mod upstreams;
 
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -34,6 +35,9 @@ pub use freshness::{
 pub use health::{Damage, Health, HealthReport, ScrubRun, ScrubState};
 pub use private::{LoginKind, PrivateImages, PrivateProblem, PrivateRule, PrivateSeen, WhyPrivate};
 pub use settings::{SPEED_LIMIT_MAX, SPEED_LIMIT_MIN, Settings, SettingsChange, SpeedLimit, Theme};
+pub use upstreams::{
+    RegistryUpstreams, UpstreamChange, UpstreamDropped, UpstreamLie, UpstreamState, UpstreamWeather,
+};
 
 /// One question to a running Sampan. Read-only unless its description says what it changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, TS)]
@@ -184,6 +188,17 @@ pub enum Command {
         /// [`DockerPlan::id`] of the plan the person consented to.
         plan: String,
     },
+    /// Who is asked for each registry, and how they do: [`Reply::Upstreams`].
+    Upstreams,
+    /// Changes who is asked for a registry: [`Reply::Upstreams`].
+    UpstreamChange {
+        /// What to do with it.
+        change: UpstreamChange,
+        /// As in [`RegistryUpstreams::registry`].
+        registry: String,
+        /// As in [`UpstreamWeather::url`].
+        url: String,
+    },
     /// Checks everything that can be wrong: [`Reply::Doctor`].
     Doctor,
     /// Changes settings a person may change while Sampan runs: [`Reply::Done`].
@@ -253,6 +268,8 @@ pub enum Reply {
     Clients(Vec<ClientSetup>),
     /// To [`Command::ClientApply`].
     ClientApplied(ClientApplied),
+    /// To [`Command::Upstreams`], and after a change of them: the registries by name.
+    Upstreams(Vec<RegistryUpstreams>),
     /// To [`Command::Doctor`].
     Doctor(Vec<Check>),
     /// To [`Command::PrivateAllow`]: what is wrong with the login, if something is. The rule is in force all the same.

@@ -24,6 +24,7 @@ use crate::socket::{ControlSocket, Handler};
 use crate::start::{StartError, listen, make_private};
 use crate::state::{Bounds, Keeping, mirror_state, same};
 use crate::task::TaskSlot;
+use crate::upstreams::Chooser;
 use crate::{Config, Surroundings, SystemClock, allowance, cache, convert, docker, freshness, private};
 
 /// How often the state is looked at for something new to show.
@@ -63,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) scrubs: Scrubs,
     pub(crate) task: TaskSlot,
+    pub(crate) chooser: Chooser,
     /// The counts of damage, as last read.
     pub(crate) health: Mutex<api::Health>,
     /// Free bytes of the disk that are left alone.
@@ -168,6 +170,7 @@ impl App {
                 wakes: Arc::default(),
                 scrubs: Scrubs::default(),
                 task: TaskSlot::default(),
+                chooser: Chooser::open(client.clone(), &config),
                 health: Mutex::default(),
                 floor_bytes,
                 network,
@@ -190,6 +193,7 @@ impl App {
             }
         });
         let app = Self { inner };
+        app.inner.recall_upstreams().await;
         allowance::recall(&app.inner.stats, &app.inner.mirror, app.inner.started);
         app.inner.keep_by(&app.inner.settings(), None).await;
         app.inner.enforce_private();
@@ -284,6 +288,9 @@ impl Handler for App {
 impl Inner {
     fn take(&self, event: &Event) {
         self.stats.record(event);
+        if self.chooser.learn(event) {
+            self.shows_something_new.store(true, Ordering::Relaxed);
+        }
         if self.keeping.learn(event) {
             self.tell_not_keeping();
         }
@@ -375,6 +382,7 @@ impl Inner {
                 silent = 0;
                 self.ask_silent_upstreams();
             }
+            self.keep_upstreams().await;
             let told = self.shows_something_new.swap(false, Ordering::Relaxed);
             if self.stats.tick() || pause_ended || told || idle >= LOOK_ANYWAY_EVERY {
                 idle = 0;
@@ -388,7 +396,6 @@ impl Inner {
     fn ask_silent_upstreams(&self) {
         for upstream in self.mirror.upstreams().filter(|upstream| upstream.health().reachable == Some(false))
         {
-            let upstream = upstream.clone();
             self.tasks.spawn("ping", |token| async move {
                 tokio::select! {
                     answer = upstream.ping() => if let Err(error) = answer {
@@ -440,7 +447,7 @@ impl Inner {
         });
         let pulls: Vec<api::Pull> = self.stats.live().into_iter().map(convert::pull).collect();
         let upstreams: Vec<_> =
-            self.mirror.upstreams().map(|upstream| convert::upstream(upstream, now)).collect();
+            self.mirror.upstreams().map(|upstream| convert::upstream(&upstream, now)).collect();
         let mut cache = Cache {
             dir: self.config.cache_dir.display().to_string(),
             size_bytes: usage.size_bytes,

@@ -273,7 +273,7 @@ pub(crate) fn parse_upstream(text: &str) -> Result<(RegistryName, Url), String> 
 }
 
 /// Reads where a registry is asked: its origin. The path is always `/v2/…`, so one given is a misunderstanding.
-fn parse_url(text: &str) -> Result<Url, String> {
+pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
     let with_scheme = text.starts_with("http://") || text.starts_with("https://");
     let url = Url::parse(text).ok().filter(|url| with_scheme && url.has_host()).ok_or_else(|| {
         format!("{text:?} is not an address: it begins with https:// (or http://), then the host")
@@ -306,12 +306,12 @@ fn is_localhost(url: &Url) -> bool {
     })
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     is_localhost(url) || ip_of(url).is_some_and(|ip| ip.is_loopback())
 }
 
 /// Whether asking `url` would ask the listener at `listen`, as far as can be told without asking DNS.
-fn is_self(url: &Url, listen: SocketAddr) -> bool {
+pub(crate) fn is_self(url: &Url, listen: SocketAddr) -> bool {
     if listen.port() == 0 || url.port_or_known_default() != Some(listen.port()) {
         return false;
     }

@@ -5,7 +5,7 @@ mod store;
 use crate::api::{Check, CheckStatus, DockerAction};
 use crate::app::Inner;
 use crate::config::well_known;
-use crate::{Config, Surroundings, convert, docker, port};
+use crate::{Config, Surroundings, convert, docker, port, upstreams};
 
 /// Looks from inside a running Sampan.
 pub(crate) async fn of_running(app: &Inner) -> Vec<Check> {
@@ -32,6 +32,7 @@ pub(crate) async fn of_running(app: &Inner) -> Vec<Check> {
             ),
         });
     }
+    checks.extend(upstreams::checks(&app.mirror));
     let plan = docker::plan(app, DockerAction::Enable, None, false).await;
     let by_hand = plan.map(|plan| plan.commands).unwrap_or_default();
     checks.push(docker_check(&docker::look(app).await, &by_hand));

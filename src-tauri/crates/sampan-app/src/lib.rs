@@ -32,6 +32,7 @@ mod start;
 mod state;
 mod surroundings;
 mod task;
+mod upstreams;
 
 pub use app::App;
 pub use client::{Client, ClientError, SnapshotStream};

@@ -13,6 +13,7 @@ use sampan_app::api::{AgeLimit, ClearSelection, Quota, SpeedLimit, Verify};
 use crate::clients::Clients;
 use crate::pause::parse_time;
 use crate::speed::parse_limit;
+use crate::upstreams::Upstreams;
 
 pub(crate) use freshness::{FreshnessCommand, Offline, Switch};
 pub(crate) use private::{Private, PrivateCommand};
@@ -147,6 +148,12 @@ pub(crate) enum Command {
     /// Shows whether each asks Sampan. Nothing is changed before the change was shown and agreed to; what takes root or a
     /// restart is only shown, as commands.
     Clients(Clients),
+    /// Show who is asked for each registry and how they do; add mirrors and registries
+    ///
+    /// Bytes come from whichever upstream is quickest now, because a digest tells whether they are right; where a tag points
+    /// only the trusted one says, which is the registry itself unless told otherwise. One that sends something else than
+    /// asked for is named, and asked nothing for a day.
+    Upstreams(Upstreams),
     /// Check everything that can be wrong, and say what to do about it
     ///
     /// Works without a running Sampan too: it then checks the configuration, the port and the folders.

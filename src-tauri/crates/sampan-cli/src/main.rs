@@ -17,6 +17,7 @@ mod private;
 mod serve;
 mod show;
 mod speed;
+mod upstreams;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -70,6 +71,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         | Command::Private(_)
         | Command::Docker { .. }
         | Command::Clients(_)
+        | Command::Upstreams(_)
         | Command::Doctor(_) => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     };
     let runtime = runtime.context("cannot start")?;
@@ -102,6 +104,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Private(private) => private::private(&config?, &private).await,
             Command::Docker { what } => docker::docker(&config?, surroundings, what).await,
             Command::Clients(change) => clients::clients(&config?, surroundings, &change).await,
+            Command::Upstreams(change) => upstreams::upstreams(&config?, change).await,
             Command::Doctor(format) => ask::doctor(config, surroundings, format).await,
         }
     });

@@ -81,6 +81,10 @@ impl Inner {
                 clients::plan(&self, &client, action, registries.as_deref()).map(Reply::DockerPlan)
             }
             Command::ClientApply { plan } => clients::apply(&self, &plan).await.map(Reply::ClientApplied),
+            Command::Upstreams => Ok(Reply::Upstreams(self.upstreams().await)),
+            Command::UpstreamChange { change, registry, url } => {
+                self.change_upstream(change, &registry, &url).await.map(Reply::Upstreams)
+            }
             Command::Doctor => Ok(Reply::Doctor(doctor::of_running(&self).await)),
             Command::Configure { change } => self.configure(&change).await.map(|()| Reply::Done),
             Command::PrivateAllow { pattern, login, realm } => {
