@@ -176,6 +176,15 @@ const SCENES = [
       await page.getByTestId("client-result").waitFor();
     },
   },
+  {
+    name: "upstreams",
+    fixture: "busy",
+    hash: "settings",
+    act: async (page) => {
+      await page.locator("[data-testid=upstream][data-state=dropped]").waitFor();
+      await page.getByTestId("upstreams-alone").locator("summary").click();
+    },
+  },
   { name: "settings-scrubbing", fixture: "scrubbing", hash: "settings" },
   { name: "settings-fresh", fixture: "fresh", hash: "settings" },
   { name: "settings-offline", fixture: "offline", hash: "settings" },

@@ -397,6 +397,32 @@ describe("settings", () => {
     ]);
   });
 
+  it("show who is asked for a registry, name a liar, and change both", async () => {
+    await open("fixture=busy", "#/settings");
+    const states = () => [...document.querySelectorAll("[data-testid=upstream]")].map((one) => one.getAttribute("data-state"));
+    expect(states().slice(0, 4)).toEqual(["good", "good", "resting", "dropped"]);
+    expect(the("upstream-lie").textContent).toContain("docker.io/library/node");
+    expect(the("upstreams").textContent).toContain("94% of the bytes (702 MB)");
+    the("upstream-restore").click();
+    await settle();
+    expect(states()[3]).toBe("good");
+    the("upstream-trust").click();
+    await settle();
+    const form = the("upstream-add") as HTMLFormElement;
+    const url = form.querySelector<HTMLInputElement>("#upstream-url");
+    if (!url) throw new Error("no field for the address");
+    url.value = "https://another.example";
+    url.dispatchEvent(new Event("input", { bubbles: true }));
+    form.dispatchEvent(new SubmitEvent("submit", { bubbles: true, cancelable: true }));
+    await settle();
+    expect(sent("upstream_change")).toEqual([
+      { call: "upstream_change", change: "restore", registry: "docker.io", url: "https://cache.example.net" },
+      { call: "upstream_change", change: "trust", registry: "docker.io", url: "https://mirror.gcr.io" },
+      { call: "upstream_change", change: "add", registry: "docker.io", url: "https://another.example" },
+    ]);
+    expect(states()).toContain("unknown");
+  });
+
   it("set and lift the speed limit, and the header says that there is one", async () => {
     await open("fixture=busy", "#/settings");
     const select = the("limit-select") as HTMLSelectElement;

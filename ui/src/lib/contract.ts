@@ -820,6 +820,57 @@ export type Refreshed = {
   /** Why it failed. */
   message: string | null, };
 
+/** How an upstream lied. */
+export type UpstreamLie = "bytes" | "size" | "part" | "digest";
+
+/** Why an upstream is asked nothing. */
+export type UpstreamDropped = {
+  /** When that was found out. */
+  at: number,
+  /** When it is asked again by itself. */
+  until: number,
+  /** What it did. */
+  lie: UpstreamLie,
+  /** The image it was asked for. */
+  image: string,
+  /** The digest it was asked for. */
+  digest: string, };
+
+/** How an upstream is. */
+export type UpstreamState = "unknown" | "good" | "failing" | "resting" | "dropped";
+
+/** One upstream of a registry, and how it does. */
+export type UpstreamWeather = {
+  /** Where it is asked. */
+  url: string,
+  /** Whether it is the registry itself; the others are mirrors of it. */
+  is_origin: boolean,
+  /** Whether it says where tags point. Exactly one of a registry does. */
+  is_trusted: boolean,
+  /** How it is. */
+  state: UpstreamState,
+  /** Bytes per second it brings, smoothed, as last measured; `None`: not measured yet. */
+  rate: number | null,
+  /** Milliseconds until its answers begin, smoothed. */
+  latency_millis: number | null,
+  /** How often it failed lately. */
+  failures: number,
+  /** Blob bytes it brought since Sampan started. */
+  bytes: number,
+  /** Until when it is left alone, because it did not answer. */
+  rests_until: number | null,
+  /** That it lied, and is asked nothing. */
+  dropped: UpstreamDropped | null, };
+
+/** The upstreams of one registry. */
+export type RegistryUpstreams = {
+  /** Its name in image names: `docker.io`. */
+  registry: string,
+  /** Whether a person added the registry while Sampan ran: removing its origin removes it. */
+  added: boolean,
+  /** The registry itself first, then the others in the order they were added. */
+  upstreams: Array<UpstreamWeather>, };
+
 /** Savings over some days. */
 export type Savings = {
   /** The sums over all of `days`. */
