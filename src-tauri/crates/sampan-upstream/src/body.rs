@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use reqwest::Response;
+use sampan_oci::Digest;
 use tokio::time::{Instant, timeout};
 
 use crate::UpstreamError;
@@ -22,6 +23,8 @@ pub struct BlobBody {
     pub offset: u64,
     /// Whether the answer was the whole blob; otherwise it is a part, and another one can be asked for.
     pub whole: bool,
+    /// What `Docker-Content-Digest` names, where that can be read. Only a claim: the bytes may be the right ones all the same.
+    pub digest: Option<Digest>,
     /// The bytes from `offset` on. Shorter than promised: ends in [`UpstreamError::Truncated`] or
     /// [`UpstreamError::Unreachable`]; longer: in [`UpstreamError::OtherPart`] for a part, in
     /// [`UpstreamError::Protocol`] for the whole; stalled or far too slow: in [`UpstreamError::Timeout`].

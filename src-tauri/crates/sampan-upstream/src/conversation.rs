@@ -22,7 +22,7 @@ use crate::{
     listing, redirect,
 };
 
-const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(crate) const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
 const FILTERS_HEADER: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// Every media type of `sampan_oci::MediaType`, as one `Accept` header.

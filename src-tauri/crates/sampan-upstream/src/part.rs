@@ -2,9 +2,10 @@
 
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
-use sampan_oci::ContentRange;
+use sampan_oci::{ContentRange, Digest};
 
 use crate::body::Reader;
+use crate::conversation::DIGEST_HEADER;
 use crate::request::{content_length, header, whole};
 use crate::{BlobBody, Limits, OTHER_SIZE, UpstreamError};
 
@@ -61,11 +62,13 @@ impl Part {
             self.is_answered_by(*told) && length.is_none_or(|length| length == told.end - told.start)
         });
         let told = honest.ok_or(UpstreamError::OtherPart)?;
+        let digest = named_digest(&response);
         let reader = Reader::of_part(response, limits.clone(), told.end - told.start);
         Ok(BlobBody {
             size: told.total.or(self.size),
             offset: told.start,
             whole: false,
+            digest,
             stream: reader.into_stream(),
         })
     }
@@ -91,8 +94,14 @@ pub(crate) fn whole_body(
         return Err(UpstreamError::Protocol(OTHER_SIZE));
     }
     let size = size.or(length);
+    let digest = named_digest(&response);
     let reader = Reader::new(response, limits.clone(), size);
-    Ok(BlobBody { size, offset: 0, whole: true, stream: reader.into_stream() })
+    Ok(BlobBody { size, offset: 0, whole: true, digest, stream: reader.into_stream() })
+}
+
+/// What the answer says that it is a part of.
+fn named_digest(response: &Response) -> Option<Digest> {
+    response.headers().get(DIGEST_HEADER)?.to_str().ok()?.parse().ok()
 }
 
 /// What `Content-Range` tells.

@@ -18,7 +18,7 @@ use sampan_upstream::{BlobBody, BlobSource, OTHER_SIZE, UpstreamError};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::claims::{Claims, FIRST_PIECE, MIN_PIECE};
-use super::lane::{self, Ask, Happened};
+use super::lane::{self, Ask, Happened, Opened};
 use super::lanes::Lane;
 use super::meter::Meter;
 use super::pace::{self, SILENCE_AT_MOST, SOON};
@@ -259,7 +259,7 @@ impl<'r> Fetch<'r> {
 
     fn take(&mut self, id: u64, happened: Happened) -> Result<(), PullError> {
         match happened {
-            Happened::Opened { after, offset, whole, size } => self.opened(id, after, offset, whole, size),
+            Happened::Opened(opened) => self.opened(id, &opened),
             Happened::Bytes(bytes) => {
                 self.bytes(id, &bytes);
                 Ok(())
@@ -289,14 +289,8 @@ impl<'r> Fetch<'r> {
         }
     }
 
-    fn opened(
-        &mut self,
-        id: u64,
-        after: Duration,
-        offset: u64,
-        whole: bool,
-        size: Option<u64>,
-    ) -> Result<(), PullError> {
+    fn opened(&mut self, id: u64, opened: &Opened) -> Result<(), PullError> {
+        let Opened { after, offset, whole, size, digest } = *opened;
         let expected = self.partial.size();
         let Some(nth) = self.lanes.get(&id).map(|lane| lane.supply) else { return Ok(()) };
         if size.is_some_and(|told| told != expected) {
@@ -306,6 +300,16 @@ impl<'r> Fetch<'r> {
                 return Err(self.run.failed(error));
             }
             self.close(id);
+            return self.failed(nth, error, false);
+        }
+        let asked = self.run.wanted.digest;
+        if self.is_choice()
+            && !self.one_stream
+            && let Some(named) =
+                digest.filter(|named| named.algorithm() == asked.algorithm() && *named != asked)
+        {
+            self.close(id);
+            let error = UpstreamError::Mismatch { expected: asked, actual: Box::new(named) };
             return self.failed(nth, error, false);
         }
         self.run.download.flow();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use sampan_oci::Digest;
 use sampan_upstream::{BlobBody, BlobSource, UpstreamError};
 use tokio::time::Instant;
 
@@ -28,13 +29,26 @@ pub(super) enum Ask {
 #[derive(Debug)]
 pub(super) enum Happened {
     /// The answer's head came.
-    Opened { after: Duration, offset: u64, whole: bool, size: Option<u64> },
+    Opened(Opened),
     /// The next bytes.
     Bytes(Bytes),
     /// The body ended as promised. Only now is the connection free for another request.
     Ended,
     /// No answer, or a body that broke off. Nothing comes after it.
     Broke(UpstreamError),
+}
+
+/// An answer's head.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// How long it took.
+    pub(super) after: Duration,
+    /// Where its body begins.
+    pub(super) offset: u64,
+    pub(super) whole: bool,
+    /// What it tells of the blob: its size, and its digest.
+    pub(super) size: Option<u64>,
+    pub(super) digest: Option<Digest>,
 }
 
 enum State {
@@ -55,9 +69,9 @@ pub(super) fn run(source: BlobSource, ask: Ask, throttle: Arc<Throttle>) -> BoxS
             match state {
                 State::Ask(ask) => Some(match open(&source, ask).await {
                     Ok((body, after)) => {
-                        let (offset, whole, size) = (body.offset, body.whole, body.size);
-                        let opened = Happened::Opened { after, offset, whole, size };
-                        (opened, (State::Body(body), 0))
+                        let (offset, whole) = (body.offset, body.whole);
+                        let opened = Opened { after, offset, whole, size: body.size, digest: body.digest };
+                        (Happened::Opened(opened), (State::Body(body), 0))
                     }
                     Err(error) => (Happened::Broke(error), (State::Over, 0)),
                 }),

@@ -108,6 +108,7 @@ impl Fetch<'_> {
                     supply.source.lacks(&self.run.wanted.image, &self.run.wanted.digest);
                 }
             }
+            UpstreamError::Mismatch { .. } => supply.suspect = Some(Lie::Digest),
             UpstreamError::OtherPart => supply.suspect = Some(Lie::Part),
             UpstreamError::Protocol(OTHER_SIZE) => supply.suspect = Some(Lie::Size),
             UpstreamError::RateLimited { .. }
@@ -116,7 +117,6 @@ impl Fetch<'_> {
             | UpstreamError::Unreachable(_)
             | UpstreamError::Timeout
             | UpstreamError::Truncated { .. }
-            | UpstreamError::Mismatch { .. }
             | UpstreamError::InvalidManifest(_)
             | UpstreamError::Changed
             | UpstreamError::Protocol(_) => supply.source.weather(|weather| weather.failed(now)),
@@ -129,6 +129,7 @@ impl Fetch<'_> {
         let supply = &mut self.supplies[nth];
         match error {
             UpstreamError::RangeRefused
+            | UpstreamError::Mismatch { .. }
             | UpstreamError::OtherPart
             | UpstreamError::Changed
             | UpstreamError::Protocol(OTHER_SIZE) => supply.leave(Out::NoParts),
@@ -145,7 +146,6 @@ impl Fetch<'_> {
             | UpstreamError::Offline
             | UpstreamError::Resting
             | UpstreamError::Truncated { .. }
-            | UpstreamError::Mismatch { .. }
             | UpstreamError::InvalidManifest(_)
             | UpstreamError::Protocol(_)
             | UpstreamError::NotFound
