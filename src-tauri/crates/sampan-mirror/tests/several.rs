@@ -169,6 +169,7 @@ async fn one_that_dies_in_the_middle_loses_no_byte() {
         fleet.mirrors[0].fails_on(Kind::Blob, Fault::RateTotal { bytes_per_second: 2_000_000 });
         let layer = &fleet.image.layers()[0];
         let path = blob(&layer.digest);
+        let began = Instant::now();
         let answer = fleet.sampan.get(&path);
         let reading = async { body(answer.await).await };
         let dying = async {
@@ -179,6 +180,8 @@ async fn one_that_dies_in_the_middle_loses_no_byte() {
         };
         let (bytes, ()) = tokio::join!(reading, dying);
         assert!(bytes.is_some_and(|bytes| bytes == layer.bytes), "{fault:?}");
+        // 3 s until it dies, and then what is left from one that is quick.
+        assert!(began.elapsed() < Duration::from_secs(12), "{fault:?}: {:?}", began.elapsed());
         let lanes = u64::from(fleet.sampan.going().0.max(1));
         let twice = fleet.twice(0);
         assert!(twice <= lanes * 128 * 1024, "{fault:?}: {twice} bytes came twice, over {lanes} connections");

@@ -433,7 +433,11 @@ impl<'r> Fetch<'r> {
         let somebody_is_alive = self.supplies.iter().any(alive);
         for nth in 0..self.supplies.len() {
             let link = &self.supplies[nth].source.link;
-            let patience = if somebody_is_alive { pace::silence(link.round_trip()) } else { SILENCE_AT_MOST };
+            let patience = if somebody_is_alive || self.others_are_able(nth) {
+                pace::silence(link.round_trip())
+            } else {
+                SILENCE_AT_MOST
+            };
             let own = || self.lanes.iter().filter(move |(_, lane)| lane.supply == nth);
             let silent = |lane: &Lane| lane.is_open() && !lane.whole && now - lane.last >= patience;
             let median = pace::median(own().filter_map(|(_, lane)| lane.rate).collect());

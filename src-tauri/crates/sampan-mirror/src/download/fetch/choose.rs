@@ -207,7 +207,7 @@ impl Fetch<'_> {
             // Of one that has answered, a connection may be unlucky; of one that has not, the question is for nothing.
             let patience = if supply.answered { patience * 3 } else { patience };
             if now - lane.last >= patience
-                && (self.others_bring(lane.supply) || self.is_hopeless(lane.supply))
+                && (self.others_are_able(lane.supply) || self.is_hopeless(lane.supply))
             {
                 late.push((*id, lane.supply));
             }
@@ -230,6 +230,15 @@ impl Fetch<'_> {
                 supply.source.weather(|weather| weather.silent(now));
             }
         }
+    }
+
+    /// Whether another upstream answered and nothing is wrong with it: it can have the bytes this one does not bring, also
+    /// where it has nothing to do just now because they are the last ones.
+    pub(super) fn others_are_able(&self, nth: usize) -> bool {
+        let able = |(other, supply): (usize, &Supply)| {
+            other != nth && supply.out.is_none() && supply.answered && !supply.patience.is_failing()
+        };
+        !self.one_stream && self.supplies.iter().enumerate().any(able)
     }
 
     /// Whether another upstream brings bytes now.
