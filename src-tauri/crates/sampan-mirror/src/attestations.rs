@@ -184,8 +184,7 @@ impl Inner {
         }
         let Some(sources) = self.sources_for(image) else { return Err(PullError::Stopping) };
         let wanted = Wanted { image: image.clone(), digest: blob.digest, size: Some(blob.size) };
-        let (download, _) = self.downloads.join_or_start(wanted, &sources, true);
-        download.verified().await
+        self.downloads.ahead(wanted, &sources).verified().await
     }
 }
 

@@ -260,6 +260,7 @@ fn not_kept(error: &PullError) -> Option<Bypass> {
         | PullError::Private { .. }
         | PullError::Upstream { .. }
         | PullError::TooOld { .. }
+        | PullError::Unwanted
         | PullError::Stopping => None,
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! `run` takes a blob from the disk's remains to the published file, `fetch` drives its connections (`lane`, `lanes`) by what
 //! `claims` (which bytes), `slots` and `level` (how many connections, over all blobs of an upstream: `link`), `pace` (how
-//! long to wait), `patience` (what a failure means) and `throttle` (the person's speed limit) decide; `follow` is what its clients see.
+//! long to wait), `patience` (what a failure means), `throttle` (the person's speed limit) and `demand` (who goes first)
+//! decide; `follow` is what its clients see.
 
 mod claims;
+mod demand;
 mod fetch;
 mod follow;
 mod lane;
@@ -27,6 +29,7 @@ use sampan_oci::{Clock, Digest, ImageName};
 use sampan_store::Store;
 use tokio::sync::watch;
 
+pub(crate) use demand::Ahead;
 pub(crate) use follow::{Download, Follower};
 pub(crate) use meter::Meter;
 pub(crate) use patience::{Facts, Patience, Verdict};
@@ -36,6 +39,7 @@ use crate::error::PullError;
 use crate::manifests::bypass;
 use crate::sources::Sources;
 use crate::{EventSink, Tasks};
+use demand::{Clients, Demand};
 pub(crate) use link::Link;
 use run::Run;
 
@@ -70,10 +74,14 @@ pub(crate) struct Limits {
     pub(crate) throttle: Arc<Throttle>,
 }
 
+/// Every download under way, by its digest.
+type Running = Arc<Mutex<HashMap<Digest, Arc<Download>>>>;
+
 /// All downloads under way, at most one a digest.
 #[derive(Debug)]
 pub(crate) struct Downloads {
-    running: Arc<Mutex<HashMap<Digest, Arc<Download>>>>,
+    running: Running,
+    clients: Clients,
     paused: watch::Sender<bool>,
     limits: Limits,
     store: Store,
@@ -90,8 +98,8 @@ impl Downloads {
         tasks: Tasks,
         limits: Limits,
     ) -> Self {
-        let (running, paused) = (Arc::default(), watch::Sender::new(false));
-        Self { running, paused, limits, store, clock, sink, tasks }
+        let (running, clients, paused) = (Arc::default(), Clients::default(), watch::Sender::new(false));
+        Self { running, clients, paused, limits, store, clock, sink, tasks }
     }
 
     /// Whether that digest is being downloaded now.
@@ -99,9 +107,14 @@ impl Downloads {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest)
     }
 
-    /// Whether nothing is being downloaded now.
+    /// Whether nothing is being downloaded now that a client asked for.
     pub(crate) fn is_idle(&self) -> bool {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.clients.are_none()
+    }
+
+    /// Waits until nothing is being downloaded that a client asked for.
+    pub(crate) async fn idle(&self) {
+        self.clients.none().await;
     }
 
     /// While paused nothing is downloaded: what runs ends at once, and its bytes stay on disk.
@@ -109,26 +122,49 @@ impl Downloads {
         self.paused.send_replace(paused);
     }
 
-    /// The running download of that digest and `true`, or a new one and `false`. `proven`: the repository is known to have
-    /// it; else only the trusted upstream's bytes show that (SECURITY.md R84).
+    /// The running download of that digest and `true`, or a new one and `false`, for a client. `proven`: the repository is
+    /// known to have it; else only the trusted upstream's bytes show that (SECURITY.md R84).
     pub(crate) fn join_or_start(
         &self,
         wanted: Wanted,
         sources: &Arc<Sources>,
         proven: bool,
     ) -> (Arc<Download>, bool) {
+        self.find_or_start(wanted, sources, proven, |demand| demand.ask(&self.clients))
+    }
+
+    /// The download of a digest that the repository is known to have, for somebody who is in no hurry: it rests while any
+    /// client waits for another one, and ends when nobody wants it any longer.
+    pub(crate) fn ahead(&self, wanted: Wanted, sources: &Arc<Sources>) -> Ahead {
+        Ahead::new(self.find_or_start(wanted, sources, true, Demand::look_ahead).0)
+    }
+
+    /// `want` is told who wants it before anybody can find out that nobody does.
+    fn find_or_start(
+        &self,
+        wanted: Wanted,
+        sources: &Arc<Sources>,
+        proven: bool,
+        want: impl FnOnce(&Demand),
+    ) -> (Arc<Download>, bool) {
         let download = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(download) = running.get(&wanted.digest) {
+                want(download.demand());
                 return (download.clone(), true);
             }
             let download = Arc::new(Download::new());
+            want(download.demand());
             running.insert(wanted.digest, download.clone());
             download
         };
         // The lock is free here: a runtime that is ending drops the task at once, and that takes the lock again.
-        let ended =
-            Ended { running: self.running.clone(), digest: wanted.digest, download: download.clone() };
+        let ended = Ended {
+            running: self.running.clone(),
+            clients: self.clients.clone(),
+            digest: wanted.digest,
+            download: download.clone(),
+        };
         let run = Run {
             store: self.store.clone(),
             clock: self.clock.clone(),
@@ -139,6 +175,8 @@ impl Downloads {
             throttle: self.limits.throttle.clone(),
             outage_wait: self.limits.outage_wait,
             paused: self.paused.subscribe(),
+            running: self.running.clone(),
+            clients: self.clients.clone(),
             wanted,
             download: download.clone(),
         };
@@ -149,6 +187,7 @@ impl Downloads {
             // A full or read-only disk is told by the app, once a minute and not per request (SECURITY.md R70).
             if let Err(error) = &result
                 && !not_kept(error)
+                && !matches!(error, PullError::Unwanted)
             {
                 tracing::warn!(digest = %run.wanted.digest, image = %run.wanted.image, %error, "a download failed");
             }
@@ -161,7 +200,8 @@ impl Downloads {
 
 /// Takes the download off the list and wakes its followers, also when its task is dropped.
 struct Ended {
-    running: Arc<Mutex<HashMap<Digest, Arc<Download>>>>,
+    running: Running,
+    clients: Clients,
     digest: Digest,
     download: Arc<Download>,
 }
@@ -169,7 +209,14 @@ struct Ended {
 impl Ended {
     fn settle(&self, result: Result<(), PullError>) {
         // Off the list first: whoever comes now finds the published blob, or starts anew after a failure.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.digest);
+        {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            // One that nobody wanted has left already, and another one may be in its place.
+            if running.get(&self.digest).is_some_and(|other| Arc::ptr_eq(other, &self.download)) {
+                running.remove(&self.digest);
+            }
+        }
+        self.download.demand().end(&self.clients);
         self.download.settle(result);
     }
 }

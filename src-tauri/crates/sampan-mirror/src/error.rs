@@ -39,6 +39,9 @@ pub(crate) enum PullError {
     /// A person paused Sampan: what is under way goes on without being kept.
     #[error("Sampan is paused")]
     Paused,
+    /// It was fetched ahead, and whoever wanted that does not any longer. No client ever sees it.
+    #[error("nobody wants it any longer")]
+    Unwanted,
     /// Sampan is about to end.
     #[error("Sampan is stopping")]
     Stopping,
@@ -68,7 +71,7 @@ impl PullError {
             Self::Upstream { source, .. } => source.failure(),
             Self::TooOld { .. } => Failure::Unreachable,
             Self::Store(_) => Failure::Store,
-            Self::Paused | Self::Stopping => Failure::Stopping,
+            Self::Paused | Self::Unwanted | Self::Stopping => Failure::Stopping,
         }
     }
 

@@ -25,6 +25,7 @@ mod parsed;
 mod passthrough;
 mod plan;
 mod private;
+mod prefetch;
 mod probe;
 mod route;
 #[cfg_attr(
@@ -43,6 +44,7 @@ pub use ask::{Refreshed, TagAnswers};
 pub use freshness::{Check, Freshness, InvalidPattern, Pattern, Policy};
 pub use mirror::{EventSink, Mirror, MirrorOptions};
 pub use private::{Barred, InvalidPrivatePattern, PrivateCheck, PrivatePattern, PrivateRule, PrivateSeen};
+pub use prefetch::{Platforms, PrefetchError, PrefetchFailure, PrefetchProgress, Prefetched};
 pub use probe::ProbeTicket;
 pub use sources::{Dropped, RegistryUpstreams, UpstreamWeather};
 pub use tasks::Tasks;

@@ -11,6 +11,7 @@ mod event;
 mod manifest;
 mod name;
 mod outcome;
+mod platform;
 mod range;
 mod ranges;
 
@@ -18,10 +19,9 @@ pub use clock::{Clock, Millis};
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{ErrorBody, OciCode};
 pub use event::{Answered, Event, Lie, RequestKind, TransferId};
-pub use manifest::{
-    Descriptor, InvalidManifest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, MediaType, Platform,
-};
+pub use manifest::{Descriptor, InvalidManifest, MANIFEST_BYTES_MAX, Manifest, ManifestKind, MediaType};
 pub use name::{ImageName, InvalidName, Reference, RegistryName, RepositoryName, Tag};
 pub use outcome::{Bypass, Failure, Fault, Outcome, Source, Stale};
+pub use platform::{InvalidPlatform, Platform};
 pub use range::{ContentRange, RangeRequest};
 pub use ranges::RangeSet;

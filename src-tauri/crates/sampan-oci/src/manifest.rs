@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::{Digest, Hasher, InvalidDigest};
+use crate::{Digest, Hasher, InvalidDigest, Platform};
 
 /// The largest manifest or index Sampan takes, in bytes (distribution-spec: "at least 4 megabytes"; containerd's limit).
 pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -53,25 +53,6 @@ impl MediaType {
 impl fmt::Display for MediaType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// The platform an entry of an index is for (image-spec, image-index.md).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Platform {
-    /// CPU architecture, as Go names it.
-    pub architecture: String,
-    /// Operating system, as Go names it.
-    pub os: String,
-    /// CPU variant, such as `v8`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
     }
 }
 

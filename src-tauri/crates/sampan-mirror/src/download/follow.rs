@@ -9,6 +9,7 @@ use sampan_oci::RangeSet;
 use sampan_store::{BlobFile, StoreError};
 use tokio::sync::watch;
 
+use super::demand::Demand;
 use super::{READ_BYTES, releasable};
 use crate::error::PullError;
 
@@ -47,6 +48,7 @@ pub(crate) struct Download {
     next_reader: AtomicU64,
     hopeful: AtomicBool,
     promised: AtomicBool,
+    demand: Demand,
 }
 
 impl Download {
@@ -63,7 +65,18 @@ impl Download {
             next_reader: AtomicU64::new(0),
             hopeful: AtomicBool::new(false),
             promised: AtomicBool::new(false),
+            demand: Demand::default(),
         }
+    }
+
+    /// Who wants it.
+    pub(super) fn demand(&self) -> &Demand {
+        &self.demand
+    }
+
+    /// How many of its bytes are on disk, as far as is known.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.progress.borrow().held.len()
     }
 
     /// A client is told that the bytes will come, before the upstream has answered: from here on an outage is waited out.

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Running;
 use super::claims::FIRST_PIECE;
+use super::demand::Clients;
 use super::fetch::{Begun, Fetch};
 use super::follow::Download;
 use super::patience::{self, Facts, Patience, Verdict};
@@ -33,6 +35,8 @@ pub(super) struct Run {
     pub(super) throttle: Arc<Throttle>,
     pub(super) outage_wait: Duration,
     pub(super) paused: watch::Receiver<bool>,
+    pub(super) running: Running,
+    pub(super) clients: Clients,
     pub(super) wanted: Wanted,
     pub(super) download: Arc<Download>,
 }
@@ -42,10 +46,33 @@ impl Run {
     pub(super) async fn fetch(&self, token: CancellationToken) -> Result<(), PullError> {
         let mut paused = self.paused.clone();
         tokio::select! {
-            result = self.fetch_all() => result,
+            result = self.fetch_in_turn() => result,
             () = token.cancelled() => Err(PullError::Stopping),
             Ok(_) = paused.wait_for(|paused| *paused) => Err(PullError::Paused),
         }
+    }
+
+    /// Fetches while it is its turn. Where it is not, everything is let go of but the bytes on disk.
+    async fn fetch_in_turn(&self) -> Result<(), PullError> {
+        let demand = self.download.demand();
+        loop {
+            demand.turn(&self.clients, || self.leave()).await?;
+            tokio::select! {
+                result = self.fetch_all() => return result,
+                () = demand.turn_ends(&self.clients) => {}
+            }
+            tracing::debug!(digest = %self.wanted.digest, "a download nobody waits for rests");
+        }
+    }
+
+    /// Takes the download off the list if nobody wants it; whoever comes later starts another one.
+    fn leave(&self) -> bool {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let unwanted = self.download.demand().is_unwanted();
+        if unwanted {
+            running.remove(&self.wanted.digest);
+        }
+        unwanted
     }
 
     async fn fetch_all(&self) -> Result<(), PullError> {
