@@ -23,6 +23,8 @@ mod flags;
 mod freshness;
 mod housekeeping;
 pub mod i18n;
+mod image_name;
+pub mod list;
 mod pause;
 mod port;
 mod private;
