@@ -42,7 +42,7 @@ export type Allowance = {
   spent_by: Array<SpentBy>, };
 
 /** The closed reasons of [`ApiError`]; each has texts in `ui/i18n` under `error.<code>`. */
-export type Code = "invalid_request" | "docker_not_found" | "docker_unsupported" | "config_invalid" | "plan_outdated" | "not_permitted" | "rolled_back" | "store" | "not_held" | "busy" | "stopped" | "no_desktop" | "internal";
+export type Code = "invalid_request" | "docker_not_found" | "docker_unsupported" | "config_invalid" | "plan_outdated" | "not_permitted" | "rolled_back" | "upstream" | "store" | "not_held" | "busy" | "stopped" | "no_desktop" | "internal";
 
 /** Why a command failed. Programs match `code`, people read `message` and do `next_step`. */
 export type ApiError = {
@@ -229,6 +229,33 @@ export type DockerAction = "enable" | "disable";
 
 /** Where a login comes from. */
 export type LoginKind = "docker" | "keyring";
+/** An image to fetch ahead. */
+export type PrefetchItem = {
+  /** As people write it: `nginx`, `ghcr.io/owner/name:tag`, `nginx@sha256:…`. */
+  name: string,
+  /** `linux/arm64`; `all`; `None`: this machine's. */
+  platform: string | null, };
+
+/** A change of what is fetched ahead, or kept fresh. */
+export type PrefetchChange = { "add": {
+  /** 1 to 1000 images. */
+  images: Array<PrefetchItem>,
+  /** Whether they are pinned once they are there. */
+  pin: boolean,
+  /** Whether quiet hours and a metered link are no reason to wait. */
+  now: boolean, } } | { "cancel": {
+  /** [`PrefetchJob::id`]; `None`: all that have not ended. */
+  id: number | null, } } | { "retry": {
+  /** [`PrefetchJob::id`]. */
+  id: number, } } | { "pause": {
+  /** Stop, or go on. */
+  paused: boolean, } } | { "keep": {
+  /** An image with its tag, as people write it. */
+  name: string,
+  /** As in [`PrefetchItem::platform`]. */
+  platform: string | null,
+  /** From now on, or no longer. */
+  keep: boolean, } };
 
 /** How often a tag's registry is asked where it points. */
 export type Freshness = "always" | { "every": number } | "on_request" | "never";
@@ -245,6 +272,19 @@ export type FreshnessRule = {
 
 /** A change of the rules. */
 export type FreshnessChange = { "set": FreshnessRule } | { "unset": string };
+
+/** Whether the link is paid for by the byte: then nothing is fetched that nobody waits for. */
+export type Metered = "auto" | "on" | "off";
+
+/** The hours of the day, local time, in which images are fetched ahead: a link that is needed by day is free at night. */
+export type QuietHours = {
+  /** When they begin, in minutes since midnight: 0 to 1439. */
+  from: number,
+  /** When they end. Before `from`: on the next day. The same as `from`: never. */
+  to: number, };
+
+/** New quiet hours. */
+export type QuietChange = "off" | { "hours": QuietHours };
 
 /** How much of the disk the cache may take. */
 export type Quota = "auto" | "off" | { "bytes": number };
@@ -275,7 +315,11 @@ export type SettingsChange = {
   /** Whether no registry is to be asked anything. */
   offline: boolean | null,
   /** One rule of freshness. */
-  freshness: FreshnessChange | null, };
+  freshness: FreshnessChange | null,
+  /** The quiet hours, or that there shall be none. */
+  quiet_hours: QuietChange | null,
+  /** Whether the link is paid for by the byte. */
+  metered: Metered | null, };
 
 /** A change of who is asked for a registry. */
 export type UpstreamChange = "add" | "remove" | "trust" | "restore";
@@ -319,7 +363,13 @@ export type Command = { "call": "snapshot" } | { "call": "watch" } | { "call": "
    * confirm each image before it is served. */
   trust_names: boolean,
   /** What the image is called, with its tag, for a file or folder of one image that does not say it itself. */
-  name: string | null, } | { "call": "stop_task" } | { "call": "pause",
+  name: string | null, } | { "call": "stop_task" } | { "call": "prefetch",
+  /** What to do. */
+  change: PrefetchChange, } | { "call": "verify_offline",
+  /** An image, as people write it. */
+  name: string,
+  /** As in [`PrefetchItem::platform`]. */
+  platform: string | null, } | { "call": "pause",
   /** Resume by itself after this many seconds; `None`: when told. */
   seconds: number | null, } | { "call": "resume" } | { "call": "docker" } | { "call": "engines" } | { "call": "docker_plan",
   /** Which way. */
@@ -640,6 +690,23 @@ export type Imported = {
   /** What else is worth knowing of the archive: English sentences. */
   notes: Array<string>, };
 
+/** An image that is kept fresh: asked for again each night. */
+export type Kept = {
+  /** In full. */
+  name: string,
+  /** `linux/amd64`, or `all`. */
+  platform: string,
+  /** When it is asked for next. */
+  next: number,
+  /** When its registry last said where the tag points. */
+  checked: number | null,
+  /** When it was last found to have moved. */
+  moved: number | null,
+  /** How many bytes came over the link then. */
+  moved_bytes: number,
+  /** Why the last time failed, if it did. */
+  problem: string | null, };
+
 /** Where a layer's bytes come from. */
 export type LayerSource = "waiting" | "disk" | "joined" | "upstream";
 
@@ -755,6 +822,87 @@ export type PrivateImages = {
   seen: Array<PrivateSeen>,
   /** Other machines reach this Sampan: then no rule is in force, and none can be made. */
   shared: boolean, };
+/** What a point is about. */
+export type OfflinePart = "registry" | "tag" | "index" | "platform" | "manifest" | "config" | "layer" | "attestation";
+
+/** What is wrong with a point. */
+export type OfflineProblem = "missing" | "damaged" | "unreadable" | "unproven" | "not_mirrored";
+
+/** One point. */
+export type OfflineCheck = {
+  /** What it is about. */
+  what: OfflinePart,
+  /** Which one: a digest, a tag, a platform. */
+  name: string,
+  /** Its size in bytes, where it has one. */
+  size_bytes: number | null,
+  /** What is wrong; `None`: it holds. */
+  problem: OfflineProblem | null, };
+
+/** Whether an image can be pulled with the network off, point by point. */
+export type OfflineImage = {
+  /** In full. */
+  name: string,
+  /** `linux/amd64`, or `all`. */
+  platform: string,
+  /** Whether every point holds. */
+  holds: boolean,
+  /** Bytes that were read and hashed. */
+  hashed_bytes: number,
+  /** The points, in the order in which a pull needs them. */
+  checks: Array<OfflineCheck>, };
+
+/** How it goes with an image in the queue. */
+export type PrefetchJobState = "waiting" | "running" | "done" | "failed";
+
+/** An image in the queue. */
+export type PrefetchJob = {
+  /** Unique and growing, across runs. */
+  id: number,
+  /** In full: `docker.io/library/nginx:1.27`. */
+  name: string,
+  /** `linux/amd64`, or `all`. */
+  platform: string,
+  /** Whether it is pinned once it is there. */
+  pin: boolean,
+  /** Whether quiet hours and a metered link are no reason to wait. */
+  now: boolean,
+  /** Whether it is in the queue because it is kept fresh. */
+  kept: boolean,
+  /** How it goes. */
+  state: PrefetchJobState,
+  /** Bytes of all of it; `None` until its manifests are known. */
+  size_bytes: number | null,
+  /** Bytes of it that are in the cache. */
+  held_bytes: number,
+  /** Bytes that came over the link for it in its last run. */
+  fetched_bytes: number,
+  /** When it was added. */
+  added: number,
+  /** When it ended. */
+  ended: number | null,
+  /** When it is tried again, where it failed for now. */
+  again_at: number | null,
+  /** Why it failed, for now or for good. */
+  problem: ApiError | null,
+  /** Its tag names another digest than before. */
+  moved: boolean, };
+
+/** Why nothing is fetched though images wait. */
+export type PrefetchWait = "paused" | "sampan_paused" | "offline" | "quiet_hours" | "metered";
+
+/** Everything about fetching ahead, at one moment. */
+export type Prefetch = {
+  /** A person paused the queue. */
+  paused: boolean,
+  /** Why nothing is fetched though images wait, if so. */
+  waits: PrefetchWait | null,
+  /** When the quiet hours begin, where they are waited for. */
+  opens: number | null,
+  /** The queue in its order, with what has ended lately. */
+  jobs: Array<PrefetchJob>,
+  /** What is kept fresh, by name. */
+  kept: Array<Kept>, };
 
 /** How a pull goes, or went. */
 export type PullState = "active" | "complete" | "interrupted" | "failed";
@@ -898,7 +1046,11 @@ export type Settings = {
   /** Whether no registry is asked anything: what is held is served, the rest fails at once. */
   offline: boolean,
   /** How often tags are asked about, by pattern; what none is for is asked about at every pull. */
-  freshness: Array<FreshnessRule>, };
+  freshness: Array<FreshnessRule>,
+  /** The hours in which images are fetched ahead; `None`: all. */
+  quiet_hours: QuietHours | null,
+  /** Whether the link is paid for by the byte. */
+  metered: Metered, };
 
 /** Which piece of work. */
 export type TaskKind = "export" | "import";
@@ -934,6 +1086,8 @@ export type Snapshot = {
   settings: Settings,
   /** The export or import that goes on. */
   task: Task | null,
+  /** What is fetched ahead, and what is kept fresh. */
+  prefetch: Prefetch,
   /** What somebody else changed of Docker's set-up, as far as it was noticed and not left as it is. */
   docker_drift: DockerDrift | null,
   /** Whether Docker asks Sampan, as it was seen last: there is something to take back. */
@@ -944,7 +1098,7 @@ export type Snapshot = {
   private: PrivateImages, };
 
 /** An answer to a [`Command`]. */
-export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "refreshed", "value": Array<Refreshed> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "docker", "value": Docker } | { "reply": "engines", "value": Array<EngineFound> } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "clients", "value": Array<ClientSetup> } | { "reply": "client_applied", "value": ClientApplied } | { "reply": "doctor", "value": Array<Check> } | { "reply": "private_allowed", "value": PrivateProblem | null } | { "reply": "done" } | { "reply": "error", "value": ApiError };
+export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "refreshed", "value": Array<Refreshed> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "prefetching", "value": Array<number> } | { "reply": "offline", "value": OfflineImage } | { "reply": "docker", "value": Docker } | { "reply": "engines", "value": Array<EngineFound> } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "clients", "value": Array<ClientSetup> } | { "reply": "client_applied", "value": ClientApplied } | { "reply": "doctor", "value": Array<Check> } | { "reply": "private_allowed", "value": PrivateProblem | null } | { "reply": "done" } | { "reply": "error", "value": ApiError };
 
 /** What the window is told while it watches: the newest state, or that the connection to Sampan is lost for now. */
 export type WatchMessage = { "kind": "snapshot", "value": Snapshot } | { "kind": "lost" };

@@ -11,6 +11,7 @@ mod docker;
 mod freshness;
 mod health;
 mod private;
+mod prefetch;
 mod settings;
 mod upstreams;
 
@@ -34,6 +35,10 @@ pub use freshness::{
 };
 pub use health::{Damage, Health, HealthReport, ScrubRun, ScrubState};
 pub use private::{LoginKind, PrivateImages, PrivateProblem, PrivateRule, PrivateSeen, WhyPrivate};
+pub use prefetch::{
+    Kept, Metered, OfflineCheck, OfflineImage, OfflinePart, OfflineProblem, Prefetch, PrefetchChange,
+    PrefetchItem, PrefetchJob, PrefetchJobState, PrefetchWait, QuietChange, QuietHours,
+};
 pub use settings::{SPEED_LIMIT_MAX, SPEED_LIMIT_MIN, Settings, SettingsChange, SpeedLimit, Theme};
 pub use upstreams::{
     RegistryUpstreams, UpstreamChange, UpstreamDropped, UpstreamLie, UpstreamState, UpstreamWeather,
@@ -135,6 +140,20 @@ pub enum Command {
     },
     /// Stops the export or import that runs, if one does: [`Reply::Done`].
     StopTask,
+    /// Changes what is fetched ahead or kept fresh: [`Reply::Prefetching`] to an addition, else [`Reply::Done`], or
+    /// [`Code::NotHeld`]. How it goes is in [`Snapshot::prefetch`].
+    Prefetch {
+        /// What to do.
+        change: PrefetchChange,
+    },
+    /// Looks whether an image can be pulled with the network off, and hashes all of it: [`Reply::Offline`].
+    VerifyOffline {
+        /// An image, as people write it.
+        name: String,
+        /// As in [`PrefetchItem::platform`].
+        #[serde(default)]
+        platform: Option<String>,
+    },
     /// Passes misses through without keeping them, until told otherwise: [`Reply::Done`].
     Pause {
         /// Resume by itself after this many seconds; `None`: when told.
@@ -254,6 +273,10 @@ pub enum Reply {
     Exported(Exported),
     /// To [`Command::Import`].
     Imported(Imported),
+    /// To [`PrefetchChange::Add`]: the number of each image in the queue, in the order they were named.
+    Prefetching(#[ts(type = "Array<number>")] Vec<u64>),
+    /// To [`Command::VerifyOffline`].
+    Offline(OfflineImage),
     /// To [`Command::Docker`].
     Docker(Docker),
     /// To [`Command::Engines`]: the current one first, then those that answer.
@@ -309,6 +332,8 @@ pub enum Code {
     NotPermitted,
     /// The change was applied, Docker did not take it, and the old state is back.
     RolledBack,
+    /// A registry could not be asked, or did not give what it should.
+    Upstream,
     /// The cache could not be read or written.
     Store,
     /// What was named is not in the cache.
@@ -348,6 +373,9 @@ pub struct Snapshot {
     /// The export or import that goes on.
     #[serde(default)]
     pub task: Option<Task>,
+    /// What is fetched ahead, and what is kept fresh.
+    #[serde(default)]
+    pub prefetch: Prefetch,
     /// What somebody else changed of Docker's set-up, as far as it was noticed and not left as it is.
     #[serde(default)]
     pub docker_drift: Option<DockerDrift>,

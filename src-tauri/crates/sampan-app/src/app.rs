@@ -22,10 +22,12 @@ use crate::pause::Pause;
 use crate::scrub::{self, Scrubs};
 use crate::socket::{ControlSocket, Handler};
 use crate::start::{StartError, listen, make_private};
-use crate::state::{Bounds, Keeping, mirror_state, same};
+use crate::state::{Keeping, mirror_state, same};
 use crate::task::TaskSlot;
 use crate::upstreams::Chooser;
-use crate::{Config, Surroundings, SystemClock, allowance, cache, convert, docker, freshness, private};
+use crate::{
+    Config, Surroundings, SystemClock, allowance, cache, convert, docker, freshness, prefetch, private,
+};
 
 /// How often the state is looked at for something new to show.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -65,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) scrubs: Scrubs,
     pub(crate) task: TaskSlot,
     pub(crate) chooser: Chooser,
+    pub(crate) prefetch: prefetch::Queue,
     /// The counts of damage, as last read.
     pub(crate) health: Mutex<api::Health>,
     /// Free bytes of the disk that are left alone.
@@ -171,6 +174,7 @@ impl App {
                 scrubs: Scrubs::default(),
                 task: TaskSlot::default(),
                 chooser: Chooser::open(client.clone(), &config),
+                prefetch: prefetch::Queue::open(&config.state_dir, started),
                 health: Mutex::default(),
                 floor_bytes,
                 network,
@@ -197,6 +201,7 @@ impl App {
         allowance::recall(&app.inner.stats, &app.inner.mirror, app.inner.started);
         app.inner.keep_by(&app.inner.settings(), None).await;
         app.inner.enforce_private();
+        app.inner.prefetch_by(&app.inner.settings());
         app.inner.read_health().await;
         app.inner.refresh().await;
         app.run(listener, socket);
@@ -218,6 +223,8 @@ impl App {
         });
         let inner = self.inner.clone();
         self.inner.tasks.spawn("state", |token| async move { inner.look(token).await });
+        let inner = self.inner.clone();
+        self.inner.tasks.spawn("prefetch", |token| inner.run_prefetch(token));
         let (keeper, wakes) = (Keeper(self.inner.clone()), self.inner.wakes.clone());
         self.inner.tasks.spawn("housekeeping", |token| housekeeping::run(keeper, wakes, token));
     }
@@ -307,34 +314,6 @@ impl Inner {
         }
     }
 
-    /// Says in the log that nothing new is kept, and why.
-    fn tell_not_keeping(&self) {
-        let bounds = self.bounds(&self.snapshots.borrow().cache);
-        let dir = self.config.cache_dir.display();
-        match self.keeping.not_keeping(false, bounds) {
-            Some(api::NotKeeping::DiskFull) => {
-                let floor = bounds.floor;
-                tracing::warn!(%dir, floor, "too little room is left on the disk above the floor: pulls go on, nothing new is kept");
-            }
-            Some(api::NotKeeping::QuotaFull) => {
-                tracing::warn!(%dir, quota = bounds.quota, "nothing can make way under the quota: pulls go on, nothing new is kept");
-            }
-            Some(api::NotKeeping::ReadOnly) => {
-                tracing::warn!(%dir, "the cache cannot be written to: pulls go on, nothing new is kept");
-            }
-            Some(api::NotKeeping::Paused) | None => {}
-        }
-    }
-
-    fn bounds(&self, cache: &Cache) -> Bounds {
-        Bounds {
-            used: cache.used_bytes(),
-            quota: cache.quota_bytes,
-            free: cache.free_bytes,
-            floor: self.floor_bytes,
-        }
-    }
-
     /// A token that is cancelled at the end.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.stop.child_token()
@@ -419,9 +398,15 @@ impl Inner {
         ended
     }
 
+    /// Whether Sampan is paused now.
+    pub(crate) fn is_paused(&self) -> bool {
+        locked(&self.pause).at(self.clock.now()) != Pause::Off
+    }
+
     fn set_pause(&self, pause: Pause) {
         *locked(&self.pause) = pause;
         self.mirror.set_paused(pause != Pause::Off);
+        self.prefetch.look_again();
     }
 
     /// Takes a snapshot and tells it if it shows something new.
@@ -489,6 +474,7 @@ impl Inner {
             last_used: self.last_used(),
             settings,
             task: self.task.shown(),
+            prefetch: self.prefetch_shown(),
             docker_drift: self.drift.shown(),
             docker_set_up: self.drift.is_set_up(),
             allowances: allowance::gauges(&self.mirror, now),

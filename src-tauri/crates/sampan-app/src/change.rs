@@ -1,11 +1,14 @@
 //! What a change makes of the settings. Pure.
 
 use crate::api::{
-    AGE_LIMIT_DAYS_MAX, AgeLimit, ApiError, QUOTA_MAX, QUOTA_MIN, Quota, SPEED_LIMIT_MAX, SPEED_LIMIT_MIN,
-    Settings, SettingsChange, SpeedLimit,
+    AGE_LIMIT_DAYS_MAX, AgeLimit, ApiError, QUOTA_MAX, QUOTA_MIN, QuietChange, QuietHours, Quota,
+    SPEED_LIMIT_MAX, SPEED_LIMIT_MIN, Settings, SettingsChange, SpeedLimit,
 };
 use crate::app::invalid;
 use crate::freshness;
+
+/// Minutes of a day.
+pub(crate) const DAY_MINUTES: u16 = 24 * 60;
 
 /// The settings after `change`: all of it, or an error and nothing.
 /// # Errors
@@ -42,6 +45,17 @@ pub(crate) fn changed(settings: &Settings, change: &SettingsChange) -> Result<Se
         None => settings.freshness.clone(),
         Some(change) => freshness::changed(&settings.freshness, change)?,
     };
+    let quiet_hours = match change.quiet_hours {
+        None => settings.quiet_hours,
+        Some(QuietChange::Off) => None,
+        Some(QuietChange::Hours(QuietHours { from, to })) if from >= DAY_MINUTES || to >= DAY_MINUTES => {
+            return Err(invalid("the quiet hours begin and end at a minute of the day: 0 to 1439"));
+        }
+        Some(QuietChange::Hours(QuietHours { from, to })) if from == to => {
+            return Err(invalid("the quiet hours begin and end at two different times, or are off"));
+        }
+        Some(QuietChange::Hours(hours)) => Some(hours),
+    };
     Ok(Settings {
         language,
         theme: change.theme.unwrap_or(settings.theme),
@@ -51,6 +65,8 @@ pub(crate) fn changed(settings: &Settings, change: &SettingsChange) -> Result<Se
         verify: change.verify.unwrap_or(settings.verify),
         offline: change.offline.unwrap_or(settings.offline),
         freshness,
+        quiet_hours,
+        metered: change.metered.unwrap_or(settings.metered),
     })
 }
 
@@ -73,6 +89,8 @@ mod tests {
                 check: Freshness::Never,
                 stale_max_seconds: None,
             }],
+            quiet_hours: Some(QuietHours { from: 1320, to: 360 }),
+            metered: crate::api::Metered::On,
         }
     }
 
@@ -119,6 +137,21 @@ mod tests {
         }
         let daily = SettingsChange { verify: Some(Verify::Daily), ..SettingsChange::default() };
         assert_eq!(changed(&settings(), &daily).unwrap().verify, Verify::Daily);
+    }
+
+    #[test]
+    fn quiet_hours_are_two_different_times_of_a_day() {
+        let with = |from, to| SettingsChange {
+            quiet_hours: Some(QuietChange::Hours(QuietHours { from, to })),
+            ..SettingsChange::default()
+        };
+        let kept = changed(&settings(), &with(0, 1439)).unwrap().quiet_hours;
+        assert_eq!(kept, Some(QuietHours { from: 0, to: 1439 }));
+        for (from, to) in [(1440, 0), (0, 1440), (60, 60)] {
+            assert!(changed(&settings(), &with(from, to)).is_err(), "{from} {to}");
+        }
+        let off = SettingsChange { quiet_hours: Some(QuietChange::Off), ..SettingsChange::default() };
+        assert_eq!(changed(&settings(), &off).unwrap(), Settings { quiet_hours: None, ..settings() });
     }
 
     #[test]

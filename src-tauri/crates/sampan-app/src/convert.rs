@@ -9,8 +9,8 @@ use sampan_store::StoreError;
 
 use crate::Config;
 use crate::api::{
-    ApiError, Cache, Code, DayTotals, ImageTotals, Layer, LayerSource, Mirror, MirrorState, Pull, PullState,
-    Savings, Snapshot, StaleReason, TagAnswers, Totals, Upstream,
+    ApiError, Cache, Code, DayTotals, ImageTotals, Layer, LayerSource, Mirror, MirrorState, Prefetch, Pull,
+    PullState, Savings, Snapshot, StaleReason, TagAnswers, Totals, Upstream,
 };
 
 pub(crate) use cache::{
@@ -38,6 +38,7 @@ pub(crate) fn empty_snapshot(config: &Config, started: Millis) -> Snapshot {
         last_used: None,
         settings: config.settings.clone(),
         task: None,
+        prefetch: Prefetch::default(),
         docker_drift: None,
         docker_set_up: false,
         allowances: Vec::new(),

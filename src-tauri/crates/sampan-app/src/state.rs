@@ -3,7 +3,8 @@
 use sampan_oci::{Bypass, Event, Millis, Outcome};
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 
-use crate::api::{MirrorState, NotKeeping, PullState, Snapshot};
+use crate::api::{Cache, MirrorState, NotKeeping, PullState, Snapshot};
+use crate::app::Inner;
 
 /// Whether the cache takes what is fetched, learnt from what happened last.
 #[derive(Debug)]
@@ -126,6 +127,36 @@ impl Keeping {
             (FULL, _) => Some(bounds.full()),
             (READ_ONLY, _) => Some(NotKeeping::ReadOnly),
             _ => None,
+        }
+    }
+}
+
+impl Inner {
+    /// Says in the log that nothing new is kept, and why.
+    pub(crate) fn tell_not_keeping(&self) {
+        let bounds = self.bounds(&self.newest().cache);
+        let dir = self.config.cache_dir.display();
+        match self.keeping.not_keeping(false, bounds) {
+            Some(NotKeeping::DiskFull) => {
+                let floor = bounds.floor;
+                tracing::warn!(%dir, floor, "too little room is left on the disk above the floor: pulls go on, nothing new is kept");
+            }
+            Some(NotKeeping::QuotaFull) => {
+                tracing::warn!(%dir, quota = bounds.quota, "nothing can make way under the quota: pulls go on, nothing new is kept");
+            }
+            Some(NotKeeping::ReadOnly) => {
+                tracing::warn!(%dir, "the cache cannot be written to: pulls go on, nothing new is kept");
+            }
+            Some(NotKeeping::Paused) | None => {}
+        }
+    }
+
+    pub(crate) fn bounds(&self, cache: &Cache) -> Bounds {
+        Bounds {
+            used: cache.used_bytes(),
+            quota: cache.quota_bytes,
+            free: cache.free_bytes,
+            floor: self.floor_bytes,
         }
     }
 }

@@ -34,6 +34,7 @@ impl DockerRefused {
             Code::InvalidRequest
             | Code::PlanOutdated
             | Code::Store
+            | Code::Upstream
             | Code::NotHeld
             | Code::Busy
             | Code::Stopped

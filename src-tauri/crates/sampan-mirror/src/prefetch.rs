@@ -388,10 +388,11 @@ impl Work<'_> {
         let fetched = download.verified().await;
         let mut known = self.known();
         known.running.remove(&blob.digest);
-        fetched?;
-        known.held += blob.size;
-        known.fetched += blob.size.saturating_sub(left);
-        Ok(())
+        // What came stays, however it ended.
+        let there = if fetched.is_ok() { blob.size } else { self.mirror.store.left_of(&blob.digest) };
+        known.held += there;
+        known.fetched += there.saturating_sub(left);
+        Ok(fetched?)
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use super::{AgeLimit, FreshnessChange, FreshnessRule, Quota, Verify};
+use super::{AgeLimit, FreshnessChange, FreshnessRule, Metered, QuietChange, QuietHours, Quota, Verify};
 
 /// The settings a person may change while Sampan runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
@@ -32,6 +32,12 @@ pub struct Settings {
     /// How often tags are asked about, by pattern; what none is for is asked about at every pull.
     #[serde(default)]
     pub freshness: Vec<FreshnessRule>,
+    /// The hours in which images are fetched ahead; `None`: all.
+    #[serde(default)]
+    pub quiet_hours: Option<QuietHours>,
+    /// Whether the link is paid for by the byte.
+    #[serde(default)]
+    pub metered: Metered,
 }
 
 /// The lowest limit, 10 kB/s: below it upstreams give the connection up.
@@ -90,4 +96,10 @@ pub struct SettingsChange {
     /// One rule of freshness.
     #[serde(default)]
     pub freshness: Option<FreshnessChange>,
+    /// The quiet hours, or that there shall be none.
+    #[serde(default)]
+    pub quiet_hours: Option<QuietChange>,
+    /// Whether the link is paid for by the byte.
+    #[serde(default)]
+    pub metered: Option<Metered>,
 }

@@ -56,6 +56,10 @@ impl Inner {
                 self.task.stop();
                 Ok(Reply::Done)
             }
+            Command::Prefetch { change } => self.prefetch_change(&change).await,
+            Command::VerifyOffline { name, platform } => {
+                self.verify_offline(&name, platform.as_deref()).await.map(Reply::Offline)
+            }
             Command::Pause { seconds } => {
                 self.set_pause(Pause::begin(self.clock.now(), seconds));
                 self.refresh().await;
@@ -124,6 +128,7 @@ impl Inner {
         self.mirror.set_offline(settings.offline);
         *locked(&self.settings) = settings.clone();
         self.keep_by(&settings, Some(change)).await;
+        self.prefetch_by(&settings);
         self.refresh().await;
         Ok(())
     }

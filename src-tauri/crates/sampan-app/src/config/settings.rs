@@ -8,8 +8,8 @@ use toml_edit::{DocumentMut, value};
 
 use super::{ConfigError, rules, settings_file};
 use crate::api::{
-    AGE_LIMIT_DAYS_MAX, QUOTA_MAX, QUOTA_MIN, Quota, SPEED_LIMIT_MAX, SPEED_LIMIT_MIN, Settings, Theme,
-    Verify,
+    AGE_LIMIT_DAYS_MAX, Metered, QUOTA_MAX, QUOTA_MIN, Quota, SPEED_LIMIT_MAX, SPEED_LIMIT_MIN, Settings,
+    Theme, Verify,
 };
 
 /// The version written into new files. A change that older versions would misread raises it.
@@ -95,7 +95,20 @@ fn read(document: &DocumentMut, unchanged: &Settings) -> Settings {
     let offline = document.get("offline").and_then(toml_edit::Item::as_bool).unwrap_or_default();
     let freshness =
         document.get("freshness").and_then(rules::read_all).unwrap_or_else(|| unchanged.freshness.clone());
-    Settings { language, theme, speed_limit, quota, max_age_days, verify, offline, freshness }
+    let quiet_hours = text("quiet_hours").and_then(|hours| hours.parse().ok());
+    let metered = text("metered").and_then(|metered| metered.parse().ok()).unwrap_or_default();
+    Settings {
+        language,
+        theme,
+        speed_limit,
+        quota,
+        max_age_days,
+        verify,
+        offline,
+        freshness,
+        quiet_hours,
+        metered,
+    }
 }
 
 fn apply(document: &mut DocumentMut, settings: &Settings, unchanged: &Settings) {
@@ -114,6 +127,15 @@ fn apply(document: &mut DocumentMut, settings: &Settings, unchanged: &Settings) 
     match settings.speed_limit.and_then(|limit| i64::try_from(limit).ok()) {
         Some(limit) => document["speed_limit"] = value(limit),
         None => drop(document.remove("speed_limit")),
+    }
+    match settings.quiet_hours {
+        Some(hours) => document["quiet_hours"] = value(hours.to_string()),
+        None => drop(document.remove("quiet_hours")),
+    }
+    match settings.metered {
+        Metered::Auto => drop(document.remove("metered")),
+        Metered::On => document["metered"] = value("on"),
+        Metered::Off => document["metered"] = value("off"),
     }
     if settings.quota == unchanged.quota {
         document.remove("quota");

@@ -1,7 +1,7 @@
 //! What Sampan does with what it is told.
 
 use super::*;
-use crate::api::{Quota, Theme, Verify};
+use crate::api::{Metered, QuietHours, Quota, Theme, Verify};
 
 struct Home {
     dir: tempfile::TempDir,
@@ -278,6 +278,8 @@ fn settings_come_back_after_a_restart() {
         verify: Verify::Always,
         offline: true,
         freshness: Vec::new(),
+        quiet_hours: Some(QuietHours { from: 1320, to: 365 }),
+        metered: Metered::On,
     };
     config.save_settings(&changed).unwrap();
     assert_eq!(home.load(Flags::default()).unwrap().settings, changed);

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::api::{Cache, ClearSelection, Mirror, MirrorState, Settings, Totals};
+use crate::api::{Cache, ClearSelection, Mirror, MirrorState, Prefetch, Settings, Totals};
 use crate::client::{Client, ClientError};
 
 fn snapshot(sequence: u64) -> Snapshot {
@@ -32,6 +32,7 @@ fn snapshot(sequence: u64) -> Snapshot {
         last_used: None,
         settings: Settings::default(),
         task: None,
+        prefetch: Prefetch::default(),
         docker_drift: None,
         docker_set_up: false,
         allowances: Vec::new(),

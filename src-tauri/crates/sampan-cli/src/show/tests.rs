@@ -1,7 +1,9 @@
 //! What people read.
 
 use super::*;
-use sampan_app::api::{Cache, ClearReport, Layer, LayerSource, Mirror, Settings, StaleReason, TagAnswers};
+use sampan_app::api::{
+    Cache, ClearReport, Layer, LayerSource, Mirror, Prefetch, Settings, StaleReason, TagAnswers,
+};
 
 const DAY: i64 = 1_795_132_800_000; // 2026-11-20T00:00:00Z
 
@@ -87,6 +89,7 @@ pub(super) fn snapshot() -> Snapshot {
         last_used: None,
         settings: Settings::default(),
         task: None,
+        prefetch: Prefetch::default(),
         docker_drift: None,
         allowances: Vec::new(),
         private: sampan_app::api::PrivateImages::default(),
