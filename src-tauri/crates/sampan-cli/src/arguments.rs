@@ -3,6 +3,7 @@
 mod docker;
 mod freshness;
 mod private;
+mod prefetch;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub(crate) use freshness::{FreshnessCommand, Offline, Switch};
 pub(crate) use private::{Private, PrivateCommand};
 
 pub(crate) use docker::{Change, Docker as DockerCommand, Plan};
+pub(crate) use prefetch::{Keep, Pull, Queue, QueueCommand, VerifyOffline, Which};
 
 /// Sampan keeps every image Docker pulls, so that no byte crosses a slow link twice.
 ///
@@ -112,6 +114,27 @@ pub(crate) enum Command {
     Import(Import),
     /// Stop the export or import that goes on, whoever began it
     Cancel(Format),
+    /// Fetch images ahead of need, so that a later pull takes nothing from the network
+    ///
+    /// Puts them in the queue of the running Sampan and waits: one image at a time, behind every pull of a client, within
+    /// the quiet hours and the speed limit. Ctrl-C only ends the waiting. What was fetched is never fetched again, whatever
+    /// happens in between.
+    #[command(after_help = prefetch::PULL_EXIT_CODES)]
+    Pull(Pull),
+    /// Show the images that are fetched ahead; change the queue, the quiet hours, or that the link is metered
+    Queue(Queue),
+    /// Keep tags fresh: ask for them again each night, within the quiet hours
+    #[command(arg_required_else_help = true)]
+    Keep {
+        /// What to keep fresh
+        #[command(subcommand)]
+        what: Keep,
+    },
+    /// Check that images can be pulled with the network off
+    ///
+    /// Looks for everything that a pull asks for, down to the attestations of Docker 29, and hashes all of it.
+    #[command(after_help = prefetch::VERIFY_EXIT_CODES)]
+    VerifyOffline(VerifyOffline),
     /// Show the speed limit, set it, or lift it with `off`
     ///
     /// The limit is for all downloads together, holds at once for those under way, and stays until it is lifted. What is

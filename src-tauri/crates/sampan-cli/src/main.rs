@@ -14,6 +14,7 @@ mod freshness;
 mod output;
 mod pause;
 mod private;
+mod prefetch;
 mod serve;
 mod show;
 mod speed;
@@ -64,6 +65,10 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
         | Command::Export(_)
         | Command::Import(_)
         | Command::Cancel(_)
+        | Command::Pull(_)
+        | Command::Queue(_)
+        | Command::Keep { .. }
+        | Command::VerifyOffline(_)
         | Command::Limit(_)
         | Command::Allowance(_)
         | Command::Pause(_)
@@ -97,6 +102,12 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Export(export) => carry::export(&config?, &export).await,
             Command::Import(import) => carry::import(&config?, &import).await,
             Command::Cancel(format) => carry::cancel(&config?, format).await,
+            Command::Pull(pull) => prefetch::pull(&config?, &pull, &variables()).await,
+            Command::Queue(queue) => prefetch::queue(&config?, &queue).await,
+            Command::Keep { what } => prefetch::keep(&config?, &what).await,
+            Command::VerifyOffline(verify) => {
+                prefetch::verify_offline(&config?, &verify, &variables()).await
+            }
             Command::Limit(limit) => ask::limit(&config?, limit).await,
             Command::Allowance(format) => ask::allowance(&config?, format).await,
             Command::Pause(pause) => ask::pause(&config?, pause).await,
@@ -111,6 +122,14 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
     // What still runs on a blocking thread, such as a slow disk, must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// The environment, as far as it is text: what stands for variables in a compose file.
+fn variables() -> sampan_app::list::Vars {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// Writes the log to standard error: what `SAMPAN_LOG`, else `RUST_LOG`, asks for.
@@ -144,6 +163,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let not_running = matches!(error.downcast_ref(), Some(ClientError::NotRunning { .. }));
     let told_wrong = error.is::<ConfigError>()
         || error.is::<StartError>()
+        || error.is::<sampan_app::list::ListError>()
         || error.is::<arguments::NotAsked>()
         || error.is::<clients::NotAsked>();
     match (not_running, told_wrong) {

@@ -63,11 +63,23 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Progress {
+    /// Whether a person watches.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched
+    }
+
     /// Leaves the line empty for what comes next.
-    fn drop(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if self.width > 0 {
             ask(&format!("\r{:width$}\r", "", width = self.width));
+            self.width = 0;
         }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
     }
 }

@@ -5,6 +5,7 @@ mod cache;
 mod docker;
 mod freshness;
 mod private;
+mod prefetch;
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -23,6 +24,7 @@ pub(crate) use cache::{
 pub(crate) use docker::{applied, docker, plan, questions};
 pub(crate) use freshness::{freshness, offline, refreshed};
 pub(crate) use private::private;
+pub(crate) use prefetch::{count, fetched, job, kept, queue, verified, verified_sum};
 
 /// What `status` says.
 pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {

@@ -39,6 +39,10 @@ fn the_help_names_every_command_flag_and_exit_code() {
         "import",
         "cancel",
         "allowance",
+        "pull",
+        "queue",
+        "keep",
+        "verify-offline",
         "limit",
         "pause",
         "resume",
@@ -147,6 +151,58 @@ fn wrong_use_ends_with_2() {
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {}", text(&refused.stderr));
         assert!(text(&refused.stderr).contains(advice), "{arguments:?}: {}", text(&refused.stderr));
     }
+}
+
+#[test]
+fn files_that_name_no_images_end_with_2_and_their_line() {
+    let place = Place::new();
+    let file = place.path("compose.yaml");
+    std::fs::write(&file, "services:\n  db:\n    image: 'postgres:${PG}'\n").unwrap();
+    let refused = place.run(&["pull", "--file", &file]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("compose.yaml:3: service db"), "{said}");
+    let missing = place.run(&["verify-offline", "--file", &place.path("none")]);
+    assert_eq!(missing.status.code(), Some(2), "{}", text(&missing.stderr));
+    let good = place.sampan().env("PG", "16").args(["pull", "--file", &file]).output().unwrap();
+    assert_eq!(good.status.code(), Some(3), "it can be read, and nobody runs: {}", text(&good.stderr));
+}
+
+#[test]
+fn the_queue_is_changed_and_shown_and_its_images_wait_while_the_registry_is_away() {
+    let place = Place::new();
+    let _serving = place.serve(&[]);
+    let run = |arguments: &[&str]| {
+        let output = place.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(run(&["queue"]).contains("No images wait"));
+    assert!(
+        run(&["queue", "--quiet-hours", "22:00-06:00", "--metered", "on"])
+            .contains("Quiet hours: 22:00-06:00.")
+    );
+    assert!(run(&["queue", "--quiet-hours", "off", "--metered", "off"]).contains("Quiet hours: none"));
+    assert!(run(&["queue", "pause"]).contains("The queue is paused"));
+    assert!(run(&["pull", "alpine:3", "redis", "--background"]).contains("2 images are in the queue"));
+    let list = run(&["queue"]);
+    assert!(
+        list.contains("docker.io/library/redis:latest") && list.contains("the queue is paused"),
+        "{list}"
+    );
+    assert!(!run(&["queue", "cancel", "1"]).contains("alpine"));
+    assert!(run(&["keep", "add", "alpine:3"]).contains("docker.io/library/alpine:3"));
+    assert!(run(&["keep", "remove", "alpine:3"]).contains("Nothing is kept fresh"));
+    assert!(run(&["queue", "cancel", "--all"]).contains("No images wait"));
+    let offline = place.run(&["verify-offline", "alpine:3"]);
+    let said = text(&offline.stdout);
+    assert_eq!(offline.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("✗ tag 3: not in the cache") && said.contains("While the network is there"),
+        "{said}"
+    );
+    let wrong = place.run(&["pull", "Not-A-Name"]);
+    assert_eq!(wrong.status.code(), Some(1), "{}", text(&wrong.stderr));
 }
 
 #[test]
