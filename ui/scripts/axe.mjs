@@ -75,6 +75,25 @@ const SCENES = [
     },
   },
   {
+    name: "images-offline",
+    fixture: "full",
+    hash: "images",
+    act: async (page) => {
+      await page.locator("[data-name='docker.io/library/node:20'] [data-testid=image-open]").click();
+      await page.getByTestId("verify-offline").click();
+      await page.getByTestId("offline-checks").waitFor();
+    },
+  },
+  {
+    name: "settings-quiet",
+    fixture: "busy",
+    hash: "settings",
+    act: async (page) => {
+      await page.getByTestId("quiet-on").click();
+      await page.getByTestId("quiet-from").waitFor();
+    },
+  },
+  {
     name: "images-removed",
     fixture: "busy",
     hash: "images",

@@ -5,7 +5,7 @@ import type { ApiError, Command, Reply, SettingsChange, Snapshot } from "./contr
 import { useLanguage } from "./i18n.svelte";
 
 const TICK_MILLIS = 1000;
-const UNCHANGED: SettingsChange = { language: null, theme: null, speed_limit: null, quota: null, max_age_days: null, verify: null, offline: null, freshness: null };
+const UNCHANGED: SettingsChange = { language: null, theme: null, speed_limit: null, quota: null, max_age_days: null, verify: null, offline: null, freshness: null, quiet_hours: null, metered: null };
 
 export class Session {
   /** `null` until the first one arrives. */
