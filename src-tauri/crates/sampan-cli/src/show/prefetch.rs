@@ -97,7 +97,7 @@ pub(crate) fn queue(queue: &Prefetch, settings: &Settings, zone: &TimeZone) -> S
         text.push_str("The queue is paused: `sampan queue resume`.\n");
     }
     match settings.quiet_hours {
-        Some(hours) => drop(write!(text, "Quiet hours: {hours}.\n")),
+        Some(hours) => text.extend([format!("Quiet hours: {hours}.\n")]),
         None => text.push_str("Quiet hours: none; images are fetched ahead at any time.\n"),
     }
     if settings.metered == Metered::On {
@@ -131,14 +131,14 @@ pub(crate) fn verified(image: &OfflineImage) -> String {
         let mark = if check.problem.is_none() { "✓" } else { "✗" };
         let whole = check.size_bytes.map(|bytes| format!(", {}", size(bytes))).unwrap_or_default();
         let name = plain(&short(&check.name));
-        drop(write!(text, "  {mark} {} {name}{whole}", part(check.what)));
+        let _ = write!(text, "  {mark} {} {name}{whole}", part(check.what));
         if let Some(problem) = check.problem {
-            drop(write!(text, ": {}", said(problem)));
+            let _ = write!(text, ": {}", said(problem));
         }
         text.push('\n');
     }
     if let Some(step) = step(image) {
-        drop(write!(text, "  {step}\n"));
+        let _ = write!(text, "  {step}\n");
     }
     text
 }
