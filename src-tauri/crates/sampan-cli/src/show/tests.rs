@@ -91,6 +91,7 @@ pub(super) fn snapshot() -> Snapshot {
         task: None,
         prefetch: Prefetch::default(),
         docker_drift: None,
+        docker_set_up: false,
         allowances: Vec::new(),
         private: sampan_app::api::PrivateImages::default(),
     }
