@@ -142,6 +142,7 @@ pub(crate) mod tests {
             docker_set_up: false,
             allowances: Vec::new(),
             private: sampan_desktop::engine::api::PrivateImages::default(),
+            prefetch: sampan_desktop::engine::api::Prefetch::default(),
         }
     }
 

@@ -46,7 +46,7 @@ async fn real_prefetch_goes_on_after_a_kill_and_what_verifies_offline_is_pulled_
     for part in 1..=3 {
         let enough = image.blob_bytes() * part / 5;
         sampan
-            .watch_for("some of it", Duration::from_secs(120), |snapshot| {
+            .watch_for("some of it", Duration::from_mins(2), |snapshot| {
                 snapshot.prefetch.jobs.iter().any(|job| job.held_bytes > enough)
             })
             .await;
@@ -57,7 +57,7 @@ async fn real_prefetch_goes_on_after_a_kill_and_what_verifies_offline_is_pulled_
     let ended = |snapshot: &sampan_app::api::Snapshot| {
         snapshot.prefetch.jobs.iter().all(|job| job.state == PrefetchJobState::Done)
     };
-    sampan.watch_for("its end", Duration::from_secs(120), ended).await;
+    sampan.watch_for("its end", Duration::from_mins(2), ended).await;
     // What the relay and the sockets held when the kills came is lost, and counted by the registry as sent; what was
     // written was synced at most three seconds before.
     let sent = registry.settled_bytes(image.total_bytes());

@@ -229,6 +229,7 @@ export type DockerAction = "enable" | "disable";
 
 /** Where a login comes from. */
 export type LoginKind = "docker" | "keyring";
+
 /** An image to fetch ahead. */
 export type PrefetchItem = {
   /** As people write it: `nginx`, `ghcr.io/owner/name:tag`, `nginx@sha256:…`. */
@@ -773,55 +774,6 @@ export type Mirror = {
   /** How answers about tags came about, since this run began. */
   tag_answers: TagAnswers, };
 
-/** The closed reasons of [`PrivateProblem`]; each has texts in `ui/i18n` under `private.why.<why>`. */
-export type WhyPrivate = "not_allowed" | "no_access" | "shared" | "unasked" | "no_login" | "config_unreadable" | "helper_missing" | "helper_failed" | "helper_slow" | "helper_output" | "login_unusable" | "login_refused" | "other_realm" | "plain_http" | "other_server" | "no_keyring" | "withdrawn";
-
-/** Why a private image is not answered, and what to do about it. */
-export type PrivateProblem = {
-  /** The closed reason. */
-  why: WhyPrivate,
-  /** What it is about: a helper, a host, a file, a registry. */
-  about: string | null,
-  /** What happened, one English sentence. */
-  message: string,
-  /** What to do now, one English sentence. */
-  next_step: string, };
-
-/** A permission to use a login. */
-export type PrivateRule = {
-  /** `ghcr.io/acme/app`, or `ghcr.io/acme/*` with everything below. */
-  pattern: string,
-  /** Which login. */
-  login: LoginKind,
-  /** The token server it may be sent to besides the registry's own. */
-  realm: string | null,
-  /** When a registry last said whether the login opens one of these images. */
-  checked: number | null,
-  /** The image it said that of. */
-  image: string | null,
-  /** What is wrong, as far as is known. */
-  problem: PrivateProblem | null, };
-
-/** An image that needs a login and was not answered. */
-export type PrivateSeen = {
-  /** `ghcr.io/acme/app`. */
-  image: string,
-  /** When, last. */
-  at: number,
-  /** Why. */
-  problem: PrivateProblem,
-  /** The pattern a rule for it would have; `None`: there can be none. */
-  pattern: string | null, };
-
-/** What holds for private images. */
-export type PrivateImages = {
-  /** Which images may be fetched with a login, in the order of their patterns. All others that need one are Docker's own
-   * matter. */
-  rules: Array<PrivateRule>,
-  /** Images that lately turned out to be private and were left to Docker, newest first, at most 20. */
-  seen: Array<PrivateSeen>,
-  /** Other machines reach this Sampan: then no rule is in force, and none can be made. */
-  shared: boolean, };
 /** What a point is about. */
 export type OfflinePart = "registry" | "tag" | "index" | "platform" | "manifest" | "config" | "layer" | "attestation";
 
@@ -903,6 +855,56 @@ export type Prefetch = {
   jobs: Array<PrefetchJob>,
   /** What is kept fresh, by name. */
   kept: Array<Kept>, };
+
+/** The closed reasons of [`PrivateProblem`]; each has texts in `ui/i18n` under `private.why.<why>`. */
+export type WhyPrivate = "not_allowed" | "no_access" | "shared" | "unasked" | "no_login" | "config_unreadable" | "helper_missing" | "helper_failed" | "helper_slow" | "helper_output" | "login_unusable" | "login_refused" | "other_realm" | "plain_http" | "other_server" | "no_keyring" | "withdrawn";
+
+/** Why a private image is not answered, and what to do about it. */
+export type PrivateProblem = {
+  /** The closed reason. */
+  why: WhyPrivate,
+  /** What it is about: a helper, a host, a file, a registry. */
+  about: string | null,
+  /** What happened, one English sentence. */
+  message: string,
+  /** What to do now, one English sentence. */
+  next_step: string, };
+
+/** A permission to use a login. */
+export type PrivateRule = {
+  /** `ghcr.io/acme/app`, or `ghcr.io/acme/*` with everything below. */
+  pattern: string,
+  /** Which login. */
+  login: LoginKind,
+  /** The token server it may be sent to besides the registry's own. */
+  realm: string | null,
+  /** When a registry last said whether the login opens one of these images. */
+  checked: number | null,
+  /** The image it said that of. */
+  image: string | null,
+  /** What is wrong, as far as is known. */
+  problem: PrivateProblem | null, };
+
+/** An image that needs a login and was not answered. */
+export type PrivateSeen = {
+  /** `ghcr.io/acme/app`. */
+  image: string,
+  /** When, last. */
+  at: number,
+  /** Why. */
+  problem: PrivateProblem,
+  /** The pattern a rule for it would have; `None`: there can be none. */
+  pattern: string | null, };
+
+/** What holds for private images. */
+export type PrivateImages = {
+  /** Which images may be fetched with a login, in the order of their patterns. All others that need one are Docker's own
+   * matter. */
+  rules: Array<PrivateRule>,
+  /** Images that lately turned out to be private and were left to Docker, newest first, at most 20. */
+  seen: Array<PrivateSeen>,
+  /** Other machines reach this Sampan: then no rule is in force, and none can be made. */
+  shared: boolean, };
 
 /** How a pull goes, or went. */
 export type PullState = "active" | "complete" | "interrupted" | "failed";
@@ -1098,7 +1100,7 @@ export type Snapshot = {
   private: PrivateImages, };
 
 /** An answer to a [`Command`]. */
-export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "refreshed", "value": Array<Refreshed> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "prefetching", "value": Array<number> } | { "reply": "offline", "value": OfflineImage } | { "reply": "docker", "value": Docker } | { "reply": "engines", "value": Array<EngineFound> } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "clients", "value": Array<ClientSetup> } | { "reply": "client_applied", "value": ClientApplied } | { "reply": "doctor", "value": Array<Check> } | { "reply": "private_allowed", "value": PrivateProblem | null } | { "reply": "done" } | { "reply": "error", "value": ApiError };
+export type Reply = { "reply": "snapshot", "value": Snapshot } | { "reply": "savings", "value": Savings } | { "reply": "history", "value": Array<Pull> } | { "reply": "images", "value": Array<Image> } | { "reply": "clear_preview", "value": ClearReport } | { "reply": "cleared", "value": ClearReport } | { "reply": "image_details", "value": Array<ImageDetails> } | { "reply": "refreshed", "value": Array<Refreshed> } | { "reply": "health", "value": HealthReport } | { "reply": "exported", "value": Exported } | { "reply": "imported", "value": Imported } | { "reply": "prefetching", "value": Array<number> } | { "reply": "offline", "value": OfflineImage } | { "reply": "docker", "value": Docker } | { "reply": "engines", "value": Array<EngineFound> } | { "reply": "docker_plan", "value": DockerPlan } | { "reply": "docker_applied", "value": DockerApplied } | { "reply": "docker_proof", "value": DockerProof } | { "reply": "clients", "value": Array<ClientSetup> } | { "reply": "client_applied", "value": ClientApplied } | { "reply": "upstreams", "value": Array<RegistryUpstreams> } | { "reply": "doctor", "value": Array<Check> } | { "reply": "private_allowed", "value": PrivateProblem | null } | { "reply": "done" } | { "reply": "error", "value": ApiError };
 
 /** What the window is told while it watches: the newest state, or that the connection to Sampan is lost for now. */
 export type WatchMessage = { "kind": "snapshot", "value": Snapshot } | { "kind": "lost" };

@@ -10,8 +10,8 @@ mod clients;
 mod docker;
 mod freshness;
 mod health;
-mod private;
 mod prefetch;
+mod private;
 mod settings;
 mod upstreams;
 
@@ -34,11 +34,11 @@ pub use freshness::{
     Refreshed, StaleReason, TagAnswers, age, parse_age,
 };
 pub use health::{Damage, Health, HealthReport, ScrubRun, ScrubState};
-pub use private::{LoginKind, PrivateImages, PrivateProblem, PrivateRule, PrivateSeen, WhyPrivate};
 pub use prefetch::{
     Kept, Metered, OfflineCheck, OfflineImage, OfflinePart, OfflineProblem, Prefetch, PrefetchChange,
     PrefetchItem, PrefetchJob, PrefetchJobState, PrefetchWait, QuietChange, QuietHours,
 };
+pub use private::{LoginKind, PrivateImages, PrivateProblem, PrivateRule, PrivateSeen, WhyPrivate};
 pub use settings::{SPEED_LIMIT_MAX, SPEED_LIMIT_MIN, Settings, SettingsChange, SpeedLimit, Theme};
 pub use upstreams::{
     RegistryUpstreams, UpstreamChange, UpstreamDropped, UpstreamLie, UpstreamState, UpstreamWeather,

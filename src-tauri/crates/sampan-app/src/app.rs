@@ -197,15 +197,22 @@ impl App {
             }
         });
         let app = Self { inner };
-        app.inner.recall_upstreams().await;
-        allowance::recall(&app.inner.stats, &app.inner.mirror, app.inner.started);
-        app.inner.keep_by(&app.inner.settings(), None).await;
-        app.inner.enforce_private();
-        app.inner.prefetch_by(&app.inner.settings());
-        app.inner.read_health().await;
-        app.inner.refresh().await;
+        app.recall().await;
         app.run(listener, socket);
         Ok(app)
+    }
+
+    /// What was chosen, and what was known, when Sampan ended last.
+    async fn recall(&self) {
+        let inner = &self.inner;
+        let settings = inner.settings();
+        inner.recall_upstreams().await;
+        allowance::recall(&inner.stats, &inner.mirror, inner.started);
+        inner.keep_by(&settings, None).await;
+        inner.enforce_private();
+        inner.prefetch_by(&settings);
+        inner.read_health().await;
+        inner.refresh().await;
     }
 
     fn run(&self, listener: tokio::net::TcpListener, socket: ControlSocket) {

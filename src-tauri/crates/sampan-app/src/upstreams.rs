@@ -212,6 +212,8 @@ impl Inner {
                 self.chooser.apply(&self.mirror, &self.config, name, &known);
             }
         }
+        // A rule about private images may be about a registry that is mirrored only now.
+        self.enforce_private();
         self.refresh().await;
         Ok(self.upstreams().await)
     }

@@ -75,18 +75,16 @@ impl Sampan {
 
     async fn add(&self, name: &str, platform: Option<&str>, pin: bool, now: bool) -> u64 {
         let images = vec![PrefetchItem { name: name.into(), platform: platform.map(Into::into) }];
-        match self.change(PrefetchChange::Add { images, pin, now }).await {
-            Reply::Prefetching(ids) => ids[0],
-            other => panic!("{other:?}"),
-        }
+        let reply = self.change(PrefetchChange::Add { images, pin, now }).await;
+        let Reply::Prefetching(ids) = reply else { panic!("{reply:?}") };
+        ids[0]
     }
 
     async fn refused(&self, name: &str, platform: Option<&str>) -> ApiError {
         let images = vec![PrefetchItem { name: name.into(), platform: platform.map(Into::into) }];
-        match self.change(PrefetchChange::Add { images, pin: false, now: false }).await {
-            Reply::Error(error) => error,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.change(PrefetchChange::Add { images, pin: false, now: false }).await;
+        let Reply::Error(error) = reply else { panic!("{reply:?}") };
+        error
     }
 
     async fn configure(&self, change: SettingsChange) {
@@ -120,13 +118,10 @@ impl Sampan {
     }
 
     async fn offline(&self, name: &str) -> OfflineImage {
-        match self
-            .ask(Command::VerifyOffline { name: name.into(), platform: Some("linux/amd64".into()) })
-            .await
-        {
-            Reply::Offline(image) => image,
-            other => panic!("{other:?}"),
-        }
+        let asked = Command::VerifyOffline { name: name.into(), platform: Some("linux/amd64".into()) };
+        let reply = self.ask(asked).await;
+        let Reply::Offline(image) = reply else { panic!("{reply:?}") };
+        image
     }
 
     async fn get(&self, path: &str) -> u16 {
@@ -205,9 +200,10 @@ async fn the_queue_waits_for_the_quiet_hours_a_metered_link_and_pauses_but_not_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_in_the_middle_it_stops_and_added_again_it_goes_on_where_it_was() {
-    const SIZE: u64 = 8_000_000;
+    const LAYER: usize = 8_000_000;
+    const SIZE: u64 = LAYER as u64;
     let sampan = Sampan::start().await;
-    let image = sampan.upstream.publish_image("library/large:1", &ImageSpec::new(1, &[SIZE as usize]));
+    let image = sampan.upstream.publish_image("library/large:1", &ImageSpec::new(1, &[LAYER]));
     sampan.upstream.fails_on(Kind::Blob, Fault::RateTotal { bytes_per_second: 4_000_000 });
     let id = sampan.add("large:1", AMD64, false, false).await;
     sampan.until(|shown| shown.jobs.iter().any(|job| job.held_bytes > 1_000_000)).await;
@@ -321,6 +317,8 @@ async fn what_is_kept_fresh_is_asked_for_when_it_is_due_and_a_move_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_holds_offline_is_found_by_hashing_every_byte_and_what_does_not_is_named() {
+    use OfflinePart::{Attestation, Config, Index, Layer, Manifest, Platform, Registry, Tag};
+
     let sampan = Sampan::start().await;
     let spec = IndexSpec::new().image(ImageSpec::new(1, &[50_000, 1000])).attestation();
     let image = sampan.upstream.publish_index("library/alpine:3.20", &spec);
@@ -337,7 +335,6 @@ async fn what_holds_offline_is_found_by_hashing_every_byte_and_what_does_not_is_
     let whole = sampan.offline("alpine:3.20").await;
     assert!(whole.holds, "{whole:?}");
     let parts: Vec<_> = whole.checks.iter().map(|check| check.what).collect();
-    use OfflinePart::{Attestation, Config, Index, Layer, Manifest, Platform, Registry, Tag};
     assert_eq!(
         parts,
         [

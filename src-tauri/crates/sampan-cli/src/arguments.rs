@@ -2,8 +2,8 @@
 
 mod docker;
 mod freshness;
-mod private;
 mod prefetch;
+mod private;
 
 use std::path::PathBuf;
 

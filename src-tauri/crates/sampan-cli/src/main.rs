@@ -13,8 +13,8 @@ mod docker;
 mod freshness;
 mod output;
 mod pause;
-mod private;
 mod prefetch;
+mod private;
 mod serve;
 mod show;
 mod speed;
@@ -105,9 +105,7 @@ fn run(arguments: Arguments, surroundings: &Surroundings) -> anyhow::Result<Exit
             Command::Pull(pull) => prefetch::pull(&config?, &pull, &variables()).await,
             Command::Queue(queue) => prefetch::queue(&config?, &queue).await,
             Command::Keep { what } => prefetch::keep(&config?, &what).await,
-            Command::VerifyOffline(verify) => {
-                prefetch::verify_offline(&config?, &verify, &variables()).await
-            }
+            Command::VerifyOffline(verify) => prefetch::verify_offline(&config?, &verify, &variables()).await,
             Command::Limit(limit) => ask::limit(&config?, limit).await,
             Command::Allowance(format) => ask::allowance(&config?, format).await,
             Command::Pause(pause) => ask::pause(&config?, pause).await,

@@ -4,8 +4,8 @@ mod allowance;
 mod cache;
 mod docker;
 mod freshness;
-mod private;
 mod prefetch;
+mod private;
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -23,8 +23,8 @@ pub(crate) use cache::{
 };
 pub(crate) use docker::{applied, docker, plan, questions};
 pub(crate) use freshness::{freshness, offline, refreshed};
-pub(crate) use private::private;
 pub(crate) use prefetch::{count, fetched, job, kept, queue, verified, verified_sum};
+pub(crate) use private::private;
 
 /// What `status` says.
 pub(crate) fn status(snapshot: &Snapshot, zone: &TimeZone) -> String {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sampan_oci::{Digest, Failure, ImageName, Reference, RegistryName, Stale, Tag};
-use sampan_upstream::UpstreamError;
+use sampan_upstream::{Upstream, UpstreamError};
 
 use crate::freshness::Check;
 use crate::mirror::Inner;
@@ -232,7 +232,7 @@ impl Inner {
 
     /// Sends a probe to an upstream that is left alone, if it is time. Nobody waits for it.
     pub(crate) fn probe_if_due(&self, registry: &RegistryName) {
-        let Some(upstream) = self.upstream(registry).filter(|upstream| upstream.take_probe()) else { return };
+        let Some(upstream) = self.upstream(registry).filter(Upstream::take_probe) else { return };
         let upstream = upstream.clone();
         self.tasks.spawn("probe", |token| async move {
             tokio::select! {

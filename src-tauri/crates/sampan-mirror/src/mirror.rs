@@ -99,7 +99,7 @@ pub(crate) struct Inner {
     pub(crate) counts: Counts,
     pub(crate) probe: Probe,
     pub(crate) private: Private,
-    pub(crate) registries: Registries,
+    registries: Registries,
     freshness: Mutex<Arc<Freshness>>,
     paused: AtomicBool,
     offline: AtomicBool,
@@ -256,6 +256,21 @@ impl Inner {
     /// The upstream that is believed about what a registry has, and where its tags point.
     pub(crate) fn upstream(&self, registry: &RegistryName) -> Option<Upstream> {
         Some(self.registries.of(registry)?.trusted()?.upstream.clone())
+    }
+
+    /// The registry itself: a login is for nobody else.
+    pub(crate) fn origin(&self, registry: &RegistryName) -> Option<Upstream> {
+        Some(self.registries.of(registry)?.origin()?.upstream.clone())
+    }
+
+    /// Everybody who may be asked for the bytes of an image: of a private one, the registry itself with a login alone. What
+    /// it is called is no mirror's business.
+    pub(crate) fn sources_for(&self, image: &ImageName) -> Option<Arc<Sources>> {
+        let sources = self.registries.of(&image.registry)?;
+        match self.private_upstream(image) {
+            Some(with_login) => sources.only(with_login),
+            None => Some(sources),
+        }
     }
 
     /// Whether a manifest fetched now would be one of the last few its registry allows, and nobody else can be asked.

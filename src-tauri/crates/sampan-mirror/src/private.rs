@@ -14,14 +14,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sampan_oci::{Digest, ImageName, Millis, Reference, RegistryName};
+use sampan_oci::{Digest, ImageName, Millis, Reference};
 use sampan_store::Store;
 use sampan_upstream::{LoginOptions, LoginTrouble, Upstream, UpstreamError};
 use tokio::sync::OnceCell;
 
 use crate::error::PullError;
 use crate::mirror::{Inner, Mirror};
-use crate::sources::Sources;
 
 pub use pattern::{InvalidPrivatePattern, PrivatePattern};
 
@@ -99,8 +98,6 @@ struct InForce {
     rule: PrivateRule,
     /// Its registry, with the login.
     upstream: Upstream,
-    /// That one alone: no mirror is told what is private, or believed about it.
-    sources: Arc<Sources>,
     checked: Mutex<Option<PrivateCheck>>,
 }
 
@@ -185,10 +182,9 @@ impl Mirror {
         for rule in rules {
             if let Some(same) = before.iter().find(|in_force| in_force.rule == rule) {
                 after.push(same.clone());
-            } else if let Some(origin) = self.inner.origin(rule.pattern.registry()) {
-                let upstream = origin.with_login(rule.login.clone());
-                let sources = self.inner.registries.alone(upstream.clone());
-                after.push(Arc::new(InForce { rule, upstream, sources, checked: Mutex::default() }));
+            } else if let Some(upstream) = self.inner.origin(rule.pattern.registry()) {
+                let upstream = upstream.with_login(rule.login.clone());
+                after.push(Arc::new(InForce { rule, upstream, checked: Mutex::default() }));
             }
         }
         after.sort_by_key(|in_force| std::cmp::Reverse(in_force.rule.pattern.closeness()));
@@ -227,18 +223,12 @@ impl Mirror {
 impl Inner {
     /// Whom to ask for an image: its registry, with a login where a rule says so.
     pub(crate) fn upstream_for(&self, image: &ImageName) -> Option<Upstream> {
-        let with_login = self.private.rule(image).map(|in_force| in_force.upstream.clone());
-        with_login.or_else(|| self.upstream(&image.registry))
+        self.private_upstream(image).or_else(|| self.upstream(&image.registry))
     }
 
-    /// Everybody who may be asked for an image's bytes: where a rule says that it is private, its registry alone.
-    pub(crate) fn sources_for(&self, image: &ImageName) -> Option<Arc<Sources>> {
-        let private = self.private.rule(image).map(|in_force| in_force.sources.clone());
-        private.or_else(|| self.registries.of(&image.registry))
-    }
-
-    fn origin(&self, registry: &RegistryName) -> Option<Upstream> {
-        Some(self.registries.of(registry)?.origin()?.upstream.clone())
+    /// The registry with a login, where a rule says so.
+    pub(crate) fn private_upstream(&self, image: &ImageName) -> Option<Upstream> {
+        self.private.rule(image).map(|in_force| in_force.upstream.clone())
     }
 
     /// Why nobody who asks at this address gets this image, if that is so: a rule makes it private, and others reach the
@@ -268,9 +258,8 @@ impl Inner {
             return Ok(());
         }
         // Nobody may use a login for it any more. Perhaps everybody may see it by now.
-        let Some(upstream) = self.origin(&image.registry) else {
-            return Err(self.barred(image, Barred::NotAllowed));
-        };
+        let upstream = self.origin(&image.registry);
+        let Some(upstream) = upstream else { return Err(self.barred(image, Barred::NotAllowed)) };
         match word(&upstream, image, asked).await {
             Ok(()) => {
                 self.store.mark_private(image, false).await?;

@@ -162,6 +162,14 @@ impl Sources {
         self.all.first()
     }
 
+    /// The registry itself, asked by this upstream (it with a login) and by nobody else, over the same connections.
+    pub(crate) fn only(&self, origin: Upstream) -> Option<Arc<Self>> {
+        let link = self.origin()?.link.clone();
+        let source = Source { upstream: origin, is_origin: true, link, state: Mutex::default() };
+        let (clock, sink) = (self.clock.clone(), self.sink.clone());
+        Some(Arc::new(Self { all: vec![Arc::new(source)], trusted: 0, clock, sink }))
+    }
+
     /// Whether bytes of any of them came lately.
     pub(crate) fn is_hopeful(&self) -> bool {
         self.all.iter().any(|source| source.link.is_hopeful())
@@ -270,12 +278,6 @@ pub(crate) struct Registries {
 }
 
 impl Registries {
-    /// The upstreams of a registry that is asked by itself.
-    pub(crate) fn alone(&self, origin: Upstream) -> Arc<Sources> {
-        let all = vec![Arc::new(Source::new(origin, true, self.connections_max))];
-        Arc::new(Sources { all, trusted: 0, clock: self.clock.clone(), sink: self.sink.clone() })
-    }
-
     /// Each with its origin alone.
     pub(crate) fn new(
         origins: Vec<Upstream>,

@@ -9,20 +9,24 @@ use crate::pause::Pause;
 use crate::{clients, convert, docker, doctor, freshness};
 
 impl Inner {
+    async fn savings(&self, days: u32) -> Result<Reply, ApiError> {
+        let days = within(days, 1, 366, "days")?;
+        let report = self.read_stats(move |stats| stats.savings(days)).await?;
+        Ok(Reply::Savings(convert::savings(&report)))
+    }
+
+    async fn history(&self, limit: u32) -> Result<Reply, ApiError> {
+        let limit = within(limit, 1, 1000, "limit")?;
+        let pulls = self.read_stats(move |stats| stats.history(limit)).await?;
+        Ok(Reply::History(pulls.into_iter().map(convert::pull).collect()))
+    }
+
     /// Answers one command.
     pub(super) async fn answer(self: Arc<Self>, command: Command) -> Result<Reply, ApiError> {
         match command {
             Command::Snapshot | Command::Watch => Ok(Reply::Snapshot(Box::new(self.snapshot().await))),
-            Command::Savings { days } => {
-                let days = within(days, 1, 366, "days")?;
-                let report = self.read_stats(move |stats| stats.savings(days)).await?;
-                Ok(Reply::Savings(convert::savings(&report)))
-            }
-            Command::History { limit } => {
-                let limit = within(limit, 1, 1000, "limit")?;
-                let pulls = self.read_stats(move |stats| stats.history(limit)).await?;
-                Ok(Reply::History(pulls.into_iter().map(convert::pull).collect()))
-            }
+            Command::Savings { days } => self.savings(days).await,
+            Command::History { limit } => self.history(limit).await,
             Command::Images => {
                 let images = self.store.images().await.map_err(|error| convert::store_failed(&error))?;
                 Ok(Reply::Images(images.into_iter().map(convert::image).collect()))

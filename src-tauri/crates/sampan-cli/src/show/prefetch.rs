@@ -138,7 +138,7 @@ pub(crate) fn verified(image: &OfflineImage) -> String {
         text.push('\n');
     }
     if let Some(step) = step(image) {
-        let _ = write!(text, "  {step}\n");
+        let _ = writeln!(text, "  {step}");
     }
     text
 }

@@ -74,16 +74,13 @@ async fn from_any(
         tracing::debug!(upstream = %source.upstream.url(), %image, %digest, %error, "a mirror did not bring a manifest");
         match error {
             UpstreamError::Mismatch { .. } => sources.lied(&source, Lie::Bytes, image, &digest),
-            UpstreamError::NotFound | UpstreamError::Denied | UpstreamError::Login(_) => {
-                source.lacks(image, &digest);
-            }
+            UpstreamError::NotFound | UpstreamError::Denied => source.lacks(image, &digest),
             UpstreamError::Unreachable(_) | UpstreamError::Timeout => {
                 source.weather(|weather| weather.silent(now));
             }
-            UpstreamError::Offline => return Err(error),
-            UpstreamError::Resting => {}
-            // Its bytes are the right ones: another copy would say the same.
-            UpstreamError::InvalidManifest(_) => return Err(error),
+            UpstreamError::Resting | UpstreamError::Login(_) => {}
+            // Its bytes are the right ones, or nobody may be asked: others would say the same.
+            UpstreamError::InvalidManifest(_) | UpstreamError::Offline => return Err(error),
             UpstreamError::RateLimited { .. }
             | UpstreamError::Busy { .. }
             | UpstreamError::Status(_)

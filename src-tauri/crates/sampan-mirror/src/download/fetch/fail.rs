@@ -103,7 +103,7 @@ impl Fetch<'_> {
             UpstreamError::Unreachable(_) | UpstreamError::Timeout if !facts.others_bring => {
                 supply.source.weather(|weather| weather.silent(now));
             }
-            UpstreamError::NotFound | UpstreamError::Denied | UpstreamError::Login(_) => {
+            UpstreamError::NotFound | UpstreamError::Denied => {
                 if self.run.is_choice() {
                     supply.source.lacks(&self.run.wanted.image, &self.run.wanted.digest);
                 }
@@ -120,7 +120,10 @@ impl Fetch<'_> {
             | UpstreamError::InvalidManifest(_)
             | UpstreamError::Changed
             | UpstreamError::Protocol(_) => supply.source.weather(|weather| weather.failed(now)),
-            UpstreamError::RangeRefused | UpstreamError::Offline | UpstreamError::Resting => {}
+            UpstreamError::RangeRefused
+            | UpstreamError::Offline
+            | UpstreamError::Resting
+            | UpstreamError::Login(_) => {}
         }
     }
 
@@ -133,24 +136,22 @@ impl Fetch<'_> {
             | UpstreamError::OtherPart
             | UpstreamError::Changed
             | UpstreamError::Protocol(OTHER_SIZE) => supply.leave(Out::NoParts),
-            UpstreamError::NotFound | UpstreamError::Denied | UpstreamError::Login(_)
-                if !facts.others_bring =>
-            {
+            UpstreamError::NotFound | UpstreamError::Denied if !facts.others_bring => {
                 supply.leave(Out::Lacks);
             }
+            // A person went offline, or a login is the trouble: no other upstream would do better.
+            UpstreamError::Offline | UpstreamError::Login(_) => return false,
             UpstreamError::RateLimited { .. }
             | UpstreamError::Busy { .. }
             | UpstreamError::Status(_)
             | UpstreamError::Unreachable(_)
             | UpstreamError::Timeout
-            | UpstreamError::Offline
             | UpstreamError::Resting
             | UpstreamError::Truncated { .. }
             | UpstreamError::InvalidManifest(_)
             | UpstreamError::Protocol(_)
             | UpstreamError::NotFound
-            | UpstreamError::Denied
-            | UpstreamError::Login(_) => {
+            | UpstreamError::Denied => {
                 // One connection among several that work, or in the middle of its part, is just replaced.
                 if facts.others_bring || facts.was_open {
                     return false;
