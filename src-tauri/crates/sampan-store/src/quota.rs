@@ -109,7 +109,12 @@ impl Inner {
     /// What would be free without the index's log, in bytes. The log grows by what is recorded, long after room was set aside
     /// for what that is about: all that it may become is set aside beforehand.
     fn free_without_log(&self) -> Option<u64> {
-        Some(self.free_bytes()?.saturating_add(own::log(&self.layout)))
+        Some(self.free_bytes()?.saturating_add(own::log(&self.layout).min(self.set_aside_for_log())))
+    }
+
+    /// Where less is to stay free than the log may become, as much again: a person wants nearly all of a small disk.
+    fn set_aside_for_log(&self) -> u64 {
+        self.free_space_floor_bytes.min(own::LOG_MAX.into())
     }
 
     pub(crate) fn quota(&self) -> Option<u64> {
@@ -126,7 +131,7 @@ impl Inner {
         let taken = blobs.saturating_add(self.partials.bytes()).saturating_add(self.quarantine_bytes());
         // Nothing that makes way makes the index smaller: it is taken from the quota, not added to what could go.
         let quota = self.quota().map(|quota| quota.saturating_sub(self.own.bytes()));
-        let floor = self.free_space_floor_bytes.saturating_add(own::LOG_MAX.into());
+        let floor = self.free_space_floor_bytes.saturating_add(self.set_aside_for_log());
         Limits { taken, quota, free: self.free_without_log(), floor }
     }
 
