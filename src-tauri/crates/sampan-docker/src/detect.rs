@@ -208,8 +208,18 @@ fn kind(info: &SystemInfo, version: &SystemVersion, context: Option<&str>, endpo
     }
 }
 
+/// What a process says of itself, where it may: any user can name a process dockerd, and root would change the file that
+/// it names.
+fn believed(uid: u32, daemon: Daemon) -> Result<Daemon, String> {
+    if uid != 0 || daemon.uid == Some(0) {
+        return Ok(daemon);
+    }
+    Err(format!("process {} does not run as root: its command line is not believed", daemon.pid))
+}
+
 /// Finds the daemon's process and the files it reads.
 fn locate(engine: &mut Engine, env: &Environment, daemon: Result<Daemon, String>) {
+    let daemon = daemon.and_then(|daemon| believed(env.uid, daemon));
     let daemon = match (daemon, &engine.kind) {
         (Ok(daemon), _) => Some(daemon),
         (Err(why), Kind::Linux | Kind::Rootless | Kind::Snap) => {
@@ -453,5 +463,68 @@ fn note_support(engine: &mut Engine) {
                 ));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Stopped;
+
+    impl sampan_oci::Clock for Stopped {
+        fn now(&self) -> sampan_oci::Millis {
+            sampan_oci::Millis(0)
+        }
+    }
+
+    #[test]
+    fn root_believes_no_other_users_dockerd() {
+        let daemon = |uid| Daemon {
+            pid: 4242,
+            flags: process::Flags::default(),
+            arguments: Vec::new(),
+            unit: None,
+            uid,
+            because: "a socket".into(),
+        };
+        for (who, runs_as, expected, why) in [
+            (0, Some(0), true, "the system's"),
+            (0, Some(1000), false, "a user's process of that name"),
+            (0, None, false, "whose it is is not known"),
+            (1000, Some(0), true, "a user only looks, and asks the helper for the rest"),
+            (1000, Some(1000), true, "a user's own"),
+        ] {
+            assert_eq!(believed(who, daemon(runs_as)).is_ok(), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_users_process_leads_root_to_no_other_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Environment {
+            docker_host: None,
+            docker_context: None,
+            docker_config_dir: None,
+            buildx_config_dir: None,
+            home: dir.path().join("home"),
+            xdg_config_home: None,
+            uid: 0,
+            state_dir: dir.path().join("state"),
+            system_state_dir: dir.path().join("system"),
+            registries: Vec::new(),
+            clock: std::sync::Arc::new(Stopped),
+        };
+        let arguments = ["dockerd", "--config-file", "/tmp/evil/daemon.json"].map(str::to_owned).to_vec();
+        let flags = process::Flags::parse(&arguments);
+        let daemon =
+            Daemon { pid: 4242, flags, arguments, unit: None, uid: Some(1000), because: "it runs".into() };
+        let mut engine = Engine::unknown("unix:///var/run/docker.sock".into());
+        engine.kind = Kind::Linux;
+        locate(&mut engine, &env, Ok(daemon));
+        let config = engine.config.unwrap().path;
+        assert_eq!(config, PathBuf::from("/etc/docker/daemon.json"), "not the file that it names");
+        assert!(engine.pid.is_none() && !engine.may_signal, "nor is it signalled");
     }
 }
