@@ -171,8 +171,7 @@ async fn change(
     }
     let restart = told.restart || (!told.yes && plan.apply == ApplyMethod::Restart);
     let applied = match whom.apply(&plan, restart).await {
-        // Settling what an earlier run left half done makes the first plan old; nobody is asked who said --yes.
-        Err(error) if told.yes && is_outdated(&error) => {
+        Err(error) if tries_again(told.yes, restart, &error) => {
             plan = whom.plan(action, registries, told.restart).await?;
             whom.apply(&plan, restart).await?
         }
@@ -182,8 +181,11 @@ async fn change(
     Ok(ExitCode::SUCCESS)
 }
 
-fn is_outdated(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Refused>().is_some_and(|refused| refused.code == Code::PlanOutdated)
+/// Whether a plan is made anew and carried out at once. Settling what an earlier run left half done makes the first plan
+/// old; nobody is asked who said --yes. A restart is not tried again: it may stop containers that were never shown.
+fn tries_again(yes: bool, restart: bool, error: &anyhow::Error) -> bool {
+    let outdated = error.downcast_ref::<Refused>().is_some_and(|refused| refused.code == Code::PlanOutdated);
+    yes && !restart && outdated
 }
 
 /// Asks. Only a clear yes is one.
@@ -212,4 +214,23 @@ async fn leave(config: &Config, format: Format) -> anyhow::Result<ExitCode> {
     ask(&mut connect(config).await?, Command::DockerLeave).await?;
     answer(&Left { left: true }, format, || "Docker's set-up is left as it is.\n".into())?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use sampan_app::api::ApiError;
+
+    use super::*;
+
+    #[test]
+    fn a_restart_is_never_tried_again_with_a_plan_that_was_not_shown() {
+        let refused = |code| {
+            anyhow::Error::from(Refused::from(ApiError { code, message: "refused".into(), next_step: None }))
+        };
+        let outdated = refused(Code::PlanOutdated);
+        assert!(tries_again(true, false, &outdated), "a reload stops nothing");
+        assert!(!tries_again(true, true, &outdated), "it may stop other containers than were shown");
+        assert!(!tries_again(false, false, &outdated), "whoever is asked is asked again");
+        assert!(!tries_again(true, false, &refused(Code::NotPermitted)), "nothing else passes by itself");
+    }
 }
