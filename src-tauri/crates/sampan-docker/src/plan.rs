@@ -431,7 +431,8 @@ impl<'a> Draft<'a> {
 
     fn finish(mut self, action: Action) -> Result<Plan, PlanError> {
         let engine = self.engine;
-        together::check(engine, action, &self.files, self.intended.as_deref())?;
+        let stay = together::check(engine, action, self.port, &self.files, self.intended.as_deref())?;
+        self.notes.extend(stay);
         let apply = match (self.tell, &engine.kind) {
             (false, _) => ApplyMethod::Nothing,
             (true, Kind::Desktop) => ApplyMethod::Restart,

@@ -3,23 +3,26 @@
 
 use serde_json::Value;
 
-use crate::daemon_json;
+use crate::daemon_json::{self, same_mirror};
 use crate::engine::Engine;
 use crate::method::Method;
 use crate::plan::{Action, FileChange, Part, PlanError, checked, refused};
+use crate::repair::own_mirrors;
 use crate::trust;
 
 /// Checks a finished plan: it never removes Docker Hub's `hosts.toml`, and never does without it where the engine
-/// needs it, while `daemon.json` or the engine itself still name a mirror in the end that belongs beside it.
+/// needs it, while `daemon.json` or the engine itself still name a mirror in the end that belongs beside it. Taking out
+/// Sampan, on `port`, leaves a person's own mirrors as they were before it came: the notes for the plan say which.
 ///
 /// # Errors
-/// [`PlanError::Together`] with that mirror; the file's own refusal where what it names cannot be known.
+/// [`PlanError::Together`] with that mirror, which is Sampan's own where Sampan is taken out; the file's own refusal where what it names cannot be known.
 pub(crate) fn check(
     engine: &Engine,
     action: Action,
+    port: u16,
     files: &[FileChange],
     intended: Option<&[String]>,
-) -> Result<(), PlanError> {
+) -> Result<Vec<String>, PlanError> {
     let hub =
         files.iter().find(|file| matches!(&file.part, Part::Hosts(registry) if registry.is_docker_hub()));
     let (removed, there) = match hub {
@@ -31,7 +34,7 @@ pub(crate) fn check(
     };
     let missing = action == Action::Enable && engine.method() == Ok(Method::HostsAndMirrors) && !there;
     if !removed && !missing {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut named = intended.unwrap_or(&engine.mirrors).to_vec();
     named.extend(engine.flag_mirrors.iter().cloned());
@@ -44,13 +47,26 @@ pub(crate) fn check(
         named.extend(daemon_json::mirrors(last.unwrap_or_default()).map_err(|r| refused(file, r))?);
     }
     let insecure = insecure(engine);
-    match named.into_iter().find(|url| belongs_beside(url, &insecure)) {
-        Some(url) => Err(PlanError::Together(url)),
-        None => Ok(()),
+    let mut beside: Vec<String> = Vec::new();
+    for url in named.into_iter().filter(|url| belongs_beside(url, &insecure)) {
+        if !beside.iter().any(|other| same_mirror(other, &url)) {
+            beside.push(url);
+        }
     }
+    let ours = own_mirrors(engine, port);
+    let is_ours = |url: &String| ours.iter().any(|our| same_mirror(our, url));
+    if let Some(url) = beside.iter().find(|url| action == Action::Enable || is_ours(url)) {
+        return Err(PlanError::Together(url.clone()));
+    }
+    let note = |url: &String| {
+        format!(
+            "{url} stays in registry-mirrors; docker.io's hosts.toml goes. From Docker 28 on both files belong together."
+        )
+    };
+    Ok(beside.iter().map(note).collect())
 }
 
-/// What the engine asks without TLS, and what it will once it has read its file.
+/// The engine's insecure registries, and those it will have once it has read its file.
 pub(crate) fn insecure(engine: &Engine) -> Vec<String> {
     let file = engine.config.as_ref().and_then(|file| file.bytes.as_deref()).unwrap_or_default();
     let config: Value =

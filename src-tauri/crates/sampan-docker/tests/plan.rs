@@ -391,37 +391,60 @@ fn rights_are_asked_for_only_where_the_helper_changes_the_engine_that_was_shown(
 }
 
 #[test]
-fn the_hubs_hosts_file_never_goes_while_a_mirror_on_this_machine_stays() {
+fn a_persons_own_mirror_never_keeps_sampan_from_being_taken_out_and_is_named() {
     let ours = hosts_toml(&RegistryName::docker_hub(), 7267);
     let listing = |urls: &[&str]| format!("{{\"registry-mirrors\": {urls:?}}}");
     let (local, corp, lan) = ("http://127.0.0.1:5000", "https://corp", "http://10.1.2.3:5000");
     let insecure = listing(&[OURS, "http://cache.lan:5000"])
         .replace('}', ", \"insecure-registries\": [\"cache.lan:5000\"]}");
-    for (store, config, listed, refused, why) in [
-        (ImageStore::Classic, listing(&[OURS]), vec![OURS], false, "nothing is left"),
-        (ImageStore::Classic, listing(&[OURS, corp]), vec![OURS, corp], false, "what is left is far away"),
-        (ImageStore::Classic, listing(&[OURS, local]), vec![OURS, local], true, "another one stays"),
-        (ImageStore::Containerd, "{}".into(), vec![], false, "none is listed"),
-        (ImageStore::Containerd, listing(&[local]), vec![], true, "the next reload lists it"),
-        (ImageStore::Containerd, "{}".into(), vec![local], true, "the running engine still has it"),
-        (ImageStore::Containerd, listing(&["http://LOCALHOST:1"]), vec![], true, "another spelling"),
+    for (store, config, listed, stays, why) in [
+        (ImageStore::Classic, listing(&[OURS]), vec![OURS], None, "nothing is left"),
+        (ImageStore::Classic, listing(&[OURS, corp]), vec![OURS, corp], None, "what is left is far away"),
+        (ImageStore::Classic, listing(&[OURS, local]), vec![OURS, local], Some(local), "another one stays"),
+        (ImageStore::Containerd, "{}".into(), vec![], None, "none is listed"),
+        (ImageStore::Containerd, listing(&[local]), vec![], Some(local), "the next reload lists it"),
+        (ImageStore::Containerd, "{}".into(), vec![local], Some(local), "the running engine still has it"),
+        (
+            ImageStore::Containerd,
+            listing(&["http://LOCALHOST:1"]),
+            vec![],
+            Some("http://LOCALHOST:1"),
+            "another spelling",
+        ),
         (
             ImageStore::Classic,
             listing(&[OURS, lan]),
-            vec![OURS, lan],
-            true,
+            vec![OURS, lan, corp],
+            Some(lan),
             "an insecure network, as it runs",
         ),
-        (ImageStore::Classic, insecure, vec![OURS], true, "an insecure registry, once the file is read"),
+        (
+            ImageStore::Classic,
+            insecure,
+            vec![OURS],
+            Some("http://cache.lan:5000"),
+            "an insecure registry, once the file is read",
+        ),
     ] {
         let mut engine = engine(Kind::Linux, "29.7.2", store, Some(&config));
         engine.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
         engine.mirrors = listed.iter().map(|url| format!("{url}/")).collect();
         engine.insecure = vec!["10.1.0.0/16".into(), "127.0.0.0/8".into()];
         let planned = plan(&engine, Action::Disable, 7267, &Choice::AsNow);
-        assert_eq!(matches!(planned, Err(PlanError::Together(_))), refused, "{why}: {planned:?}");
-        assert_eq!(planned.is_ok(), !refused, "{why}");
+        let planned = planned.unwrap_or_else(|error| panic!("{why}: {error}"));
+        let hub = planned.files.iter().find(|file| matches!(file.part, Part::Hosts(_)));
+        assert!(hub.is_some_and(|file| file.removed), "{why}: {planned:?}");
+        let told: Vec<_> =
+            planned.notes.iter().filter(|note| note.contains("stays in registry-mirrors")).collect();
+        assert_eq!(told.len(), usize::from(stays.is_some()), "{why}: {told:?}");
+        assert!(stays.is_none_or(|url| told[0].starts_with(url)), "{why}: {told:?}");
     }
+    // The running engine would keep Sampan's own after the file that belongs beside it went.
+    let mut flagged = engine(Kind::Linux, "29.7.2", ImageStore::Containerd, Some("{}"));
+    flagged.hosts = vec![hosts("docker.io", Some(ours.as_bytes()))];
+    flagged.flag_mirrors = vec![OURS.into()];
+    let planned = plan(&flagged, Action::Disable, 7267, &Choice::AsNow);
+    assert!(matches!(planned, Err(PlanError::Together(_))), "Sampan's own never stays alone: {planned:?}");
     let mut unserved = engine(Kind::Linux, "29.7.2", ImageStore::Classic, None);
     unserved.hosts.clear();
     let planned = plan(&unserved, Action::Enable, 7267, &Choice::AsNow);
