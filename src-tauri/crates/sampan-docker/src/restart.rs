@@ -52,12 +52,16 @@ impl Plan {
 
 impl Plan {
     /// Whether carrying this plan out, made after a password was asked for, stops no other containers than those that
-    /// `agreed` marks. `Err`: what it would stop.
+    /// `agreed` marks: those, or none. `Err`: what it would stop.
     ///
     /// # Errors
     /// The containers that it would stop, where they are others: a person has to be asked again.
     pub fn stops_only(&self, agreed: Stops) -> Result<(), Vec<String>> {
-        if Stops::of(&self.stops) == agreed { Ok(()) } else { Err(self.stops.clone()) }
+        if self.stops.is_empty() || Stops::of(&self.stops) == agreed {
+            Ok(())
+        } else {
+            Err(self.stops.clone())
+        }
     }
 }
 
