@@ -359,7 +359,11 @@ pub fn plan_client(seen: &ClientSeen, action: Action, port: u16, choice: &Choice
     }
     let restarts = !seen.id.is_written() && !files.is_empty();
     match (files.is_empty(), seen.can_apply()) {
-        (true, _) => notes.push("Everything is as wanted already.".into()),
+        (true, _) => {
+            // Where none of its files is Sampan's to look at, nothing is known to be as wanted.
+            let why = seen.hands_off.clone().filter(|_| seen.file.is_none() && seen.hosts.is_empty());
+            notes.push(why.unwrap_or_else(|| "Everything is as wanted already.".into()));
+        }
         (false, true) => {}
         (false, false) => {
             let why = "These files belong to root: run the commands to change them.";

@@ -391,6 +391,40 @@ async fn containerds_files_are_written_where_it_was_told_to_look() {
     }
 }
 
+#[tokio::test]
+async fn a_folder_that_docker_reads_too_is_left_to_docker() {
+    let place = Place::new();
+    let config = place.places.etc.join("containerd/config.toml");
+    let dockers = [place.places.etc.join("docker/certs.d"), place.places.config.join("docker/certs.d")];
+    let link = place.dir.path().join("link");
+    std::os::unix::fs::symlink(&dockers[0], &link).unwrap();
+    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+    for folder in &dockers {
+        std::fs::create_dir_all(folder.join("docker.io")).unwrap();
+        let ours = hosts_toml(&RegistryName::docker_hub(), PORT);
+        std::fs::write(folder.join("docker.io/hosts.toml"), ours).unwrap();
+    }
+    for told in [&dockers[0], &dockers[1], &link] {
+        let line = format!("config_path = \"{}\"", told.display());
+        std::fs::write(&config, format!("[plugins.cri.registry]\n{line}\n")).unwrap();
+        let seen = place.seen(ClientId::Containerd);
+        assert!(!seen.can_apply() && seen.paths().is_empty(), "{line}: {:?}", seen.paths());
+        for action in [Action::Enable, Action::Disable] {
+            let plan = plan_client(&seen, action, PORT, &Choice::AsNow).unwrap();
+            assert!(plan.files.is_empty(), "{line}: Docker's set-up is not containerd's: {plan:?}");
+            let said = plan.notes.join(" ");
+            assert!(said.contains("set up Docker instead") && !said.contains("as wanted"), "{line}: {said}");
+        }
+    }
+    // The usual folder, no longer read, may be Docker's by another name.
+    std::os::unix::fs::symlink(&dockers[0], config.with_file_name("certs.d")).unwrap();
+    let other = place.dir.path().join("srv");
+    std::fs::write(&config, format!("[plugins.cri.registry]\nconfig_path = \"{}\"\n", other.display()))
+        .unwrap();
+    let plan = plan_client(&place.seen(ClientId::Containerd), Action::Disable, PORT, &Choice::AsNow).unwrap();
+    assert!(plan.files.is_empty(), "nothing was left there by containerd: {plan:?}");
+}
+
 #[test]
 fn nerdctls_own_folders_are_known() {
     let mut place = Place::new();

@@ -47,7 +47,8 @@ pub(super) fn look(places: &Places, served: &[RegistryName]) -> ClientSeen {
             certs.display()
         )),
     }
-    seen.hosts = hosts(&certs, &usual, served, places.uid);
+    seen.hosts = hosts(&certs, &usual, served, places);
+    leave_to_docker(&mut seen, &certs, places);
     if let Some(others) = nerdctl_folders(&places.etc.join("nerdctl/nerdctl.toml"))
         && !others.contains(&certs)
     {
@@ -61,11 +62,25 @@ pub(super) fn look(places: &Places, served: &[RegistryName]) -> ClientSeen {
     seen
 }
 
+/// Leaves a folder that Docker reads too alone: what Sampan set up there is Docker's.
+fn leave_to_docker(seen: &mut ClientSeen, certs: &Path, places: &Places) {
+    if is_dockers(certs, places) {
+        seen.hands_off = Some("Docker reads this folder too: set up Docker instead.".into());
+        seen.hosts.clear();
+    }
+}
+
+/// Whether that folder is Docker's own, by whichever name.
+fn is_dockers(certs: &Path, places: &Places) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    [&places.etc, &places.config].iter().any(|folder| real(&folder.join("docker/certs.d")) == real(certs))
+}
+
 /// The files in `certs`, which is read, then Sampan's own that were left in `usual`, which no longer is.
-fn hosts(certs: &Path, usual: &Path, served: &[RegistryName], uid: u32) -> Vec<HostsSeen> {
-    let mut found = detect::hosts(certs, served, uid);
-    if certs != usual {
-        let left = detect::hosts(usual, served, uid).into_iter().filter(|seen| seen.port().is_some());
+fn hosts(certs: &Path, usual: &Path, served: &[RegistryName], places: &Places) -> Vec<HostsSeen> {
+    let mut found = detect::hosts(certs, served, places.uid);
+    if certs != usual && !is_dockers(usual, places) {
+        let left = detect::hosts(usual, served, places.uid).into_iter().filter(|seen| seen.port().is_some());
         found.extend(left.map(|seen| HostsSeen { served: false, ..seen }));
     }
     found
@@ -92,7 +107,8 @@ pub(super) fn look_rootless(places: &Places, served: &[RegistryName]) -> ClientS
             seen.hands_off = Some(why.into());
         }
     }
-    seen.hosts = hosts(&certs, &usual, served, places.uid);
+    seen.hosts = hosts(&certs, &usual, served, places);
+    leave_to_docker(&mut seen, &certs, places);
     seen.certs = Some(certs);
     seen.notes.push("The files are read at each pull: nothing restarts.".into());
     seen.notes.push(
