@@ -8,6 +8,7 @@
 mod allowance;
 pub mod api;
 mod app;
+mod aside;
 mod cache;
 mod change;
 mod client;

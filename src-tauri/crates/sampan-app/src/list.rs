@@ -11,6 +11,7 @@ mod tests;
 mod tree;
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use sampan_oci::Platform;
@@ -174,10 +175,17 @@ fn is_elsewhere(context: &str) -> bool {
 
 fn text_of(file: &Path) -> Result<String, ListError> {
     let unreadable = |source| ListError::Unreadable { file: file.to_owned(), source };
-    if std::fs::metadata(file).map_err(unreadable)?.len() > FILE_BYTES_MAX {
-        return Err(unreadable(std::io::Error::other("it is larger than 1 MiB")));
+    let refused = |why: &str| unreadable(std::io::Error::other(why));
+    // Before it is opened: a pipe would wait for its other end.
+    if !std::fs::metadata(file).map_err(unreadable)?.is_file() {
+        return Err(refused("it is no file"));
     }
-    let text = std::fs::read_to_string(file).map_err(unreadable)?;
+    let mut text = String::new();
+    let read = std::fs::File::open(file).map_err(unreadable)?.take(FILE_BYTES_MAX + 1);
+    std::io::BufReader::new(read).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(refused("it is larger than 1 MiB"));
+    }
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 

@@ -1,6 +1,8 @@
 //! Whether an image can be pulled with the network off: everything a pull asks for is looked for and hashed, point by
 //! point. Nothing here asks a registry.
 
+use std::collections::HashSet;
+
 use sampan_mirror::Platforms;
 use sampan_oci::{Descriptor, Digest, ImageName, Manifest, ManifestKind, Reference};
 use sampan_store::StoreError;
@@ -70,7 +72,12 @@ impl Looking<'_> {
             }
         };
         let mut open = vec![(digest, OfflinePart::Manifest, 0)];
+        // However often an index lists the same.
+        let mut seen = HashSet::new();
         while let Some((digest, part, depth)) = open.pop() {
+            if !seen.insert(digest) {
+                continue;
+            }
             let Some(manifest) = self.manifest(&digest, part).await? else { continue };
             match &manifest.kind {
                 ManifestKind::Image { config, layers } => self.parts(part, config, layers).await?,

@@ -230,16 +230,17 @@ impl Inner {
         }
     }
 
-    /// Sends a probe to an upstream that is left alone, if it is time. Nobody waits for it.
-    pub(crate) fn probe_if_due(&self, registry: &RegistryName) {
-        let Some(upstream) = self.upstream(registry).filter(Upstream::take_probe) else { return };
-        let upstream = upstream.clone();
-        self.tasks.spawn("probe", |token| async move {
-            tokio::select! {
-                () = upstream.probe() => {}
-                () = token.cancelled() => {}
-            }
-        });
+    /// Sends a probe to each upstream that this image is asked of and that is left alone, if it is time. Nobody waits for it.
+    pub(crate) fn probe_if_due(&self, image: &ImageName) {
+        let asked = [self.upstream_for(image), self.origin(&image.registry)];
+        for upstream in asked.into_iter().flatten().filter(Upstream::take_probe) {
+            self.tasks.spawn("probe", |token| async move {
+                tokio::select! {
+                    () = upstream.probe() => {}
+                    () = token.cancelled() => {}
+                }
+            });
+        }
     }
 }
 

@@ -51,7 +51,7 @@ impl Inner {
     ) -> Result<Found, PullError> {
         let began = Instant::now();
         let unknown = || PullError::BlobUnknown { image: wanted.image.clone(), digest: wanted.digest };
-        self.admit(&wanted.image, Sought::Blob(&wanted.digest)).await?;
+        self.admit(&wanted.image, Sought::Blob).await?;
         let sources = self.sources_for(&wanted.image).ok_or_else(unknown)?;
         let upstream = sources.trusted().ok_or_else(unknown)?.upstream.clone();
         let link = self.store.link(&wanted.image, &wanted.digest).await?;
@@ -162,7 +162,7 @@ impl Inner {
     /// The size of a blob for a HEAD request; nothing is downloaded for it.
     pub(crate) async fn blob_size(&self, wanted: &Wanted) -> Result<(u64, Outcome), PullError> {
         let unknown = || PullError::BlobUnknown { image: wanted.image.clone(), digest: wanted.digest };
-        self.admit(&wanted.image, Sought::Blob(&wanted.digest)).await?;
+        self.admit(&wanted.image, Sought::Blob).await?;
         let upstream = self.upstream_for(&wanted.image).ok_or_else(unknown)?;
         let link = self.store.link(&wanted.image, &wanted.digest).await?;
         if let (Some(_), Some(file)) = (&link, self.store.open_blob(&wanted.digest).await?) {

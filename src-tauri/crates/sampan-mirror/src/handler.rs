@@ -64,7 +64,7 @@ pub(crate) async fn handle<B>(served: &Served, conduit: Option<&Conduit>, reques
     };
     describe(account.answered(), &route);
     if let Some(image) = &account.answered().image {
-        mirror.probe_if_due(&image.registry);
+        mirror.probe_if_due(image);
     }
     let draft = Draft::new(account, is_head);
     if let Some(barred) = route.image().and_then(|image| mirror.bars_here(served.listen, image)) {

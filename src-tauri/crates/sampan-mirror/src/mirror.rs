@@ -269,7 +269,7 @@ impl Inner {
         let sources = self.registries.of(&image.registry)?;
         match self.private_upstream(image) {
             Some(with_login) => sources.only(with_login),
-            None => Some(sources),
+            None => self.upstream_for(image).map(|_| sources),
         }
     }
 

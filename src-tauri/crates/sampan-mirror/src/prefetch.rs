@@ -20,6 +20,7 @@ use crate::download::{Download, Wanted};
 use crate::error::PullError;
 use crate::manifests::{Resolved, bypass};
 use crate::mirror::Inner;
+use crate::private::Sought;
 
 /// How many blobs are fetched side by side: as many as Docker does.
 const BLOBS_AT_ONCE: usize = 3;
@@ -246,12 +247,10 @@ impl Work<'_> {
         };
         let mut blobs = Vec::new();
         self.list(&top.manifest, platforms, &mut blobs).await?;
-        let mut seen = HashSet::new();
-        blobs.retain(|blob| seen.insert(blob.digest));
-        let size = blobs.iter().map(|blob| blob.size).sum::<u64>();
+        let size = blobs.iter().fold(0_u64, |sum, blob| sum.saturating_add(blob.size));
         {
             let mut known = self.known();
-            known.size = Some(known.held + size);
+            known.size = Some(known.held.saturating_add(size));
         }
         stream::iter(blobs).map(Ok).try_for_each_concurrent(BLOBS_AT_ONCE, |blob| self.blob(blob)).await?;
         Ok(Prefetched { digest: top.manifest.digest, before, progress: self.progress() })
@@ -262,6 +261,8 @@ impl Work<'_> {
         if self.is_low() {
             return Err(self.stale());
         }
+        let sought = Sought::Manifest(&Reference::Tag(tag.clone()));
+        self.mirror.admit(self.image, sought).await?;
         self.mirror.downloads.idle().await;
         match self.mirror.refresh(self.image, tag).await {
             Refreshed::Current(digest) => self.manifest(&Reference::Digest(digest)).await,
@@ -324,12 +325,13 @@ impl Work<'_> {
         blobs: &mut Vec<Descriptor>,
     ) -> Result<(), PrefetchError> {
         let mut open = vec![(Arc::new(manifest.clone()), 0)];
+        // However often an index lists the same.
+        let mut seen = HashSet::new();
         while let Some((manifest, depth)) = open.pop() {
             let index = match &manifest.kind {
                 ManifestKind::Image { config, layers } => {
-                    blobs.extend(
-                        [config].into_iter().chain(layers).filter(|blob| !blob.is_foreign()).cloned(),
-                    );
+                    let parts = [config].into_iter().chain(layers).filter(|blob| !blob.is_foreign());
+                    blobs.extend(parts.filter(|blob| seen.insert(blob.digest)).cloned());
                     continue;
                 }
                 ManifestKind::Index(index) => index,
@@ -339,6 +341,9 @@ impl Work<'_> {
                 return Err(self.no_platform(index, platforms));
             }
             for entry in entries {
+                if !seen.insert(entry.digest) {
+                    continue;
+                }
                 // Artifacts may be in an index as they are, without a manifest.
                 if entry.size > MANIFEST_BYTES_MAX as u64 || depth == DEPTH_MAX {
                     let text = format!("its index lists {}, which is no image", entry.digest);

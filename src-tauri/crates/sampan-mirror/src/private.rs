@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sampan_oci::{Digest, ImageName, Millis, Reference};
+use sampan_oci::{ImageName, Millis, Reference};
 use sampan_store::Store;
 use sampan_upstream::{LoginOptions, LoginTrouble, Upstream, UpstreamError};
 use tokio::sync::OnceCell;
@@ -88,7 +88,7 @@ pub struct PrivateCheck {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sought<'a> {
     Manifest(&'a Reference),
-    Blob(&'a Digest),
+    Blob,
     Lists,
 }
 
@@ -127,6 +127,11 @@ impl Private {
     fn is_known_public(&self, image: &ImageName) -> bool {
         let marked = self.marked.get();
         marked.is_some_and(|marked| !locked(marked).contains(image)) && self.rule(image).is_none()
+    }
+
+    /// Whether a mark is on it, as far as the marks were read: nothing is asked about an image before they are.
+    fn is_marked(&self, image: &ImageName) -> bool {
+        self.marked.get().is_some_and(|marked| locked(marked).contains(image))
     }
 
     async fn marked(&self, store: &Store) -> Result<&Mutex<HashSet<ImageName>>, PullError> {
@@ -180,10 +185,12 @@ impl Mirror {
         let before = locked(&private.rules).clone();
         let mut after: Vec<Arc<InForce>> = Vec::new();
         for rule in rules {
-            if let Some(same) = before.iter().find(|in_force| in_force.rule == rule) {
+            let Some(origin) = self.inner.origin(rule.pattern.registry()) else { continue };
+            let same = |old: &&Arc<InForce>| old.rule == rule && old.upstream.url() == origin.url();
+            if let Some(same) = before.iter().find(same) {
                 after.push(same.clone());
-            } else if let Some(upstream) = self.inner.origin(rule.pattern.registry()) {
-                let upstream = upstream.with_login(rule.login.clone());
+            } else {
+                let upstream = origin.with_login(rule.login.clone());
                 after.push(Arc::new(InForce { rule, upstream, checked: Mutex::default() }));
             }
         }
@@ -223,7 +230,12 @@ impl Mirror {
 impl Inner {
     /// Whom to ask for an image: its registry, with a login where a rule says so.
     pub(crate) fn upstream_for(&self, image: &ImageName) -> Option<Upstream> {
-        self.private_upstream(image).or_else(|| self.upstream(&image.registry))
+        match self.private_upstream(image) {
+            Some(with_login) => Some(with_login),
+            // A rule that went while something was fetched by it: the name is nobody else's business.
+            None if self.private.is_marked(image) => None,
+            None => self.upstream(&image.registry),
+        }
     }
 
     /// The registry with a login, where a rule says so.
@@ -347,7 +359,7 @@ impl Sought<'_> {
                 tag.as_str().starts_with("sha256-") || tag.as_str().starts_with("sha512-")
             }
             Self::Lists => true,
-            Self::Manifest(Reference::Digest(_)) | Self::Blob(_) => false,
+            Self::Manifest(Reference::Digest(_)) | Self::Blob => false,
         }
     }
 }
@@ -356,10 +368,22 @@ impl Sought<'_> {
 async fn word(upstream: &Upstream, image: &ImageName, asked: Sought<'_>) -> Result<(), UpstreamError> {
     let repository = &image.repository;
     let question = async {
-        match asked {
-            Sought::Manifest(reference) => upstream.head_manifest(repository, reference).await.map(drop),
-            Sought::Blob(digest) => upstream.head_blob(repository, digest).await.map(drop),
-            Sought::Lists => upstream.tags(repository, Some(1), None).await.map(drop),
+        // Nobody else asks the one with a login whether it is there again.
+        if upstream.take_probe() {
+            upstream.probe().await;
+        }
+        let named = match asked {
+            Sought::Manifest(reference) => upstream.head_manifest(repository, reference).await,
+            Sought::Blob | Sought::Lists => Ok(None),
+        };
+        match named {
+            Ok(Some(_)) => Ok(()),
+            // A 200 alone may be anybody's page, and what is missing may be a tag that never was: a list of tags says whether
+            // the repository is shown.
+            Ok(None) | Err(UpstreamError::NotFound) => {
+                upstream.tags(repository, Some(1), None).await.map(drop)
+            }
+            Err(error) => Err(error),
         }
     };
     tokio::time::timeout(ASK_WITHIN, question).await.unwrap_or(Err(UpstreamError::Timeout))

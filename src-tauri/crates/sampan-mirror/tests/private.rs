@@ -197,6 +197,35 @@ async fn a_registry_that_cannot_be_asked_opens_nothing_for_longer() {
 }
 
 #[tokio::test]
+async fn a_private_registry_that_was_left_alone_is_asked_again() {
+    let setting = Setting::allowed().await;
+    setting.pull().await;
+    setting.mirror.clock.advance(QUARTER + Duration::from_millis(1));
+    setting.fake.fails_with(Fault::RefuseConnection);
+    let digest = format!("acme/app/manifests/{}", setting.image.digest);
+    for _ in 0..5 {
+        assert_eq!(setting.status(&digest).await, 503);
+    }
+    setting.fake.heals();
+    let asked_again = async {
+        while setting.status(&digest).await != 200 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked_again).await.expect("it is there again");
+}
+
+#[tokio::test]
+async fn a_tag_that_never_was_shuts_no_repository() {
+    let setting = Setting::allowed().await;
+    setting.pull().await;
+    setting.mirror.clock.advance(QUARTER + Duration::from_millis(1));
+    assert_eq!(setting.status("acme/app/manifests/typo").await, 404);
+    assert_eq!(setting.whys(), [], "the login opens it, and there is no such tag");
+    assert!(setting.pull().await.iter().all(|status| *status == 200));
+}
+
+#[tokio::test]
 async fn what_a_login_opened_is_shut_when_the_rule_goes() {
     let mut setting = Setting::allowed().await;
     assert!(setting.pull().await.iter().all(|status| *status == 200));

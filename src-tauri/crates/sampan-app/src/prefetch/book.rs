@@ -8,6 +8,7 @@ use sampan_oci::Millis;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Kept, PrefetchJob, PrefetchJobState};
+use crate::aside::set_aside;
 
 /// The version written. One that older versions would misread raises it.
 const VERSION: u32 = 1;
@@ -74,7 +75,7 @@ impl Book {
             }
             Ok(_) | Err(_) => {
                 tracing::warn!(file = %file.display(), "what was to be fetched ahead is damaged, or a newer Sampan's: it is kept aside");
-                if let Err(error) = std::fs::rename(&file, file.with_extension("json.damaged")) {
+                if let Err(error) = set_aside(&file) {
                     tracing::warn!(%error, "it could not be kept aside");
                 }
                 Self::default()

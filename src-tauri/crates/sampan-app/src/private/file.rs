@@ -8,6 +8,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::Rule;
 use crate::api::LoginKind;
+use crate::aside::set_aside;
 
 const FILE: &str = "private.toml";
 const VERSION: i64 = 1;
@@ -26,8 +27,13 @@ pub(super) fn load(state_dir: &Path) -> Vec<Rule> {
             return Vec::new();
         }
     };
-    let Ok(document) = text.parse::<DocumentMut>() else {
-        tracing::warn!("the rules about private images are damaged: none is in force");
+    let document = text.parse::<DocumentMut>().ok();
+    let version = |document: &DocumentMut| document.get("version").map_or(Some(VERSION), Item::as_integer);
+    let Some(document) = document.filter(|document| version(document) == Some(VERSION)) else {
+        tracing::warn!("the rules about private images are damaged, or a newer Sampan's: none is in force");
+        if let Err(error) = set_aside(&path(state_dir)) {
+            tracing::warn!(%error, "they could not be kept aside");
+        }
         return Vec::new();
     };
     let tables = document.get("rule").and_then(Item::as_array_of_tables);
@@ -108,6 +114,10 @@ mod tests {
             std::fs::write(path(folder.path()), text).unwrap();
             assert_eq!(load(folder.path()), [], "{text}");
         }
+        std::fs::write(path(folder.path()), "version = 2").unwrap();
+        assert_eq!(load(folder.path()), [], "a newer Sampan's");
+        let aside = ["private.toml.damaged", "private.toml.damaged-2"].map(|name| folder.path().join(name));
+        assert_eq!(aside.map(|file| std::fs::read_to_string(file).unwrap()), ["damaged", "version = 2"]);
         let text = "[[rule]]\npattern = \"ghcr.io/acme/*\"\nlogin = \"docker\"\nrealm = \"evil.example\"";
         std::fs::write(path(folder.path()), text).unwrap();
         assert_eq!(load(folder.path())[0].realm, None, "a realm elsewhere is no realm");

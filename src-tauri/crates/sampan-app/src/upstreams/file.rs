@@ -9,6 +9,7 @@ use sampan_oci::{Lie, Millis, RegistryName};
 use sampan_upstream::Url;
 use serde::{Deserialize, Serialize};
 
+use crate::aside::set_aside;
 use crate::config::parse_url;
 
 /// Its name in the state folder.
@@ -82,7 +83,9 @@ impl Chosen {
             Ok(_) | Err(_) => {
                 tracing::warn!(file = %file.display(), "the file of upstreams is damaged or of a newer Sampan: each registry is asked itself");
                 // A person may have edited it and slipped: their text is kept beside ours.
-                let _ = std::fs::rename(&file, file.with_extension("json.damaged"));
+                if let Err(error) = set_aside(&file) {
+                    tracing::warn!(%error, "it could not be kept aside");
+                }
                 Self::default()
             }
         }

@@ -103,7 +103,9 @@ impl Supply {
     pub(super) fn come_back(&mut self, wanted: &Wanted) {
         self.blob = self.source.upstream.blob_source(&wanted.image.repository, &wanted.digest);
         (self.out, self.answered) = (None, false);
-        self.patience = Patience::new(Instant::now(), true);
+        // How long nothing came goes on being counted: else several that are gone would be waited for without end.
+        self.patience.forgive();
+        self.patience.hope();
     }
 }
 

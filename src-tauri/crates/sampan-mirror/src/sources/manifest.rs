@@ -79,9 +79,11 @@ async fn from_any(
                 source.weather(|weather| weather.silent(now));
             }
             UpstreamError::Resting | UpstreamError::Login(_) => {}
-            // Its bytes are the right ones, or nobody may be asked: others would say the same.
-            UpstreamError::InvalidManifest(_) | UpstreamError::Offline => return Err(error),
-            UpstreamError::RateLimited { .. }
+            // Nobody may be asked.
+            UpstreamError::Offline => return Err(error),
+            // Too large, or of two minds about its kind: that may be the mirror's own doing.
+            UpstreamError::InvalidManifest(_)
+            | UpstreamError::RateLimited { .. }
             | UpstreamError::Busy { .. }
             | UpstreamError::Status(_)
             | UpstreamError::Truncated { .. }

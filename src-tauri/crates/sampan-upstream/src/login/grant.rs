@@ -37,9 +37,14 @@ impl Desk {
         };
         let response = asked?;
         match response.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            StatusCode::UNAUTHORIZED => {
                 request::finish(response, issuer.limits).await;
                 Err(self.refused().await.into())
+            }
+            // The login is good, and not for this repository: others it does open.
+            StatusCode::FORBIDDEN => {
+                request::finish(response, issuer.limits).await;
+                Err(UpstreamError::Denied)
             }
             // What OAuth 2.0 says of a refresh token that is over (RFC 6749, section 5.2).
             StatusCode::BAD_REQUEST if matches!(login, Login::Identity(_)) => {
