@@ -196,7 +196,7 @@ pub struct ClientSeen {
     pub notes: Vec<String>,
     /// What was looked at and seen, one line each.
     pub evidence: Vec<String>,
-    /// Registries that another file of the client's has an entry for, and that file.
+    /// Registries that another file or folder of the client's has an entry for, and that one.
     pub(crate) taken: Vec<(String, PathBuf)>,
     /// The folder of its file for each registry that it reads; what is elsewhere was left there.
     pub(crate) certs: Option<PathBuf>,
@@ -439,6 +439,18 @@ fn host_files(
         if let Some(why) = trust::obstacle(hosts, &[]).filter(|_| wanted && !hosts.is_foreign()) {
             trust::allowed(hosts, choice, &why)?;
             notes.push(format!("{} no longer asks Sampan: {why}", hosts.registry));
+            wanted = false;
+        }
+        let hidden = seen.taken.iter().find(|(name, _)| name == hosts.registry.as_str());
+        if let Some((_, folder)) = hidden.filter(|_| wanted) {
+            if hosts.registry.is_docker_hub() {
+                return Err(PlanError::Foreign(folder.clone()));
+            }
+            notes.push(format!(
+                "{} is left out: {}, which somebody else made, would no longer be read.",
+                hosts.registry,
+                folder.display()
+            ));
             wanted = false;
         }
         let after = wanted.then(|| hosts_toml::render(&hosts.registry, port).into_bytes());

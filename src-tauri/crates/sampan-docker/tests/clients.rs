@@ -77,6 +77,11 @@ impl Place {
         Ok(plan.files.first().and_then(|file| std::fs::read_to_string(&file.path).ok()))
     }
 
+    fn tell_containerd(&self, folders: &str) {
+        let text = format!("[plugins.cri.registry]\nconfig_path = \"{folders}\"\n");
+        put(&self.places.etc.join("containerd/config.toml"), &text);
+    }
+
     /// Every file below the test's folders, but for Sampan's own state.
     fn files(&self) -> Vec<PathBuf> {
         let mut folders = vec![self.env.home.clone(), self.places.etc.clone()];
@@ -88,6 +93,11 @@ impl Place {
         }
         files
     }
+}
+
+fn put(file: &Path, text: &str) {
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, text).unwrap();
 }
 
 fn name(text: &str) -> RegistryName {
@@ -331,7 +341,6 @@ fn builders_in_a_network_of_their_own_are_named_with_the_commands_that_make_them
 fn who_reads_containerds_files_is_said_from_its_configuration() {
     let place = Place::new();
     let config = place.places.etc.join("containerd/config.toml");
-    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
     let table = [
         ("", "config.toml needs config_path", false),
         ("[plugins.x.registry]\n  config_path = \"\"\n", "config.toml needs config_path", false),
@@ -343,7 +352,7 @@ fn who_reads_containerds_files_is_said_from_its_configuration() {
         ),
     ];
     for (text, expected, as_evidence) in table {
-        std::fs::write(&config, text).unwrap();
+        put(&config, text);
         let seen = place.seen(ClientId::Containerd);
         let lines = if as_evidence { &seen.evidence } else { &seen.notes };
         assert!(lines.iter().any(|line| line.contains(expected)), "{text}: {lines:?}");
@@ -391,22 +400,51 @@ async fn containerds_files_are_written_where_it_was_told_to_look() {
     }
 }
 
+#[test]
+fn what_a_later_folder_says_of_a_registry_is_never_hidden() {
+    let place = Place::new();
+    let [first, second] = ["a", "b"].map(|name| place.dir.path().join(name));
+    place.tell_containerd(&format!("{}:{}", first.display(), second.display()));
+    put(&second.join("quay.io/hosts.toml"), "server = \"https://quay.corp\"\n");
+    put(&second.join("r.example_5000_/ca.crt"), "theirs");
+    put(&second.join("ghcr.io/hosts.toml"), &hosts_toml(&name("ghcr.io"), PORT));
+    let planned = || {
+        let names = ["ghcr.io", "quay.io", "r.example:5000"];
+        plan_client(&place.seen(ClientId::Containerd), Action::Enable, PORT, &only(&names))
+    };
+    let written = |plan: &sampan_docker::Plan| -> Vec<PathBuf> {
+        plan.files.iter().filter_map(|file| Some(file.path.strip_prefix(&first).ok()?.to_owned())).collect()
+    };
+    let plan = planned().unwrap();
+    let expected = ["docker.io/hosts.toml", "ghcr.io/hosts.toml"].map(PathBuf::from);
+    assert_eq!(written(&plan), expected, "Sampan's own may go");
+    for folder in ["quay.io", "r.example_5000_"] {
+        let said = |note: &String| note.contains("left out") && note.contains(folder);
+        assert!(plan.notes.iter().any(said), "{folder}: {:?}", plan.notes);
+    }
+    std::fs::create_dir_all(first.join("quay.io")).unwrap();
+    assert!(written(&planned().unwrap()).contains(&PathBuf::from("quay.io/hosts.toml")), "not read now");
+    put(&second.join("docker.io/ca.crt"), "theirs");
+    put(&second.join("docker.io/hosts.toml"), &hosts_toml(&name("docker.io"), PORT));
+    assert_eq!(
+        planned().unwrap_err(),
+        PlanError::Foreign(second.join("docker.io")),
+        "nor a CA beside Sampan's own"
+    );
+}
+
 #[tokio::test]
 async fn a_folder_that_docker_reads_too_is_left_to_docker() {
     let place = Place::new();
-    let config = place.places.etc.join("containerd/config.toml");
     let dockers = [place.places.etc.join("docker/certs.d"), place.places.config.join("docker/certs.d")];
     let link = place.dir.path().join("link");
     std::os::unix::fs::symlink(&dockers[0], &link).unwrap();
-    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
     for folder in &dockers {
-        std::fs::create_dir_all(folder.join("docker.io")).unwrap();
-        let ours = hosts_toml(&RegistryName::docker_hub(), PORT);
-        std::fs::write(folder.join("docker.io/hosts.toml"), ours).unwrap();
+        put(&folder.join("docker.io/hosts.toml"), &hosts_toml(&name("docker.io"), PORT));
     }
     for told in [&dockers[0], &dockers[1], &link] {
-        let line = format!("config_path = \"{}\"", told.display());
-        std::fs::write(&config, format!("[plugins.cri.registry]\n{line}\n")).unwrap();
+        let line = told.display().to_string();
+        place.tell_containerd(&line);
         let seen = place.seen(ClientId::Containerd);
         assert!(!seen.can_apply() && seen.paths().is_empty(), "{line}: {:?}", seen.paths());
         for action in [Action::Enable, Action::Disable] {
@@ -417,10 +455,8 @@ async fn a_folder_that_docker_reads_too_is_left_to_docker() {
         }
     }
     // The usual folder, no longer read, may be Docker's by another name.
-    std::os::unix::fs::symlink(&dockers[0], config.with_file_name("certs.d")).unwrap();
-    let other = place.dir.path().join("srv");
-    std::fs::write(&config, format!("[plugins.cri.registry]\nconfig_path = \"{}\"\n", other.display()))
-        .unwrap();
+    std::os::unix::fs::symlink(&dockers[0], place.places.etc.join("containerd/certs.d")).unwrap();
+    place.tell_containerd("/nowhere");
     let plan = plan_client(&place.seen(ClientId::Containerd), Action::Disable, PORT, &Choice::AsNow).unwrap();
     assert!(plan.files.is_empty(), "nothing was left there by containerd: {plan:?}");
 }
@@ -430,12 +466,7 @@ fn nerdctls_own_folders_are_known() {
     let mut place = Place::new();
     let toml = |folder: &Path| folder.join("nerdctl/nerdctl.toml");
     for folder in [&place.places.etc, &place.places.config] {
-        std::fs::create_dir_all(folder.join("nerdctl")).unwrap();
-        std::fs::write(
-            toml(folder),
-            "debug = false\nhosts_dir = [\"/srv/hosts\", '/etc/containerd/certs.d']\n",
-        )
-        .unwrap();
+        put(&toml(folder), "debug = false\nhosts_dir = [\"/srv/hosts\", '/etc/containerd/certs.d']\n");
     }
     let said = place.seen(ClientId::Containerd).notes.join(" ");
     assert!(said.contains("nerdctl does not read them"), "{said}");

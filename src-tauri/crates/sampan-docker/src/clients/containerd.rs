@@ -21,7 +21,10 @@ pub(super) fn look(places: &Places, served: &[RegistryName]) -> ClientSeen {
             seen.evidence.push(format!("containerd's config.toml says {line}"));
             // The first folder that knows a registry decides.
             match folders.first().filter(|first| first.is_absolute()) {
-                Some(first) => certs.clone_from(first),
+                Some(first) => {
+                    certs.clone_from(first);
+                    seen.taken = hidden(&folders, served, places.uid);
+                }
                 None => {
                     seen.hands_off = Some(format!(
                         "containerd's config.toml says {line}, which is no folder that Sampan can tell: put the files where \
@@ -76,6 +79,29 @@ fn is_dockers(certs: &Path, places: &Places) -> bool {
     [&places.etc, &places.config].iter().any(|folder| real(&folder.join("docker/certs.d")) == real(certs))
 }
 
+/// The registries that only a later one of `folders` knows, with what is not Sampan's own file alone: a file in the first
+/// folder would hide that. Each with where it is.
+fn hidden(folders: &[PathBuf], served: &[RegistryName], uid: u32) -> Vec<(String, PathBuf)> {
+    let Some((first, later)) = folders.split_first() else { return Vec::new() };
+    let somebodys = |certs: &PathBuf, name: &RegistryName| {
+        let found =
+            spellings(name).into_iter().map(|spelling| certs.join(spelling)).find(|path| path.exists())?;
+        let ours = detect::hosts(certs, std::slice::from_ref(name), uid);
+        let ours = ours.iter().any(|seen| seen.registry == *name && seen.port().is_some());
+        let entries = std::fs::read_dir(&found).map_or(0, Iterator::count);
+        (!ours || entries != 1).then_some((name.to_string(), found))
+    };
+    let unknown = served.iter().filter(|name| !spellings(name).iter().any(|name| first.join(name).exists()));
+    unknown.filter_map(|name| later.iter().find_map(|certs| somebodys(certs, name))).collect()
+}
+
+/// The names that a registry's folder may have.
+fn spellings(registry: &RegistryName) -> Vec<String> {
+    let name = registry.to_string();
+    let other = name.rsplit_once(':').map(|(host, port)| format!("{host}_{port}_"));
+    other.into_iter().chain([name]).collect()
+}
+
 /// The files in `certs`, which is read, then Sampan's own that were left in `usual`, which no longer is.
 fn hosts(certs: &Path, usual: &Path, served: &[RegistryName], places: &Places) -> Vec<HostsSeen> {
     let mut found = detect::hosts(certs, served, places.uid);
@@ -102,6 +128,7 @@ pub(super) fn look_rootless(places: &Places, served: &[RegistryName]) -> ClientS
     if let Some(folders) = told {
         if let Some(first) = folders.first().filter(|first| first.is_absolute()) {
             certs.clone_from(first);
+            seen.taken = hidden(&folders, served, places.uid);
         } else {
             let why = "nerdctl.toml has a hosts_dir that Sampan cannot tell: put the files where nerdctl reads them.";
             seen.hands_off = Some(why.into());
