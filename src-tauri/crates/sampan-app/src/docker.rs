@@ -1,14 +1,13 @@
 //! Setting Docker up: looks, plans, applies after consent, proves, and takes back what could not be proved.
 
 mod alone;
+mod back;
 mod drift;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use sampan_docker::{
-    Action, Applied, ApplyError, Choice, Elevation, Engine, Environment, Kind, Plan, PlanError,
-};
+use sampan_docker::{Action, ApplyError, Choice, Elevation, Engine, Environment, Kind, Plan, PlanError};
 
 use crate::api::{
     ApiError, ApplyMethod, Code, DiffKind, DiffLine, Docker, DockerAction, DockerApplied, DockerBuilder,
@@ -78,7 +77,10 @@ pub(crate) async fn apply(app: &Inner, id: &str, restart: bool) -> Result<Docker
             let changed = sampan_docker::detect(&app.environment).await;
             let proof = ask(app, &changed).await?;
             if !proof.arrived && !plan.is_nothing() {
-                return Err(taken_back(app, &engine, &plan, &applied, &proof).await);
+                let error = back::taken_back(app, &engine, &plan, &applied, &proof).await;
+                drift::judge(app, &sampan_docker::detect(&app.environment).await);
+                app.refresh().await;
+                return Err(error);
             }
             steps.push(proof.detail.clone());
             Some(proof)
@@ -146,45 +148,6 @@ async fn ask(app: &Inner, engine: &Engine) -> Result<DockerProof, ApiError> {
         (None, None) => format!("Docker did not ask Sampan within {} s.", PROOF_WITHIN.as_secs()),
     };
     Ok(DockerProof { arrived: millis.is_some(), millis, detail })
-}
-
-/// Undoes what could not be proved, and says so. `engine` is the one the plan was made from.
-async fn taken_back(
-    app: &Inner,
-    engine: &Engine,
-    plan: &Plan,
-    applied: &Applied,
-    proof: &DockerProof,
-) -> ApiError {
-    let env = &app.environment;
-    match sampan_docker::undo(env, engine, plan, applied, &*elevation()).await {
-        Ok(_) => {
-            // The privileged helper makes its own plan: what it left is looked at.
-            let now = |path| sampan_docker::look(path, env.uid).bytes;
-            let exact = plan.files.iter().all(|file| now(&file.path) == file.before);
-            let state = if exact {
-                "Docker's configuration is as it was before."
-            } else {
-                "Sampan was taken out of Docker's configuration, which is not byte for byte as before."
-            };
-            ApiError {
-                code: Code::RolledBack,
-                message: format!("{} {state}", proof.detail),
-                next_step: Some(
-                    "Run `sampan doctor`, which names what may be in the way, and try again.".into(),
-                ),
-            }
-        }
-        Err(error) => {
-            let commands = sampan_docker::inverse(engine, plan).commands;
-            let failure = failed(&error, &commands);
-            ApiError {
-                code: failure.code,
-                message: format!("{} Taking the change back failed too: {}", proof.detail, failure.message),
-                next_step: finish(&commands).or(failure.next_step),
-            }
-        }
-    }
 }
 
 /// Where engines would reach Sampan.
