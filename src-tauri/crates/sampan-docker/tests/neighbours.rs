@@ -1,8 +1,6 @@
 //! Two Sampans on one machine, each with a port of its own, and one Docker: neither undoes in silence what the other one
 //! set up. Which of them runs is a fact here; how it is found is tested where it is.
 
-#![expect(clippy::unwrap_used, reason = "a test: a plan that fails is a failed test")]
-
 use sampan_docker::{
     Access, Action, Change, Choice, Engine, FileSeen, HostsSeen, ImageStore, Kind, Part, Remembered, drift,
     hosts_toml, plan,
