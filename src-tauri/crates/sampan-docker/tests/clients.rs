@@ -443,18 +443,15 @@ async fn a_folder_that_docker_reads_too_is_left_to_docker() {
         put(&folder.join("docker.io/hosts.toml"), &hosts_toml(&name("docker.io"), PORT));
     }
     for told in [&dockers[0], &dockers[1], &link] {
-        let folders = told.display().to_string();
-        place.tell_containerd(&folders);
+        let path = told.display().to_string();
+        place.tell_containerd(&path);
         let seen = place.seen(ClientId::Containerd);
-        assert!(!seen.can_apply() && seen.paths().is_empty(), "{folders}: {:?}", seen.paths());
+        assert!(!seen.can_apply() && seen.paths().is_empty(), "{path}: {:?}", seen.paths());
         for action in [Action::Enable, Action::Disable] {
             let plan = plan_client(&seen, action, PORT, &Choice::AsNow).unwrap();
-            assert!(plan.files.is_empty(), "{folders}: Docker's set-up is not containerd's: {plan:?}");
+            assert!(plan.files.is_empty(), "{path}: Docker's set-up is not containerd's: {plan:?}");
             let said = plan.notes.join(" ");
-            assert!(
-                said.contains("set up Docker instead") && !said.contains("as wanted"),
-                "{folders}: {said}"
-            );
+            assert!(said.contains("set up Docker instead") && !said.contains("as wanted"), "{path}: {said}");
         }
     }
     // The usual folder, no longer read, may be Docker's by another name.
