@@ -6,7 +6,7 @@ import { fixture } from "../src/fixtures/fixture";
 import type { Api } from "../src/lib/api";
 import type { Command } from "../src/lib/contract";
 
-const UNCHANGED = { language: null, theme: null, speed_limit: null, quota: null, max_age_days: null, verify: null, offline: null, freshness: null };
+const UNCHANGED = { language: null, theme: null, speed_limit: null, quota: null, max_age_days: null, verify: null, offline: null, freshness: null, quiet_hours: null, metered: null };
 let page: ReturnType<typeof mount> | undefined;
 let asked: Command[] = [];
 let refuse: Command["call"] | undefined;
