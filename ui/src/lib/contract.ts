@@ -1040,7 +1040,7 @@ export type Settings = {
   speed_limit: number | null,
   /** How much of the disk the cache may take. */
   quota: Quota,
-  /** Images not asked for in this many days are removed, pinned ones never: 1 to [`AGE_LIMIT_DAYS_MAX`]. `None`: age is
+  /** Images not asked for in this many days are removed, pinned ones never: 1 to `AGE_LIMIT_DAYS_MAX`. `None`: age is
    * no reason. */
   max_age_days: number | null,
   /** How often what is on disk is compared with its digest before it is served. */

@@ -19,7 +19,7 @@ pub struct Settings {
     /// How much of the disk the cache may take.
     #[serde(default)]
     pub quota: Quota,
-    /// Images not asked for in this many days are removed, pinned ones never: 1 to [`AGE_LIMIT_DAYS_MAX`]. `None`: age is
+    /// Images not asked for in this many days are removed, pinned ones never: 1 to `AGE_LIMIT_DAYS_MAX`. `None`: age is
     /// no reason.
     #[serde(default)]
     pub max_age_days: Option<u32>,
